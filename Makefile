@@ -1,0 +1,107 @@
+# minillm: `make lab` to learn, `make test` to check everything, `make tour` to see it measured.
+#
+#   make lab PYTHON=python3.12       the interpreter to make .venv from (else the first of 3.11-3.13 that is found)
+#   make lab TORCH_INDEX=cpu         torch from download.pytorch.org/whl/cpu, gigabytes smaller: for a machine
+#                                    without an NVIDIA GPU. Also cu130 and the like, or a whole address.
+#   make lab LAB_ARGS=--no-browser   more arguments for JupyterLab
+#   make tour TOUR_ARGS=--help       more arguments for the tour
+#   make test JOBS=4                 worker processes for the tests
+#   make notebooks NOTEBOOKS=notebooks/03_kv_cache.ipynb
+
+PYTHON ?=
+TORCH_INDEX ?=
+LAB_ARGS ?=
+TOUR_ARGS ?=
+GPU_ARGS ?=
+NOTEBOOKS ?=
+JOBS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.minillm-installed
+NOTEBOOK := notebooks/00_your_machine.ipynb
+
+# One thread a worker: two workers with as many threads as cores each would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+
+.PHONY: help setup lab tour check static test exercises notebooks gpu wheel
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make lab     install into .venv and open JupyterLab on the course'
+	@echo 'make test    everything: lint, types, layers, all tests, the notebooks'
+	@echo 'make tour    climb the ladder of optimisations, measured on this machine'
+	@echo 'make check   the quick part of make test'
+	@echo 'make gpu     GPU tests and benchmarks, with whatever Python has torch; installs nothing'
+	@echo 'make exercises  write exercises/ from solutions/'
+	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in the one form'
+	@echo 'make wheel   build dist/minillm-*.whl'
+	@echo 'Variables (PYTHON, TORCH_INDEX, ...) are explained at the top of the Makefile.'
+
+setup: $(INSTALLED)
+
+# The stamp is newer than pyproject.toml and constraints.txt, so a second call installs nothing.
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  python=$$(sh tools/find-python.sh venv "$(PYTHON)") || exit 1; \
+	  echo "Making $(VENV) with $$python"; \
+	  "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi
+	@case "$(TORCH_INDEX)" in \
+	  '') index=; \
+	    if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
+	        && ! $(BIN)/python -m pip show -q torch >/dev/null 2>&1; then \
+	      echo 'No NVIDIA GPU found. The usual torch brings gigabytes of CUDA libraries that this machine cannot use:'; \
+	      echo '  make $(MAKECMDGOALS) TORCH_INDEX=cpu'; \
+	      echo "fetches the CPU build from PyTorch's own index instead."; \
+	    fi ;; \
+	  *://*) index='--extra-index-url $(TORCH_INDEX)' ;; \
+	  *) index='--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)' ;; \
+	esac; \
+	echo 'Installing minillm and what it needs into $(VENV) (once)'; \
+	$(BIN)/python -m pip install --disable-pip-version-check $$index -c constraints.txt -e '.[course,serve,dev]'
+	@touch $@
+
+lab: $(INSTALLED)
+	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
+	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
+	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $(LAB_ARGS)
+
+tour: $(INSTALLED)
+	@$(BIN)/python -m minillm.cli tour $(TOUR_ARGS)
+
+static: $(INSTALLED)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+
+check: static
+	$(PYTEST) -m 'not slow and not gpu' tests
+
+# One pytest run at the end, so that its closing lines are the verdict on everything.
+test: static
+	@set -- tests $(sort $(dir $(wildcard notebooks/*.ipynb solutions/*.ipynb))) $(NBVAL); \
+	echo $(PYTEST) "$$@"; \
+	$(PYTEST) "$$@"
+
+exercises: $(INSTALLED)
+	$(BIN)/python -m tools.exercises
+
+notebooks: $(INSTALLED)
+	$(BIN)/python -m tools.notebooks $(NOTEBOOKS)
+
+gpu:
+	@python=$$(sh tools/find-python.sh torch "$(PYTHON)") || exit 1; \
+	echo "Using $$python"; \
+	PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} "$$python" benchmarks/gpu.py $(GPU_ARGS)
+
+# setuptools would put what an earlier build left in build/lib into the wheel, deleted modules too. The rest of
+# build/ is not ours to remove: tools/tinytales trains in there.
+wheel: $(INSTALLED)
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	@ls dist/minillm-*.whl

@@ -1,0 +1,24 @@
+"""minillm: a small, complete engine for LLM inference, and the package that its course builds.
+
+from minillm import LLM, SamplingParams
+
+llm = LLM("tinytales")
+print(llm.generate("Once upon a time", SamplingParams(max_tokens=60))[0].outputs[0].text)
+"""
+
+from minillm.errors import CheckpointError, MinillmError, RequestError
+from minillm.llm import LLM, StreamOutput, bundled_models
+from minillm.perplexity import perplexity
+from minillm.sampling import SamplingParams
+
+__version__ = "0.1.0"
+__all__ = [
+    "LLM",
+    "CheckpointError",
+    "MinillmError",
+    "RequestError",
+    "SamplingParams",
+    "StreamOutput",
+    "bundled_models",
+    "perplexity",
+]

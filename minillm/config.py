@@ -1,0 +1,147 @@
+"""What a model is (`ModelConfig`) and how it is run (`EngineConfig`), as plain frozen data.
+
+Nothing here reads a file or touches a tensor: `model/families.py` turns a checkpoint's config.json into a
+`ModelConfig`, and everything that asks "how many bytes, how many operations?" needs no more than that.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and how it is stretched.
+
+    `type` "llama3" scales low frequencies as Llama 3.1 does; "yarn" is arXiv 2309.00071; "linear" divides
+    every position by `factor`. The fields that a type does not use keep their defaults.
+    """
+
+    theta: float = 10_000.0
+    type: Literal["default", "linear", "llama3", "yarn"] = "default"
+    factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A decoder-only transformer, by numbers alone. Field names are those of Hugging Face's config.json.
+
+    `rope=None` means learned position embeddings (GPT-2). `sliding_windows` has one entry a layer: the number
+    of tokens a query may see, itself included, or None for all of them.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope: RopeConfig | None
+    norm: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    norm_eps: float = 1e-6
+    activation: Literal["silu", "gelu_tanh", "gelu"] = "silu"
+    gated_mlp: bool = True
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    tie_word_embeddings: bool = False
+    sliding_windows: tuple[int | None, ...] = ()
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}: every KV head serves the same number of query heads"
+            )
+        if self.rope is not None and self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} is odd: rotary embedding turns pairs of numbers")
+        if self.sliding_windows and len(self.sliding_windows) != self.num_hidden_layers:
+            raise ValueError(
+                f"sliding_windows has {len(self.sliding_windows)} entries for {self.num_hidden_layers} layers"
+            )
+
+    @property
+    def q_size(self) -> int:
+        """Width of all query heads together: `num_attention_heads * head_dim`."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all key (or value) heads together: `num_key_value_heads * head_dim`."""
+        return self.num_key_value_heads * self.head_dim
+
+    def sliding_window(self, layer: int) -> int | None:
+        """Tokens that a query of this layer may see, itself included; None for all before it."""
+        return self.sliding_windows[layer] if self.sliding_windows else None
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers stored in a checkpoint of this model; tied embeddings count once."""
+        h, m = self.hidden_size, self.intermediate_size
+        attention = h * (self.q_size + 2 * self.kv_size) + self.q_size * h
+        attention += self.qkv_bias * (self.q_size + 2 * self.kv_size) + self.o_bias * h
+        attention += self.qk_norm * 2 * self.head_dim
+        up = 2 if self.gated_mlp else 1
+        mlp = (up + 1) * h * m + self.mlp_bias * (up * m + h)
+        norm = h * (2 if self.norm == "layer_norm" else 1)
+        embedding = self.vocab_size * h * (1 if self.tie_word_embeddings else 2)
+        positions = 0 if self.rope is not None else self.max_position_embeddings * h
+        return self.num_hidden_layers * (attention + mlp + 2 * norm) + norm + embedding + positions
+
+    def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
+        """Bytes that one token occupies in the KV cache, over all layers."""
+        return 2 * self.num_hidden_layers * self.kv_size * bytes_per_element
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a model is run; the fields are `LLM`'s arguments of the same names. Raises `ValueError` on a bad value."""
+
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    enable_chunked_prefill: bool = True
+    gpu_memory_utilization: float = 0.92
+    kv_cache: Literal["contiguous", "none"] = "contiguous"
+    seed: int = 0
+    trace: bool = False
+
+    def __post_init__(self) -> None:
+        for name, lowest in (
+            ("max_model_len", 2),
+            ("max_num_seqs", 1),
+            ("max_num_batched_tokens", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if name == "max_model_len" and value is None:
+                continue
+            if type(value) is not int or value < lowest:
+                raise ValueError(f"{name}={value!r}: give an integer of at least {lowest}")
+        if self.seed >= 2**64:
+            raise ValueError(f"seed={self.seed}: a seed has 64 bits, so it is at most {2**64 - 1}")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ValueError(
+                f"gpu_memory_utilization={self.gpu_memory_utilization!r}: a share between 0 and 1"
+            )
+        if self.kv_cache not in ("contiguous", "none"):
+            raise ValueError(f"kv_cache={self.kv_cache!r}: 'contiguous' or 'none'")
+        longest = self.max_model_len or 0
+        if not self.enable_chunked_prefill and self.max_num_batched_tokens < longest:
+            raise ValueError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len={longest} and "
+                "enable_chunked_prefill is False: a long prompt could never be scheduled. Raise it, or allow chunks"
+            )

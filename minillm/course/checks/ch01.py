@@ -1,0 +1,360 @@
+"""Chapter 01, two phases: its exercises' checks."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from minillm.course import expect
+from minillm.course.exercises.ch01 import CAUSAL_ATTENTION, DISTRIBUTION, GENERATE, STABLE_SOFTMAX
+from minillm.course.learner import Learner
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, first_hidden: int = 1, scale: float | None = None, keys: int = -1
+) -> Tensor:
+    """softmax(mask(q k^T · scale)) v for q, k, v [T, H, D]; the other arguments are the mistakes that people make.
+
+    Query t sees key j while j < t + first_hidden. `keys` is the axis of [H, T, T] over which the softmax runs.
+    """
+    scores = torch.einsum("thd,shd->hts", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(first_hidden)
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(keys)
+    return torch.einsum("hts,shd->thd", weights, v)
+
+
+def masked_too_late(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The weights of the future are zeroed after the softmax, so a row's sum is less than 1."""
+    scores = torch.einsum("thd,shd->hts", q, k) / q.shape[-1] ** 0.5
+    return torch.einsum("hts,shd->thd", scores.softmax(-1).tril(), v)
+
+
+@CAUSAL_ATTENTION.part("one token sees itself", points=1)
+def one_token(attend: Learner) -> None:
+    q, k, v = (expect.randn(1, 2, 4, seed=seed) for seed in range(3))
+    ready_made = "scaled_dot_product_attention is what you are writing: do without it"
+    with expect.without(torch.nn.functional, "scaled_dot_product_attention", ready_made):
+        out = attend(q, k, v)
+    expect.close(out, v, "T H D")
+    expect.own_memory(out, q=q, k=k, v=v)
+
+
+@CAUSAL_ATTENTION.part("the mask, the scale, the softmax", points=2)
+def values(attend: Learner) -> None:
+    q, k, v = (expect.randn(6, 2, 16, seed=seed) for seed in range(3, 6))
+    expect.close(
+        attend(q, k, v),
+        attention(q, k, v),
+        "T H D",
+        mistakes={
+            "row 3 attends to token 4: the mask is off by one, and token t may see 0 … t only": attention(
+                q, k, v, first_hidden=2
+            ),
+            "row 3 does not attend to token 3: a token sees itself too": attention(q, k, v, first_hidden=0),
+            "every token sees the whole text, the future too: where is the mask?": attention(
+                q, k, v, first_hidden=6
+            ),
+            "the mask acts after the softmax, so that a row's weights no longer sum to 1": masked_too_late(
+                q, k, v
+            ),
+            "the scores are not divided by sqrt(D)": attention(q, k, v, scale=1.0),
+            "the scores are divided by D; it is sqrt(D) that keeps their variance at 1": attention(
+                q, k, v, scale=1 / 16
+            ),
+            "the softmax runs over the queries; each query's weights must sum to 1 over the keys": attention(
+                q, k, v, keys=-2
+            ),
+        },
+    )
+
+
+@CAUSAL_ATTENTION.part("large scores stay finite", points=1)
+def large_scores(attend: Learner) -> None:
+    q, k, v = (expect.randn(5, 1, 8, seed=seed) for seed in range(6, 9))
+    expect.close(attend(300 * q, k, v), attention(300 * q, k, v), "T H D")
+
+
+@STABLE_SOFTMAX.part("each row sums to 1", points=1)
+def rows(softmax: Learner) -> None:
+    x = expect.randn(2, 3, 5, seed=9)
+    right, e = x.softmax(-1), x.exp()
+    with ExitStack() as stack:
+        for owner in (torch, torch.nn.functional, torch.special, Tensor):
+            for name in ("softmax", "log_softmax"):
+                if hasattr(owner, name):
+                    message = f"{name} is what you are writing: do without it"
+                    stack.enter_context(expect.without(owner, name, message))
+        out = softmax(x)
+    whole = "the whole tensor sums to 1; each row must, along the last axis"
+    expect.close(
+        out,
+        right,
+        "A B V",
+        mistakes={
+            "the first axis sums to 1; the last one must": x.softmax(0),
+            "the middle axis sums to 1; the last one must": x.softmax(1),
+            whole: e / e.sum(),
+            whole + " (keepdim=True keeps the axis)": (e / e.amax(-1, keepdim=True))
+            / (e / e.amax(-1, keepdim=True)).sum(),
+        },
+    )
+    expect.own_memory(out, x=x)
+
+
+@STABLE_SOFTMAX.part("large and small scores", points=1)
+def large_and_small(softmax: Learner) -> None:
+    x = torch.tensor([[1000.0, 1001.0, 999.0], [-1000.0, -1001.0, -999.0], [1.0, 2.0, 3.0]])
+    together = (x - x.max()).exp()
+    expect.close(
+        softmax(x),
+        x.softmax(-1),
+        "row V",
+        mistakes={
+            "exp overflows: exp(1000) is infinite, and inf / inf is NaN": x.exp()
+            / x.exp().sum(-1, keepdim=True),
+            "one maximum for the whole tensor: rows far below it become 0 / 0. Each row has its own": together
+            / together.sum(-1, keepdim=True),
+            "the scores are clamped, so that 1000, 1001 and 999 become equal": _clamped(x),
+        },
+    )
+
+
+def _clamped(x: Tensor) -> Tensor:
+    e = x.clamp(max=80).exp()
+    return e / e.sum(-1, keepdim=True)
+
+
+@STABLE_SOFTMAX.part("masked scores get nothing", points=1)
+def masked(softmax: Learner) -> None:
+    x = torch.tensor([[0.5, -torch.inf, -torch.inf], [-1.0, -2.0, -torch.inf]])
+    as_zero = x.masked_fill(x.isinf(), 0.0).softmax(-1)
+    expect.close(
+        softmax(x),
+        x.softmax(-1),
+        "row V",
+        mistakes={"masked scores (-inf) are taken for 0 and get a share; their probability is 0": as_zero},
+    )
+
+
+def chances(
+    logits: Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    *,
+    extra: int = 0,
+    of_all: bool = False,
+    late: bool = False,
+    cut: float = -torch.inf,
+) -> Tensor:
+    """Temperature, then top-k, then top-p, on logits [V]; the other arguments are the mistakes that people make.
+
+    The nucleus gets `extra` tokens; its mass is counted `of_all` tokens or of what top-k left; the temperature comes
+    `late`, after the cuts; a token is cut by the score `cut`.
+    """
+    best, order = (logits if late else logits / temperature).sort(descending=True)
+    probs = best.softmax(-1)
+    if top_k:
+        best[top_k:] = cut
+    probs = probs if of_all else best.softmax(-1)
+    if top_p < 1:
+        best[max(1, int((probs.cumsum(-1) - probs < top_p).sum()) + extra) :] = cut
+    best = best / temperature if late else best
+    return torch.empty_like(best).scatter(0, order, best.softmax(-1))
+
+
+LOGITS = torch.tensor([0.2, 2.1, -0.4, 1.5, 0.9, 1.8, -1.0, 1.2])  # in order: 1 5 3 7 4 0 2 6
+SORTED = "the result is in sorted order: entry i must belong to token i"
+ZERO = "a token that is cut has a logit of 0, which is a score like any other: use -inf"
+
+
+@DISTRIBUTION.part("temperature", points=1)
+def temperature(distribution: Learner) -> None:
+    for t in (0.5, 1.6):
+        expect.close(
+            distribution(LOGITS, t, 0, 1.0),
+            right := chances(LOGITS, t, 0, 1.0),
+            "V",
+            mistakes={
+                "the logits are multiplied by the temperature; it divides them": (LOGITS * t).softmax(-1),
+                SORTED: right.sort(descending=True).values,
+                "top_k=0 cuts every token; it means that top-k is off": torch.full_like(LOGITS, torch.nan),
+            },
+        )
+
+
+@DISTRIBUTION.part("top-k", points=1)
+def top_k(distribution: Learner) -> None:
+    expect.close(
+        distribution(LOGITS, 0.8, 3, 1.0),
+        right := chances(LOGITS, 0.8, 3, 1.0),
+        "V",
+        mistakes={
+            "top-k leaves one token too few": chances(LOGITS, 0.8, 2, 1.0),
+            ZERO: chances(LOGITS, 0.8, 3, 1.0, cut=0.0),
+            SORTED: right.sort(descending=True).values,
+            "what top-k leaves is not divided by its sum, so the probabilities sum to less than 1": _unscaled(
+                right, 0.8
+            ),
+        },
+    )
+
+
+@DISTRIBUTION.part("top-p", points=2)
+def top_p(distribution: Learner) -> None:
+    for p in (0.5, 0.8):
+        expect.close(
+            distribution(LOGITS, 1.0, 0, p),
+            right := chances(LOGITS, 1.0, 0, p),
+            "V",
+            mistakes={
+                "the token that crosses top_p is missing: the nucleus must reach top_p": chances(
+                    LOGITS, 1.0, 0, p, extra=-1
+                ),
+                "the nucleus has one token too many: it is the smallest set that reaches top_p": chances(
+                    LOGITS, 1.0, 0, p, extra=1
+                ),
+                ZERO: chances(LOGITS, 1.0, 0, p, cut=0.0),
+                SORTED: right.sort(descending=True).values,
+                "what top-p leaves is not divided by its sum, so the probabilities sum to less than 1": _unscaled(
+                    right, 1.0
+                ),
+            },
+        )
+    out = distribution(LOGITS, 1.0, 0, 0.01)
+    expect.that(bool((out > 0).any()), "a small top_p leaves no token at all: the likeliest always stays")
+    expect.close(out, chances(LOGITS, 1.0, 0, 0.01), "V")
+
+
+def _unscaled(right: Tensor, temperature: float) -> Tensor:
+    return (LOGITS / temperature).softmax(-1) * (right > 0)
+
+
+@DISTRIBUTION.part("all three, in their order", points=1)
+def order(distribution: Learner) -> None:
+    expect.close(
+        distribution(LOGITS, 2.0, 4, 0.6),
+        chances(LOGITS, 2.0, 4, 0.6),
+        "V",
+        mistakes={
+            "top-p counts the probabilities before top-k; it acts on what top-k left, whose sum is 1 again": chances(
+                LOGITS, 2.0, 4, 0.6, of_all=True
+            ),
+            "the temperature comes first: the cuts must see the scores already divided by it": chances(
+                LOGITS, 2.0, 4, 0.6, late=True
+            ),
+        },
+    )
+
+
+@DISTRIBUTION.part("temperature 0 takes the likeliest", points=1)
+def greedy(distribution: Learner) -> None:
+    right = torch.zeros_like(LOGITS)
+    right[1] = 1.0
+    expect.close(
+        distribution(LOGITS, 0.0, 0, 1.0),
+        right,
+        "V",
+        mistakes={
+            "temperature 0 divides by 0; it means: all probability to the likeliest token": torch.full_like(
+                LOGITS, torch.nan
+            )
+        },
+    )
+
+
+class Language:
+    """A model whose next token depends on the whole text, and which remembers what it was asked."""
+
+    vocab_size = 13
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def after(self, ids: Sequence[int]) -> int:
+        return sum((i + 2) * (token + 1) for i, token in enumerate(ids)) % self.vocab_size
+
+    def __call__(self, ids: Sequence[int]) -> Tensor:
+        """Token ids [T] -> logits [T, vocab], as `forward` of the exercise."""
+        text = [int(token) for token in ids]
+        self.calls.append(text)
+        rows = torch.zeros(len(text), self.vocab_size)
+        for t in range(len(text)):
+            rows[t, self.after(text[: t + 1])] = 1.0
+        return rows
+
+    def text(self, prompt: Sequence[int], length: int) -> list[int]:
+        """The right continuation."""
+        ids = list(prompt)
+        for _ in range(length):
+            ids.append(self.after(ids))
+        return ids[len(prompt) :]
+
+
+def likeliest(row: Tensor) -> int:
+    """The `sample` of the exercise. Raises ValueError for anything but one row."""
+    if row.dim() != 1:
+        raise ValueError(f"sample takes one row of logits [vocab], and got {list(row.shape)}")
+    return int(row.argmax())
+
+
+PROMPT = [9, 5, 2]
+NEVER = 99  # an end token that does not come
+
+
+@GENERATE.part("the text goes on", points=2)
+def continuation(generate: Learner) -> None:
+    language = Language()
+    right, first = language.text(PROMPT, 5), language.after(PROMPT[:1])
+    out = generate(language, list(PROMPT), likeliest, 5, NEVER)
+    expect.something(out)
+    expect.that(isinstance(out, list), f"the result is a {type(out).__name__}; a list of token ids is wanted")
+    calls = language.calls
+    expect.that(
+        out[: len(PROMPT)] != PROMPT, "the result begins with the prompt; only the new tokens are wanted"
+    )
+    expect.that(
+        calls[1:2] != [PROMPT],
+        "forward gets the same text at every step: append each new token to what it gets next",
+    )
+    expect.that(
+        all(len(call) >= len(PROMPT) for call in calls),
+        "forward gets only the newest token; nothing remembers the rest, so it must get the whole text",
+    )
+    expect.that(
+        out[:1] != [first], "sample gets row 0, what follows the first token; the text's end is the last row"
+    )
+    expect.that(len(out) <= 5, f"max_tokens=5, and {len(out)} tokens come back")
+    expect.equal(out, right)
+
+
+@GENERATE.part("the end token ends it", points=1)
+def end(generate: Learner) -> None:
+    right = Language().text(PROMPT, 4)  # ends with 1, which has not come before
+    out = generate(Language(), list(PROMPT), likeliest, 8, right[-1])
+    expect.something(out)
+    expect.that(
+        out != right[:-1], "the text comes back without the end token; the caller must see that it ended"
+    )
+    expect.that(out[: len(right)] != right or len(out) == len(right), "it goes on after the end token")
+    expect.equal(out, right)
+
+
+@GENERATE.part("an end token in the prompt does not", points=1)
+def end_in_prompt(generate: Learner) -> None:
+    prompt = [0, *PROMPT]
+    out = generate(Language(), list(prompt), likeliest, 3, 0)
+    expect.that(out != [], "an end token in the prompt stops it; only a new one ends the text")
+    expect.equal(out, Language().text(prompt, 3))
+
+
+@GENERATE.part("one pass a token", points=1)
+def passes(generate: Learner) -> None:
+    language = Language()
+    out = generate(language, list(PROMPT), likeliest, 4, NEVER)
+    expect.equal(out, language.text(PROMPT, 4))
+    expect.that(
+        len(language.calls) == 4,
+        f"{len(language.calls)} forward passes for 4 tokens: each of them costs time, and one a token is enough",
+    )

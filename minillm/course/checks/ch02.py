@@ -1,0 +1,310 @@
+"""Chapter 02, the memory wall: its exercises' checks. Everything is counted from numbers; no model is run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minillm.config import ModelConfig
+from minillm.course import expect
+from minillm.course.exercise import Wrong
+from minillm.course.exercises.ch02 import COUNT_STEP, PREDICT_DECODE
+from minillm.course.learner import Learner
+from minillm.measure import costs
+from minillm.measure.costs import Cost, decode_cost
+from minillm.measure.known_gpus import KNOWN_GPUS
+from minillm.measure.known_models import KNOWN_MODELS
+from minillm.measure.machine import Machine
+from minillm.measure.roofline import time_at
+
+TOLERANCE = 0.002  # norms and embedding rows may be counted or not
+LLAMA_8B, LLAMA_70B = KNOWN_MODELS["llama_3_8b"], KNOWN_MODELS["llama_3_70b"]
+QWEN = KNOWN_MODELS["qwen3_0_6b"]  # 16 heads of 128 on a width of 1,024; the head is the embedding table
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A step's parts, each by its own formula, so that a mistake is one part counted otherwise."""
+
+    matrices: int  # numbers of the layers' matrices
+    head: int
+    table: int  # numbers of an embedding table that is not the head
+    tokens: int
+    requests: int
+    dots: int  # 2 * head_dim FLOP for each pair of a query and a key, over all heads and layers
+    square: int  # the same without causality: every query against every key
+    own: int  # the same as if each request's new tokens saw one another only
+    entry: int  # bytes of a token's key and value in all layers, 2 bytes a number
+    seen: int  # cache entries read
+    wide: float  # query heads for each KV head
+    narrow: int  # the matrices if the query heads were as wide as the hidden state
+    narrow_dots: int
+    full: int  # the matrices if every query head had a KV head of its own
+    ungated: int  # the matrices if the MLP had two
+
+    @property
+    def flops(self) -> int:
+        return self.linear + 2 * self.dots
+
+    @property
+    def linear(self) -> int:
+        return 2 * (self.matrices * self.tokens + self.head * self.requests)
+
+    @property
+    def bytes(self) -> int:
+        return self.weights + self.entry * (self.seen + self.tokens)
+
+    @property
+    def weights(self) -> int:
+        return 2 * (self.matrices + self.head)
+
+
+def count(config: ModelConfig, query_lens: Sequence[int], context_lens: Sequence[int]) -> Counted:
+    h, q, kv = config.hidden_size, config.q_size, config.kv_size
+    both = list(zip(query_lens, context_lens, strict=True))
+    layers, mlp = config.num_hidden_layers, h * config.intermediate_size
+    pairs = sum(n * c + n * (n + 1) // 2 for n, c in both)
+    per_pair = 2 * q * layers
+    head = config.vocab_size * h
+    return Counted(
+        matrices=layers * (2 * h * q + 2 * h * kv + 3 * mlp),
+        head=head,
+        table=0 if config.tie_word_embeddings else head,
+        tokens=sum(query_lens),
+        requests=len(query_lens),
+        dots=per_pair * pairs,
+        square=per_pair * sum(n * (c + n) for n, c in both),
+        own=per_pair * sum(n * (n + 1) // 2 for n, _ in both),
+        entry=2 * layers * kv * 2,
+        seen=sum(c + n for n, c in both),
+        wide=q / kv,
+        narrow=layers * (2 * h * h + 2 * h * kv + 3 * mlp),
+        narrow_dots=2 * h * layers * pairs,
+        full=layers * (2 * h * q + 2 * h * q + 3 * mlp),
+        ungated=layers * (2 * h * q + 2 * h * kv + 2 * mlp),
+    )
+
+
+HEADS = (
+    "the query heads together are num_attention_heads * head_dim wide, which need not be hidden_size: q_size"
+)
+GROUPS = "k and v are projected to num_key_value_heads heads, which are fewer than the query heads: kv_size"
+GATED = "a gated MLP has three matrices, gate, up and down; you count two"
+
+
+def wrong_flops(c: Counted) -> dict[str, float]:
+    """What people forget or count twice, and the FLOP that it gives."""
+    head = 2 * c.head * c.requests
+    return {
+        HEADS: 2 * c.narrow * c.tokens + head + 2 * c.narrow_dots,
+        GROUPS: 2 * c.full * c.tokens + head + 2 * c.dots,
+        GATED: 2 * c.ungated * c.tokens + head + 2 * c.dots,
+        "a multiply-add is two operations, a multiplication and an addition; you count one": c.flops / 2,
+        "the attention is missing: queries times the keys in sight, and weights times the values": c.linear,
+        "attention is two products, q·k and weights·v; you count one of them": c.linear + c.dots,
+        "the context that is already in the cache is missing: the new tokens attend to it too": c.linear
+        + 2 * c.own,
+        "query i sees context + i + 1 keys; you let every new token see all of them, which counts the future": c.linear
+        + 2 * c.square,
+        "the head is missing: each request's last token is multiplied by [vocab, hidden] to get its logits": c.flops
+        - 2 * c.head * c.requests,
+        "the head runs at each request's last token only; you run it at every token of the prompt": c.flops
+        + 2 * c.head * (c.tokens - c.requests),
+        "the embedding table is looked up, a row a token, and not multiplied": c.flops
+        + 2 * c.table * c.tokens,
+        "all of a prompt's tokens run through the matrices; you count one token a request": 2
+        * (c.matrices + c.head)
+        * c.requests
+        + 2 * c.dots,
+    }
+
+
+def wrong_bytes(c: Counted) -> dict[str, float]:
+    """The same for bytes."""
+    cache = c.entry * (c.seen + c.tokens)
+    return {
+        HEADS: 2 * (c.narrow + c.head) + cache,
+        GROUPS: 2 * (c.full + c.head) + cache,
+        GATED: 2 * (c.ungated + c.head) + cache,
+        "one read of the weights serves the whole step; you read them once for each request": c.weights
+        * c.requests
+        + cache,
+        "one read of the weights serves the whole step; you read them once for each token": c.weights
+        * c.tokens
+        + cache,
+        "the KV cache is missing": c.weights,
+        "the cache keeps a key and a value for each token; you count one of them": c.weights + cache / 2,
+        "the cache keeps the KV heads, not the query heads: num_key_value_heads": c.weights + cache * c.wide,
+        "the new tokens' keys and values are written too": c.bytes - c.entry * c.tokens,
+        "the cache is read; you only count what is written": c.weights + c.entry * c.tokens,
+        "the weights are missing": cache,
+        "the embedding table is read at the new tokens' rows only; you read it whole": c.bytes + 2 * c.table,
+        "the head is missing: its [vocab, hidden] weights are read in every step": c.bytes - 2 * c.head,
+        "a number has 2 bytes here; you count one byte each": c.bytes / 2,
+        "a number has 2 bytes here; you count four": c.bytes * 2,
+    }
+
+
+def near(value: float, right: float, tolerance: float = TOLERANCE) -> bool:
+    return abs(value - right) <= tolerance * abs(right)
+
+
+def figure(value: Any, right: float, name: str, mistakes: Mapping[str, float], note: str = "") -> None:
+    """A number near `right`, or the nearest mistake. Mistakes that cannot be seen in this step are skipped."""
+    expect.something(value, name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"{name} is a {type(value).__name__}; a number is wanted")
+    if not math.isfinite(value):
+        raise Wrong(f"{name} is {value}")
+    if near(value, right):
+        return
+    visible = [
+        (abs(value - x), message) for message, x in mistakes.items() if not near(x, right, 2 * TOLERANCE)
+    ]
+    distance, message = min(visible, default=(math.inf, ""))
+    if distance <= TOLERANCE * abs(value):
+        raise Wrong(message)
+    raise Wrong(f"{name}: {value:.4g} where {right:.4g} is right, {value / right:.3g} times as much{note}")
+
+
+def pair_of(value: Any, names: str) -> tuple[Any, Any]:
+    expect.something(value)
+    expect.that(
+        isinstance(value, tuple | list) and len(value) == 2,
+        f"the result is a {type(value).__name__}; the two numbers ({names}) are wanted",
+    )
+    return value[0], value[1]
+
+
+def counted(
+    learner: Learner, config: ModelConfig, query_lens: list[int], context_lens: list[int], *, which: str
+) -> None:
+    right = count(config, query_lens, context_lens)
+    # step_cost builds a Cost: refusing that refuses it, under whatever name it was imported.
+    with expect.without(costs, "Cost", "step_cost and its sisters are what you are writing: do without them"):
+        flops, moved = pair_of(learner(config, query_lens, context_lens), "FLOP, bytes")
+    if which == "flops":
+        note = f" (linear layers {right.linear:.4g}, attention {2 * right.dots:.4g})"
+        figure(flops, right.flops, "the FLOP count", wrong_flops(right), note)
+    else:
+        note = f" (weights {right.weights:.4g}, cache {right.bytes - right.weights:.4g})"
+        figure(moved, right.bytes, "the byte count", wrong_bytes(right), note)
+
+
+@COUNT_STEP.part("FLOP of a decode step", points=1)
+def decode_flops(learner: Learner) -> None:
+    for config in (LLAMA_8B, QWEN):
+        counted(learner, config, [1] * 8, [4000] * 8, which="flops")
+
+
+@COUNT_STEP.part("bytes of a decode step", points=1)
+def decode_bytes(learner: Learner) -> None:
+    for config in (LLAMA_70B, QWEN):
+        counted(learner, config, [1] * 8, [4000] * 8, which="bytes")
+
+
+@COUNT_STEP.part("FLOP of a mixed step: a chunk of a prompt, a prompt, decodes", points=2)
+def mixed_flops(learner: Learner) -> None:
+    counted(learner, LLAMA_8B, [2000], [0], which="flops")
+    counted(learner, LLAMA_8B, [512, 1500, 1, 1], [6000, 0, 900, 30], which="flops")
+
+
+@COUNT_STEP.part("bytes of a mixed step", points=1)
+def mixed_bytes(learner: Learner) -> None:
+    counted(learner, LLAMA_8B, [512, 1500, 1, 1], [6000, 0, 900, 30], which="bytes")
+
+
+NAMES = "tokens per second, batch"
+A100 = KNOWN_GPUS["A100"]
+# Its copy bandwidth and its other rates differ, so that taking the wrong figure shows.
+ODD = replace(
+    A100,
+    name="an odd machine",
+    copy_bandwidth=1.4e12,
+    matmul_rate={"float32": 20e12, "bfloat16": 100e12, "float16": 160e12, "int8": 640e12},
+)
+
+
+def mistaken_rates(cost: Cost, machine: Machine, config: ModelConfig, batch: int) -> dict[str, float]:
+    """Tokens per second with the mistakes that people make."""
+    compute, memory = cost.flops / machine.rate("bfloat16"), cost.bytes / machine.read_bandwidth
+    seconds = max(compute, memory)
+    return {
+        "that is one request's share; a step gives every request of the batch its token": 1 / seconds,
+        "that is the time of a step; tokens per second are wanted": seconds,
+        "that is the time of a token; tokens per second are wanted": seconds / batch,
+        "arithmetic and memory work at the same time: the longer counts, not the sum": batch
+        / (compute + memory),
+        "you only count arithmetic: what does the memory need?": batch / compute,
+        "you only count the memory: what does the arithmetic need?": batch / memory,
+        "the KV cache is missing: it is read as well as the weights": batch
+        / (cost.weight_bytes / machine.read_bandwidth),
+        "weights in bfloat16 have 2 bytes a number, not 4": batch / (2 * memory),
+        "a step reads; copy_bandwidth is what reading and writing at once come to": batch
+        / (cost.bytes / machine.copy_bandwidth),
+        "weights in bfloat16 are multiplied at the rate for bfloat16, not for float32": batch
+        / max(cost.flops / machine.rate("float32"), memory),
+    }
+
+
+def speed(learner: Learner, config: ModelConfig, machine: Machine, context: int, batch: int) -> None:
+    rate, _ = pair_of(learner(config, machine, context, batch), NAMES)
+    cost = decode_cost(config, context, batch)
+    figure(
+        rate,
+        batch / max(cost.flops / machine.rate("bfloat16"), cost.bytes / machine.read_bandwidth),
+        "tokens per second",
+        mistaken_rates(cost, machine, config, batch),
+    )
+
+
+BY_MEMORY, BY_ARITHMETIC = (LLAMA_8B, ODD, 4096, 1), (LLAMA_70B, ODD, 64, 512)
+
+
+@PREDICT_DECODE.part("one request", points=1)
+def one_request(learner: Learner) -> None:
+    rates = [pair_of(learner(*asked), NAMES)[0] for asked in (BY_MEMORY, BY_ARITHMETIC)]
+    if all(isinstance(rate, int | float) for rate in rates):
+        times = [
+            time_at(decode_cost(config, c, b), m, "bfloat16")
+            for config, m, c, b in (BY_MEMORY, BY_ARITHMETIC)
+        ]
+        faster = [1 / times[0].compute_s, 512 / times[1].memory_s]
+        if all(near(rate, fast) for rate, fast in zip(rates, faster, strict=True)):
+            raise Wrong("the step waits for the slower of the two, memory or arithmetic; you take the faster")
+    speed(learner, *BY_MEMORY)
+
+
+@PREDICT_DECODE.part("a batch, bound by memory or by arithmetic", points=2)
+def batches(learner: Learner) -> None:
+    speed(learner, LLAMA_8B, ODD, 2048, 16)
+    speed(learner, *BY_ARITHMETIC)
+    speed(learner, LLAMA_8B, A100, 128, 1)
+
+
+@PREDICT_DECODE.part("the batch whose KV cache is as large as the weights", points=1)
+def break_even(learner: Learner) -> None:
+    for config, context in ((LLAMA_70B, 4096), (LLAMA_8B, 1000), (QWEN, 3000)):
+        _, batch = pair_of(learner(config, A100, context, 1), NAMES)
+        cost = decode_cost(config, context)
+        exact = cost.weight_bytes / cost.kv_read_bytes
+        right = math.ceil(exact)
+        name = f"the batch at which caches of {context} tokens each equal the weights"
+        expect.something(batch, name)
+        if isinstance(batch, float) and not batch.is_integer():
+            raise Wrong(f"{name} is {batch:.4g}: a batch has whole requests. Give the smallest that suffices")
+        mistakes = {
+            f"{batch} requests of {context} tokens still have less cache than the weights: round up": right
+            - 1,
+            f"{batch} is a number of tokens; each request has {context} of them in its cache": exact
+            * context,
+            f"{batch} is twice too many: a cache keeps a key and a value for each token": 2 * exact,
+            f"{batch} would do if every query head had a KV head of its own": exact
+            * config.kv_size
+            / config.q_size,
+        }
+        if isinstance(batch, int) and batch != right:
+            for message, mistaken in mistakes.items():
+                if abs(batch - mistaken) <= max(0.02 * mistaken, 0.5 * (mistaken != right - 1)):
+                    raise Wrong(message)
+        expect.equal(int(batch) if isinstance(batch, float) else batch, right, name)

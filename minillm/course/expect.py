@@ -1,0 +1,161 @@
+"""Named failures for checks: each function here returns if all is well, or raises `Wrong` in the learner's terms.
+
+    out = attention(q, k, v)
+    expect.close(out, right, axes="T H D", mistakes={"the mask is off by one: …": what_that_mistake_gives})
+
+The order is that of discovery: nothing returned, not a tensor, shape, dtype, NaN, a known mistake, other values.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import permutations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minillm.course.exercise import Wrong
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal float32 numbers, the same in every run whatever the learner's code does to torch's seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def that(condition: bool, message: str) -> None:
+    """Raise `Wrong(message)` unless the condition holds."""
+    if not condition:
+        raise Wrong(message)
+
+
+def something(value: Any, name: str = "the result") -> None:
+    """Refuse None."""
+    that(value is not None, f"{name} is None: is there a `return` on every path?")
+
+
+def equal(value: Any, right: Any, name: str = "the result") -> None:
+    """Plain Python values (numbers, strings, lists, dicts): the same, and of the same type. An int is a float too."""
+    something(value, name)
+    wanted = type(right).__name__
+    if isinstance(value, Tensor):
+        raise Wrong(f"{name} is a tensor of shape {list(value.shape)}; a {wanted} is wanted")
+    numbers = wanted == "float" and type(value) is int
+    that(
+        numbers or (isinstance(value, type(right)) and isinstance(value, bool) == isinstance(right, bool)),
+        f"{name} is a {type(value).__name__} ({value!r:.80}); a {wanted} is wanted",
+    )
+    if isinstance(right, list | tuple):
+        that(len(value) == len(right), f"{name} has {len(value)} entries; {len(right)} are wanted")
+        for index, (got, correct) in enumerate(zip(value, right, strict=True)):
+            that(got == correct, f"{name}[{index}] is {got!r:.80}; it should be {correct!r:.80}")
+    that(value == right, f"{name} is {value!r:.80}; it should be {right!r:.80}")
+
+
+def tensor(
+    value: Any, shape: Sequence[int], axes: str, dtype: torch.dtype | None = None, name: str = "the result"
+) -> None:
+    """A tensor of this shape, whose axes are named ("T H D"), and of this dtype if one is given."""
+    something(value, name)
+    if not isinstance(value, Tensor):
+        raise Wrong(f"{name} is a {type(value).__name__}; a tensor [{', '.join(axes.split())}] is wanted")
+    got, wanted, names = list(value.shape), list(shape), axes.split()
+    if got != wanted:
+        message = f"{name} has shape {got}; it should be {wanted}, which is [{', '.join(names)}]"
+        if swapped := _permutation(got, wanted, names):
+            message += f". Yours looks like [{', '.join(swapped)}]: are two axes swapped?"
+        raise Wrong(message)
+    if dtype is not None and value.dtype != dtype:
+        raise Wrong(f"{name} has dtype {_plain(value.dtype)}; it should be {_plain(dtype)}")
+
+
+def finite(value: Tensor, axes: str, name: str = "the result") -> None:
+    """No NaN and no infinity."""
+    bad = ~torch.isfinite(value)
+    if bad.any():
+        index = _first(bad)
+        raise Wrong(
+            f"{name} has {'NaN' if value[index].isnan() else 'an infinity'} in {int(bad.sum())} of {value.numel()} "
+            f"places, first at {_where(index, axes)}"
+        )
+
+
+def close(
+    value: Any,
+    right: Tensor,
+    axes: str,
+    *,
+    tolerance: float = 1e-4,
+    mistakes: Mapping[str, Tensor] | None = None,
+    name: str = "the result",
+) -> None:
+    """A tensor with these values: |value - right| <= tolerance · (1 + |right|), in right's shape and dtype.
+
+    `mistakes` maps a sentence to what an answer with that mistake gives; the first that fits is the message. One that
+    cannot be told from the right values is an error of the check, and raises ValueError.
+    """
+    tensor(value, right.shape, axes, right.dtype, name)
+    for message, mistaken in (mistakes or {}).items():
+        if mistaken.shape == right.shape and not _differs(mistaken, right, tolerance).any():
+            raise ValueError(f"on these numbers the mistake {message!r} cannot be seen")
+        if mistaken.shape == value.shape and not _differs(value, mistaken, tolerance).any():
+            raise Wrong(message)
+    finite(value, axes, name)
+    differs = _differs(value, right, tolerance)
+    if differs.any():
+        index = _first(differs)
+        worst = (value.double() - right.double()).abs().max().item()
+        raise Wrong(
+            f"{name} is wrong in {int(differs.sum())} of {value.numel()} places, by up to {worst:.3g}; first at "
+            f"{_where(index, axes)}: {value[index].item():.5g} where {right[index].item():.5g} is right"
+        )
+
+
+def own_memory(value: Tensor, name: str = "the result", **inputs: Tensor) -> None:
+    """`value` shares no memory with the inputs: a caller may write into it without changing them."""
+    for argument, given in inputs.items():
+        if value.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
+            raise Wrong(
+                f"{name} is a view of `{argument}`: who writes into one changes the other. Return a copy"
+            )
+
+
+@contextmanager
+def without(owner: Any, name: str, message: str) -> Iterator[None]:
+    """Refuse a call to `owner.name` inside the `with`: for the function that does the whole exercise in one line."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise Wrong(message)
+
+    original = getattr(owner, name)
+    setattr(owner, name, refuse)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
+
+
+def _differs(value: Tensor, right: Tensor, tolerance: float) -> Tensor:
+    return ~torch.isclose(value.double(), right.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def _first(mask: Tensor) -> tuple[int, ...]:
+    return tuple(int(i) for i in mask.nonzero()[0])
+
+
+def _where(index: tuple[int, ...], axes: str) -> str:
+    """[2, 0] of axes "T D" in words: T=2, D=0."""
+    return ", ".join(f"{axis}={i}" for axis, i in zip(axes.split(), index, strict=True)) or "the only value"
+
+
+def _permutation(got: list[int], wanted: list[int], names: list[str]) -> list[str] | None:
+    """The axes' names in the order in which `got` has them, if it is `wanted` in another order."""
+    if sorted(got) != sorted(wanted) or len(set(wanted)) < len(wanted):
+        return None
+    for order in permutations(range(len(wanted))):
+        if [wanted[i] for i in order] == got:
+            return [names[i] for i in order]
+    return None
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,94 @@
+"""The learner's function as a check calls it, and what its exceptions mean in the learner's terms.
+
+Between the check and the function stands `Learner`: it compares the arguments with the function's signature, and
+sees whether the call changed one of them. Everything else that can go wrong arrives as an exception; `explain` turns it
+into a sentence with the learner's own line.
+"""
+
+import inspect
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minillm.course.exercise import STUB, Wrong
+from minillm.course.source import Source
+
+
+class Learner:
+    """The learner's function or class, called like the thing itself."""
+
+    def __init__(self, target: Callable[..., Any], name: str, changes: tuple[str, ...] = ()) -> None:
+        self._target, self._name, self._changes = target, name, changes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        arguments = self._bind(args, kwargs)
+        before = {name: _state(value) for name, value in arguments.items() if name not in self._changes}
+        result = self._target(*args, **kwargs)
+        for name, state in before.items():
+            if _state(arguments[name]) != state:
+                raise Wrong(
+                    f"{self._name} changes its argument `{name}`, which the caller still needs: work on a copy, and "
+                    "look for operations that end in _ and for assignments to a slice"
+                )
+        return result
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            signature = inspect.signature(self._target)
+        except ValueError:  # a builtin has none
+            return {}
+        try:
+            return dict(signature.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            asked = [f"{len(args)} values"] * bool(args) + [f"{name}=…" for name in kwargs]
+            raise Wrong(
+                f"{self._name} must keep its parameters: it is called with {' and '.join(asked) or 'nothing'}, "
+                f"and yours is {self._name}{signature}: {error}"
+            ) from None
+
+
+def _state(value: Any) -> Any:
+    """Something that differs after `value` was changed in place.
+
+    For a tensor torch counts the changes; it misses those through `.data` or numpy, so a small one's bytes count too.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() > 100_000:
+            return value._version
+        plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy knows no bfloat16
+        return value._version, plain.numpy().tobytes()
+    return repr(value) if isinstance(value, list | dict | set) else None
+
+
+def explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:
+    """Why the call ended, in one sentence. `path` is the file in which the learner's code ran."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    name, message = source.function, _short(error)
+    if isinstance(error, Wrong):
+        return str(error)
+    if isinstance(error, NotImplementedError) and message == STUB:
+        return f"{name} is not written yet: replace the line `raise NotImplementedError(...)`"
+    if not frames:
+        return f"what {name} returned cannot be checked: {type(error).__name__}: {message}"
+    where = f" at {source.place(frames[-1].lineno or 1)}: `{frames[-1].line}`"
+    if isinstance(error, RecursionError):
+        return f"{name} calls itself without end{where}"
+    if isinstance(error, SystemExit):
+        return f"{name} calls sys.exit(){where}. Let it return its result instead"
+    asked = re.search(r"tried to allocate (\d+) bytes", message)
+    if asked or isinstance(error, MemoryError):
+        amount = f"{int(asked[1]) / 1e9:.1f} GB" if asked else "more memory"
+        return f"{name} asks for {amount} where {megabytes / 1000:.1f} GB is the limit,{where}"
+    return f"{name} raises {type(error).__name__}: {message}{where}"
+
+
+def _short(error: BaseException, limit: int = 300) -> str:
+    try:
+        message = str(error)
+    except Exception:  # a learner's own exception can fail to describe itself
+        message = "(it cannot be shown)"
+    return message if len(message) <= limit else message[:limit] + " …"

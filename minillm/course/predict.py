@@ -1,0 +1,112 @@
+"""Predict, then measure: a number the learner commits to before seeing the answer, kept for chapter 14.
+
+`predict(key, question, ...)` shows a slider and a button; the number is stored when the button is pressed, and by no
+other way, so an untouched slider is no prediction. `reveal(key, measured)` sets the two side by side.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from datetime import date
+
+import ipywidgets as widgets
+
+from minillm.course.progress import data_dir
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One question: what was said, when, and what came out (None until measured)."""
+
+    question: str
+    unit: str
+    predicted: float
+    date: str
+    measured: float | None = None
+
+    @property
+    def factor(self) -> float | None:
+        """How far off: the larger of the two over the smaller, or None where that has no meaning."""
+        if self.measured is None or self.predicted <= 0 or self.measured <= 0:
+            return None
+        return max(self.predicted / self.measured, self.measured / self.predicted)
+
+
+def predictions() -> dict[str, Prediction]:
+    """All predictions so far, by key; empty where none can be read."""
+    try:
+        content = json.loads((data_dir() / "predictions.json").read_text(encoding="utf-8"))
+        return {key: Prediction(**fields) for key, fields in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        print(f"Your earlier predictions cannot be read ({error}).")
+        return {}
+
+
+def _store(key: str, prediction: Prediction) -> str:
+    """Keep a prediction; the sentence to show."""
+    known = predictions() | {key: prediction}
+    try:
+        folder = data_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / "predictions.json.tmp"
+        draft.write_text(
+            json.dumps({k: asdict(p) for k, p in known.items()}, indent=1) + "\n", encoding="utf-8"
+        )
+        draft.replace(folder / "predictions.json")
+    except (OSError, RuntimeError) as error:
+        return f"It cannot be kept beyond this page: {error}. MINILLM_DATA can name another folder."
+    return "Kept. Now measure."
+
+
+def predict(key: str, question: str, *, low: float, high: float, unit: str) -> widgets.Widget:
+    """A box that asks `question` and keeps the answer under `key` ("01.ttft").
+
+    The slider runs from `low` to `high` in `unit`, by factors where they are 50 or more apart.
+    """
+    if not low < high:
+        raise ValueError(f"low={low} and high={high}: a slider needs low < high")
+    style, layout = {"description_width": "initial"}, widgets.Layout(width="34em")
+    if low > 0 and high / low >= 50:
+        base = {"min": math.log10(low), "max": math.log10(high), "step": 0.01, "readout_format": ".3g"}
+        slider = widgets.FloatLogSlider(
+            value=math.sqrt(low * high), description=unit, style=style, layout=layout, **base
+        )
+    else:
+        slider = widgets.FloatSlider(
+            value=(low + high) / 2,
+            min=low,
+            max=high,
+            step=(high - low) / 200,
+            description=unit,
+            style=style,
+            layout=layout,
+            readout_format=".3g",
+        )
+    button, said = widgets.Button(description="I predict this"), widgets.Label()
+    known = predictions().get(key)
+    if known is not None:
+        slider.value = min(max(known.predicted, low), high)
+        said.value = f"You said {known.predicted:.3g} {unit} on {known.date}."
+
+    def commit(_: widgets.Button) -> None:
+        today = date.today().isoformat()
+        said.value = _store(key, Prediction(question, unit, float(slider.value), today))
+
+    button.on_click(commit)
+    return widgets.VBox([widgets.HTML(f"<b>Predict.</b> {question}"), widgets.HBox([slider, button]), said])
+
+
+def reveal(key: str, measured: float) -> None:
+    """Print what was predicted beside what was measured, and keep the latter."""
+    known = predictions().get(key)
+    if known is None:
+        print("No prediction was made: the button above keeps one.")
+        return
+    known.measured = float(measured)
+    _store(key, known)
+    off = "" if known.factor is None else f": off by a factor of {known.factor:.1f}"
+    print(
+        f"You predicted {known.predicted:.3g} {known.unit}; measured {known.measured:.3g} {known.unit}{off}."
+    )

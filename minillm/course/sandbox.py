@@ -1,0 +1,182 @@
+"""Where a learner's code runs: a worker process with limits on its time, memory and output.
+
+One server process imports torch once and, on Linux, forks a worker for each job, which takes milliseconds. It never
+runs a learner's code itself and has one thread (torch and BLAS are told so before they start), so that forking it is
+safe. The worker leads a process group of its own, which is killed at the end whatever happened; a notebook's kernel
+that dies takes both along.
+
+| | Linux | macOS, Windows |
+|---|---|---|
+| worker | forked from the server | the server itself, and a fresh one for the next job (seconds) |
+| time limit | processor time, and three times that by the clock | three times that by the clock |
+| memory limit | RLIMIT_DATA: private memory, so that the very line that asks for too much gets the error | none |
+| output limit | yes | yes |
+| children of the learner's code | killed with the group | macOS too; not on Windows |
+
+It is a fence for accidents, not a prison: the code runs as the user and can reach the user's files.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from minillm.course.source import Source
+
+MAX_OUTPUT = 20_000  # characters of a job's output that are kept
+PATIENCE = 3  # how many times its seconds an answer may take by the clock: a busy machine is not its fault
+CAN_FORK = sys.platform == "linux"  # macOS: Apple's libraries do not survive a fork; Windows has none
+Event = dict[str, Any]
+_SERVER_MODULE = "minillm.course.worker"
+
+
+@dataclass
+class Job:
+    """What a worker is asked: run the parts of exercise `exercise` of module `checks` on `source`."""
+
+    exercise: str
+    checks: str
+    source: Source
+    seconds: float
+    megabytes: int
+    folder: str  # the learner's working folder
+    path: list[str]  # the learner's sys.path
+
+
+def run(job: Job) -> list[Event]:
+    """Run a job in the shared server; what `Server.run` returns."""
+    global _server
+    if _server is None:
+        _server = Server(fork=CAN_FORK)
+    return _server.run(job)
+
+
+_server: "Server | None" = None
+
+
+class Server:
+    """The process that keeps torch warm. It starts with the first job, and again after it was lost."""
+
+    def __init__(self, *, fork: bool) -> None:
+        self.fork = fork
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        atexit.register(self.close)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The running server; a new one if there is none."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        environment = dict(os.environ)
+        # A process with more than one thread cannot be forked safely, and OpenBLAS starts its own when it is imported.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[name] = "1"
+        root = str(Path(__file__).parents[2])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 – open as long as the server
+        self._process = subprocess.Popen(
+            # -P: a file torch.py in the learner's folder is not torch.
+            [sys.executable, "-P", "-m", _SERVER_MODULE, "fork" if self.fork else "once"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,  # interrupting the notebook must not interrupt the server
+        )
+        return self._process
+
+    def run(self, job: Job) -> list[Event]:
+        """The worker's events (see worker.py). The last is always "end", with the reason if it ended too early."""
+        process = self.start()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self._kill()
+
+        clock = threading.Timer(PATIENCE * job.seconds, stop)
+        events: list[Event] = []
+        try:
+            for event in self._talk(process, job):
+                if "ready" not in event:
+                    events.append(event)
+                elif not self.fork:  # then nobody else watches the time
+                    clock.start()
+            if not events or "end" not in events[-1]:
+                self._kill()
+                events.append({"end": self._why(process.wait(), job.seconds if late.is_set() else None)})
+        except (
+            BaseException
+        ):  # an interrupt, above all: the rest of this answer must not be read as the next one's
+            self.close()
+            raise
+        finally:
+            clock.cancel()
+        if not self.fork:
+            self.close()
+            self.start()  # to be warm for the next job
+        return events
+
+    def _talk(self, process: subprocess.Popen[bytes], job: Job) -> Iterator[Event]:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            pickle.dump(job, process.stdin)
+            process.stdin.flush()
+        except BrokenPipeError:
+            return
+        for line in process.stdout:
+            yield (event := cast(Event, json.loads(line)))
+            if "end" in event:
+                return
+
+    def _why(self, status: int, seconds: float | None) -> str:
+        if seconds is not None:
+            return too_slow(seconds)
+        assert self._errors is not None
+        self._errors.seek(0)
+        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return ended_early(status) + "".join(f" ({line})" for line in last)
+
+    def _kill(self) -> None:
+        if self._process is None:
+            return
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the server and its worker."""
+        if self._process is None:
+            return
+        self._kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        self._process = None
+
+
+def too_slow(seconds: float) -> str:
+    return f"was stopped after {seconds:g} s: does a loop never end?"
+
+
+def ended_early(status: int) -> str:
+    """A worker that ended before its work, by its exit status (negative: the signal that killed it)."""
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"was killed by {name}: out of memory, or a crash inside a library"
+    return f"ended the whole process with status {status}: is there an os._exit? Let it return its result instead"

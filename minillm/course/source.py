@@ -1,0 +1,263 @@
+"""A learner's function as text: its source and that of all it uses, as one module that a worker can import.
+
+From a live notebook (`from_function`): the function's cell, and by the names it uses, again and again, the other
+functions and classes of the notebook as source, modules as imports, anything else by value (a pickle).
+From a notebook file (`from_cells`), without running it: the statements on which the function depends.
+"""
+
+import ast
+import builtins
+import inspect
+import io
+import linecache
+import pickle
+import symtable
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
+from typing import Any
+
+from minillm.errors import MinillmError
+
+LARGEST_VALUE = (
+    64_000_000  # bytes of a pickled value: more than that takes longer to send than a check may take
+)
+
+
+class CannotSend(MinillmError):
+    """The learner's function uses something that cannot be sent to the worker."""
+
+
+@dataclass
+class Source:
+    """One module as text. `values` are pickles that it fetches by name through SENT."""
+
+    function: str
+    home: str = "__main__"  # the module's name: pickles refer to its classes by it
+    text: str = ""
+    values: dict[str, bytes] = field(default_factory=dict)
+    starts: list[tuple[int, int, str]] = field(default_factory=list)  # (line here, line there, what)
+
+    def add(self, text: str, line: int = 1, what: str = "") -> None:
+        """Append a piece, which begins at `line` of the cell that defines `what`."""
+        self.starts.append((self.text.count("\n") + 1, line, what))
+        self.text += text.rstrip("\n") + "\n"
+
+    def place(self, line: int) -> str:
+        """Where the learner sees line `line` of the text."""
+        here, there, what = self.starts[bisect_right(self.starts, line, key=lambda start: start[0]) - 1]
+        cell = "" if what in ("", self.function) else f" of the cell with {what}"
+        return f"line {there + line - here}{cell}"
+
+
+SENT = "__sent__"  # the function in the worker's builtins that gives a sent value by its name
+
+
+def from_text(text: str, function: str) -> Source:
+    """A whole file."""
+    source = Source(function)
+    source.add(text)
+    return source
+
+
+def from_function(function: Callable[..., Any]) -> Source:
+    """The source of a function or class, and of what it uses. Raises CannotSend, naming what stands in the way."""
+    function = _bare(function)
+    if not isinstance(function, FunctionType | type):
+        raise CannotSend(
+            f'a check takes your function itself, as in check("01.1", causal_attention); this is a '
+            f"{type(function).__name__}" + (": leave out the call's ()" if not callable(function) else "")
+        )
+    collector = _Collector(function.__module__, Source(function.__name__, function.__module__))
+    collector.add(function.__name__, function)
+    return collector.source
+
+
+class _Collector:
+    """Adds names to a source, each after those that it depends on."""
+
+    def __init__(self, home: str, source: Source) -> None:
+        self.home, self.source = home, source
+        self.seen: set[str] = set()
+
+    def add(self, name: str, value: Any) -> None:
+        if name in self.seen:
+            return
+        self.seen.add(name)
+        if isinstance(value, ModuleType):
+            self.source.add(f"import {value.__name__} as {name}")
+        elif self._is_own(value):
+            self._add_definition(name, value)
+        else:
+            self._add_value(name, value)
+
+    def _is_own(self, value: Any) -> bool:
+        value = _bare(value)
+        return isinstance(value, FunctionType | type) and value.__module__ == self.home
+
+    def _add_definition(self, name: str, value: Any) -> None:
+        value = _bare(value)
+        if isinstance(value, FunctionType) and value.__closure__ and "<locals>" in value.__qualname__:
+            raise CannotSend(f"`{name}` is defined inside another function: define it at the top of a cell")
+        text, line = _definition(name, value)
+        scope = value.__globals__ if isinstance(value, FunctionType) else vars(sys.modules[self.home])
+        for used in sorted(_names_used(text) - {name}):
+            if used in scope:
+                self.add(used, scope[used])
+        self.source.add(text, line, name)
+
+    def _add_value(self, name: str, value: Any) -> None:
+        buffer = io.BytesIO()
+        pickler = _Pickler(buffer, self.home)
+        try:
+            pickler.dump(value)
+        except Exception as error:  # __reduce__ may raise anything
+            raise CannotSend(
+                f"{self.source.function} uses `{name}`, a {type(value).__name__} of your notebook that cannot be sent "
+                f"to the checking process ({error}). Use arguments, imports, plain values and your own functions only"
+            ) from None
+        if buffer.tell() > LARGEST_VALUE:
+            raise CannotSend(
+                f"{self.source.function} uses `{name}` of your notebook, {buffer.tell() / 1e6:.0f} MB; at most "
+                f"{LARGEST_VALUE / 1e6:.0f} MB are sent to the checking process. Take what you need as an argument"
+            )
+        for own in pickler.own:
+            self.add(own.__name__, own)
+        self.source.values[name] = buffer.getvalue()
+        self.source.add(f"{name} = {SENT}({name!r})")
+
+
+def _bare(value: Any) -> Any:
+    """The function inside its decorators: functools.wraps leaves __wrapped__, triton.jit leaves fn."""
+    if callable(value) and not isinstance(value, type):
+        value = inspect.unwrap(value)
+        inner = getattr(value, "fn", None)
+        return inner if isinstance(inner, FunctionType) else value
+    return value
+
+
+class _Pickler(pickle.Pickler):
+    """Notes which of the notebook's own classes and functions a pickle refers to by name."""
+
+    def __init__(self, file: io.BytesIO, home: str) -> None:
+        super().__init__(file)
+        self.home = home
+        self.own: list[Any] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, FunctionType | type) and obj.__module__ == self.home:
+            self.own.append(obj)
+        return NotImplemented
+
+
+def _definition(name: str, value: Any) -> tuple[str, int]:
+    """The top-level statement that defines a function or class, and its first line in its cell."""
+    for lines, number in _cells(value):
+        try:
+            statements = ast.parse("".join(lines)).body
+        except SyntaxError:
+            continue
+        for statement in reversed(statements):
+            if number is None:
+                found = isinstance(statement, ast.ClassDef) and statement.name == value.__name__
+            else:
+                found = _first_line(statement) <= number <= (statement.end_lineno or 0)
+            if found:
+                first = _first_line(statement)
+                return "".join(lines[first - 1 : statement.end_lineno]), first
+    raise CannotSend(
+        f"the source of `{name}` cannot be found: define it in a cell of this notebook, and run that cell"
+    )
+
+
+def _cells(value: Any) -> Iterable[tuple[list[str], int | None]]:
+    """Texts in which `value` may be defined, the likeliest first, and the line if it is known."""
+    if isinstance(value, FunctionType):
+        yield linecache.getlines(value.__code__.co_filename), value.__code__.co_firstlineno
+        return
+    for method in vars(value).values():
+        # A dataclass's generated methods have no file.
+        if isinstance(method, FunctionType) and (lines := linecache.getlines(method.__code__.co_filename)):
+            yield lines, None
+    module = sys.modules[value.__module__]
+    for cell in reversed(getattr(module, "In", [])):  # IPython's history: the last definition counts
+        yield cell.splitlines(keepends=True), None
+    if path := getattr(module, "__file__", None):
+        yield linecache.getlines(path), None
+
+
+def _first_line(statement: ast.stmt) -> int:
+    """Where a statement begins, its decorators included."""
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
+
+
+def _names_used(text: str) -> set[str]:
+    """The global names that a text reads, in any of its scopes."""
+    tables = [symtable.symtable(text, "<learner>", "exec")]
+    names = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        names |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
+    return names
+
+
+def _names_bound(text: str) -> set[str]:
+    """The names that a text binds at its top level."""
+    table = symtable.symtable(text, "<learner>", "exec")
+    return {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
+
+
+def from_cells(cells: Iterable[str], function: str) -> Source:
+    """The statements of these code cells on which `function` depends, in their order. Raises CannotSend without one."""
+    statements: list[tuple[str, int, str, set[str]]] = []  # text, line, a name it binds, all names it binds
+    broken = ""
+    for number, cell in enumerate(cells, start=1):
+        lines = _without_magics(cell).splitlines(keepends=True)
+        try:
+            body = ast.parse("".join(lines)).body
+        except SyntaxError as error:
+            broken += f" Code cell {number} has a syntax error at line {error.lineno}: {error.msg}."
+            continue
+        for statement in body:
+            first = _first_line(statement)
+            text = "".join(lines[first - 1 : statement.end_lineno])
+            if bound := _names_bound_by(statement, text):
+                statements.append((text, first, min(bound), bound))
+    if not any(function in bound for *_, bound in statements):
+        raise CannotSend(f"no cell defines `{function}`.{broken}")
+    return _slice(statements, function)
+
+
+def _names_bound_by(statement: ast.stmt, text: str) -> set[str]:
+    if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+        return {"*"}  # who knows which: always taken
+    return _names_bound(text)
+
+
+def _slice(statements: list[tuple[str, int, str, set[str]]], function: str) -> Source:
+    needed, size = {function, "*"}, 0
+    while len(needed) > size:
+        size = len(needed)
+        for text, *_, bound in statements:
+            if bound & needed:
+                needed |= _names_used(text) - set(vars(builtins))
+    source = Source(function)
+    for text, line, what, bound in statements:
+        if bound & needed:
+            source.add(text, line, function if function in bound else what)
+    return source
+
+
+def _without_magics(cell: str) -> str:
+    """A cell as Python: IPython's own translation where it is installed, else without lines that begin with % or !."""
+    try:
+        from IPython.core.inputtransformer2 import TransformerManager
+    except ImportError:
+        return "".join(
+            "\n" if line.startswith(("%", "!")) else line for line in cell.splitlines(keepends=True)
+        )
+    return str(TransformerManager().transform_cell(cell))

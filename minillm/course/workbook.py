@@ -1,0 +1,97 @@
+"""The learner's own copies under work/: made by `start`, set aside by `reset`, and never overwritten.
+
+`exercises/` belongs to git, `work/` to the learner, so that `git pull` never meets a learner's edits.
+"""
+
+import shutil
+from pathlib import Path
+
+from minillm.course import notebook as nb
+from minillm.course.notebook import NotebookError
+
+
+def course_root() -> Path:
+    """The course's folder: the one above the current folder, else the one that minillm is imported from.
+
+    Raises NotebookError if neither has exercises.
+    """
+    for folder in (here := Path.cwd(), *here.parents, Path(__file__).parents[2]):
+        if (folder / "exercises").is_dir() and (folder / "notebooks").is_dir():
+            return folder
+    raise NotebookError(
+        f"the course's notebooks are not in {here} nor above it: change to the folder into which you cloned minillm "
+        "(the installed package brings the engine and the checks, not the notebooks)"
+    )
+
+
+def chapter_number(text: str) -> str:
+    """ "3", "03" and "03_kv_cache.ipynb" are all "03". Raises ValueError."""
+    digits = Path(text).name.split("_")[0].removesuffix(".ipynb")
+    if not digits.isascii() or not digits.isdigit():
+        raise ValueError(f"a chapter is named by its number, such as 03; this is {text!r}")
+    return f"{int(digits):02}"
+
+
+def exercise_notebook(root: Path, chapter: str) -> Path:
+    """A chapter's notebook as the course ships it. Raises NotebookError."""
+    found = sorted((root / "exercises").glob(f"{chapter}_*.ipynb"))
+    if not found:
+        there = ", ".join(sorted(path.name[:2] for path in (root / "exercises").glob("*.ipynb")))
+        raise NotebookError(
+            f"chapter {chapter} has no exercises in {root / 'exercises'}; these have: {there or '–'}"
+        )
+    return found[0]
+
+
+def own_notebook(root: Path, chapter: str) -> Path:
+    """Where the learner's copy of a chapter stands, or will."""
+    return root / "work" / exercise_notebook(root, chapter).name
+
+
+def start(root: Path, chapter: str) -> tuple[Path, str]:
+    """Make the learner's copy if there is none; (where it is, what was done)."""
+    given, own = exercise_notebook(root, chapter), own_notebook(root, chapter)
+    if not own.exists():
+        _copy(given, own)
+        return own, f"copied to {own}"
+    theirs = nb.read(own)
+    if nb.stamped(theirs) == nb.stamped(nb.read(given)):
+        return own, f"yours is {own}"
+    if nb.edited(theirs):
+        return own, (
+            f"yours is {own}, and stays as it is. The course has a newer one: `minillm reset {chapter}` takes that and "
+            "keeps yours beside it"
+        )
+    _copy(given, own)
+    return own, f"the course has a newer one, and you had not begun: copied to {own}"
+
+
+def reset(root: Path, chapter: str) -> str:
+    """Begin a chapter anew, with the learner's copy kept under the first free number; what was done."""
+    given, own = exercise_notebook(root, chapter), own_notebook(root, chapter)
+    if not own.exists():
+        _copy(given, own)
+        return f"copied to {own}"
+    number = 1
+    while (backup := own.with_name(f"{own.stem}.backup-{number}.ipynb")).exists():
+        number += 1
+    _rename(own, backup)
+    _copy(given, own)
+    return f"{own} is as new; yours is kept as {backup.name}. Your marks stay"
+
+
+def _rename(path: Path, target: Path) -> None:
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise NotebookError(f"{path} cannot be set aside, so it stays as it is: {error}") from error
+
+
+def _copy(given: Path, own: Path) -> None:
+    try:
+        own.parent.mkdir(exist_ok=True)
+        draft = own.with_suffix(".tmp")
+        shutil.copyfile(given, draft)
+        draft.replace(own)
+    except OSError as error:
+        raise NotebookError(f"{own} cannot be written: {error}") from error

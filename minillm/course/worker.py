@@ -1,0 +1,223 @@
+"""The server process and the workers that it forks (see sandbox.py for what this is about).
+
+    python -m minillm.course.worker fork      for each job on stdin: fork, watch, forward the events to stdout
+    python -m minillm.course.worker once      run one job in this very process
+
+Events are JSON objects, one a line: {"ready": threads} once; {"parts": [[name, points], …]}; {"part": name,
+"wrong": message or null} for each part that was tried; {"out": text} as the learner's code prints it; {"dropped": n}
+characters of output beyond the limit; {"end": ""}, or the reason why the worker did not get so far.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import io
+import json
+import os
+import pickle
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from minillm.course import judge
+from minillm.course.exercise import Exercise, Part, exercises_in
+from minillm.course.sandbox import MAX_OUTPUT, PATIENCE, Event, Job, ended_early, too_slow
+
+Send = Callable[[Event], None]
+
+
+def main(mode: str) -> None:
+    """Serve jobs until stdin ends."""
+    torch.set_num_threads(1)
+    jobs, answers = sys.stdin.buffer, os.dup(1)
+    # What a library prints must not end up between the events.
+    os.dup2(2, 1)
+    send = sender(answers)
+    send({"ready": threads()})
+    while True:
+        try:
+            job = cast(Job, pickle.load(jobs))
+        except EOFError:
+            return
+        exercise = load(job)
+        send({"parts": [[part.name, part.points] for part in exercise.parts]})
+        if mode == "once":
+            with tempfile.TemporaryDirectory(prefix="minillm-") as folder:
+                work(job, exercise, exercise.parts, Path(folder), send)
+            send({"end": ""})
+            return
+        send({"end": serve(job, exercise, answers)})
+
+
+def threads() -> int | None:
+    """How many threads this process has; None where the system does not tell."""
+    tasks = Path("/proc/self/task")
+    return len(list(tasks.iterdir())) if tasks.exists() else None
+
+
+def load(job: Job) -> Exercise:
+    """The exercise with its checks, which stay imported: they are ours, not the learner's."""
+    module = importlib.import_module(job.checks)
+    return next(exercise for exercise in exercises_in(module) if exercise.id == job.exercise)
+
+
+def sender(file: int) -> Send:
+    def send(event: Event) -> None:
+        data = json.dumps(event).encode() + b"\n"
+        while data:
+            data = data[os.write(file, data) :]
+
+    return send
+
+
+def serve(job: Job, exercise: Exercise, answers: int) -> str:
+    """Run the parts in forked workers, and return why that ended too early, or ""."""
+    # Parts that want a process of their own get one; the others share one.
+    groups = groupby(enumerate(exercise.parts), key=lambda entry: entry[0] if entry[1].alone else -1)
+    for _, group in groups:
+        folder = tempfile.mkdtemp(prefix="minillm-")
+        try:
+            if reason := fork(job, exercise, [part for _, part in group], Path(folder), answers):
+                return reason
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return ""
+
+
+def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers: int) -> str:
+    """One worker from birth to death."""
+    gc.freeze()  # a collection in the worker would touch, and so copy, every object of the server
+    ours, theirs = os.pipe()
+    server = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        # Nothing that happens in here may run the server's code after this block.
+        try:
+            os.setpgid(0, 0)
+            die_with(server)
+            os.close(ours)
+            os.close(answers)
+            null = os.open(os.devnull, os.O_RDWR)
+            for standard in range(3):
+                os.dup2(null, standard)
+            send = sender(theirs)
+            limit_memory(job.megabytes)
+            work(job, exercise, parts, folder, send)
+            send({"done": True})
+        finally:
+            os._exit(0)
+    with contextlib.suppress(OSError):  # done twice, as either process may be the first
+        os.setpgid(pid, pid)
+    os.close(theirs)
+    done, in_time = forward(ours, answers, pid, job.seconds)
+    os.close(ours)
+    # A pipe closed too early is a worker's end, or the learner's doing: a second shows which.
+    status = reap(pid, grace=0.0 if done or not in_time else 1.0)
+    if done:
+        return ""
+    return ended_early(status) if in_time else too_slow(job.seconds)
+
+
+def forward(source: int, target: int, pid: int, seconds: float) -> tuple[bool, bool]:
+    """Copy a worker's events until it is done, gone or too late: (done, in time)."""
+    rest, deadline = b"", time.monotonic() + PATIENCE * seconds
+    while time.monotonic() < deadline and cpu_seconds(pid) < seconds:
+        ready = select.select([source, 0], [], [], 0.1)[0]
+        if 0 in ready:  # no job comes before the last is answered, so stdin has ended: the owner is gone
+            os._exit(1)  # and the worker with it
+        if not ready:
+            continue
+        data = os.read(source, 65536)
+        if not data:
+            return False, True
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line == b'{"done": true}':
+                return True, True
+            os.write(target, line + b"\n")
+    return False, False
+
+
+def reap(pid: int, grace: float) -> int:
+    """Wait so long for a worker's end, then kill it, and what it left behind; its exit status, or minus a signal."""
+    deadline = time.monotonic() + grace
+    gone, status = os.waitpid(pid, os.WNOHANG)
+    while not gone and time.monotonic() < deadline:
+        time.sleep(0.005)
+        gone, status = os.waitpid(pid, os.WNOHANG)
+    with contextlib.suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
+    if not gone:
+        _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process of ours has used (man 5 proc, stat: utime and stime)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def die_with(server: int) -> None:
+    """Be killed when the server is (Linux: man 2 PR_SET_PDEATHSIG), even if it is gone by now."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let this process have so much private memory more than it has now.
+
+    The soft limit gives the learner's line an error; 256 MB more are for explaining it.
+    """
+    import resource
+
+    status = Path("/proc/self/status").read_text()
+    now = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    limit = now + megabytes * 1_000_000
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit + 256_000_000))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
+
+
+def work(job: Job, exercise: Exercise, parts: Iterable[Part], folder: Path, send: Send) -> None:
+    """Run some parts of an exercise on the learner's code, in this process."""
+    os.chdir(job.folder)
+    sys.path += [entry for entry in job.path if entry not in sys.path]
+    output = Output(send)
+    sys.stdout = sys.stderr = output
+    sys.stdin = io.StringIO()
+    for name, wrong in judge.judge(job.source, exercise, parts, folder):
+        send({"part": name, "wrong": wrong})
+    if output.dropped:
+        send({"dropped": output.dropped})
+
+
+class Output(io.TextIOBase):
+    """What the learner's code prints: sent on at once, so that it is there if the code never returns, up to a limit."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._room, self.dropped = send, MAX_OUTPUT, 0
+
+    def write(self, text: str) -> int:
+        if kept := text[: self._room]:
+            self._send({"out": kept})
+        self._room -= len(kept)
+        self.dropped += len(text) - len(kept)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+if __name__ == "__main__":
+    main(*cast(Any, sys.argv[1:]))

@@ -1,0 +1,17 @@
+"""The errors a user can meet. Each message says what was wrong, with the numbers, and what to do about it.
+
+Bad arguments raise `ValueError` or `TypeError`, as everywhere in Python; the classes here are for what an
+argument check cannot see: a checkpoint on disk, a request against a running engine.
+"""
+
+
+class MinillmError(Exception):
+    """Base of every error that is the package's own."""
+
+
+class CheckpointError(MinillmError, ValueError):
+    """A model folder that cannot be read, is damaged, or asks for something not implemented."""
+
+
+class RequestError(MinillmError, ValueError):
+    """A request that can never be served: empty, too long for the context, or text without a tokenizer."""

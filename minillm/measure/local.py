@@ -1,0 +1,92 @@
+"""This machine, measured once and remembered in the user's cache folder.
+
+Measuring takes seconds and every chapter wants the figures, so they are kept as JSON: one file a kind of
+device, with the machine's name, torch's version and, in its `source`, the date. Another name (threads
+included) or another torch makes it stale. Remembering is a convenience: where it fails, a warning says so and
+the figures are measured again.
+"""
+
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minillm.measure.machine import Machine
+from minillm.measure.probe import default_device, measure_machine
+from minillm.measure.timing import device_name
+
+
+def this_machine(device: torch.device | str | None = None, *, refresh: bool = False) -> Machine:
+    """`measure_machine(device)`, or what it gave last time. `refresh=True` measures anew, whatever is stored.
+
+    Figures taken while the machine was busy are low and stay so until refreshed.
+    """
+    device = default_device() if device is None else torch.device(device)
+    known = None if refresh else _read(device)
+    if known is not None:
+        return known
+    machine = measure_machine(device)
+    _write(device, machine)
+    return machine
+
+
+def cache_dir() -> Path:
+    """Where minillm keeps what it can make again: $MINILLM_CACHE, or `minillm` in the system's cache folder.
+
+    Raises RuntimeError where the user has no home folder.
+    """
+    if chosen := os.environ.get("MINILLM_CACHE"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "minillm"
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    return Path(os.environ.get(variable) or Path.home() / ".cache") / "minillm"
+
+
+def _identity(device: torch.device) -> dict[str, str]:
+    """What the figures depend on."""
+    return {"name": device_name(device), "torch": torch.__version__}
+
+
+def _path(device: torch.device) -> Path:
+    return cache_dir() / f"machine-{device.type}.json"
+
+
+def _read(device: torch.device) -> Machine | None:
+    """The stored figures; None if there are none, or they are another machine's, or the file is damaged."""
+    try:
+        record: dict[str, Any] = json.loads(_path(device).read_text(encoding="utf-8"))
+        if record["identity"] != _identity(device):
+            return None
+        fields = record["machine"]
+        fields["spread"] = {figure: (low, high) for figure, (low, high) in fields["spread"].items()}
+        return Machine(**fields)
+    except FileNotFoundError:
+        return None
+    # Anything may stand in a damaged file: text that is no JSON, JSON of another shape, impossible numbers.
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        warnings.warn(
+            f"this machine's stored figures cannot be used, so it is measured again: {error!r}", stacklevel=3
+        )
+        return None
+
+
+def _write(device: torch.device, machine: Machine) -> None:
+    """Store the figures, whole or not at all."""
+    record = {"identity": _identity(device), "machine": asdict(machine)}
+    try:
+        path = _path(device)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A reader meets the old file or the new one, never half of it.
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"this machine's figures cannot be stored, so each run measures them: {error!r}", stacklevel=3
+        )

@@ -1,0 +1,121 @@
+"""Measure this machine's roofs: how fast it reads, copies and multiplies, in about four seconds.
+
+Bandwidth is taken on a buffer too large for any cache and counts, as STREAM does (McCalpin 1995), each byte
+read and each byte written. The matmul rate is that of the largest square product that the time allows, its
+right side transposed as a linear layer's weight is. float32 is whatever torch is set to: exact IEEE unless
+TF32 was allowed.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import torch
+
+from minillm.measure.machine import Machine
+from minillm.measure.timing import Spread, device_name, median_of
+
+MATMUL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+_SECONDS_PER_FIGURE = 0.3
+_BUFFER_BYTES = 2**30  # eight times a B200's L2, and more than twice the L3 of all but the oddest server
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def measure_machine(device: torch.device | str | None = None) -> Machine:
+    """The figures of `device` (by default the GPU if there is one), each a median with its spread.
+
+    A dtype that the device cannot multiply is absent from `matmul_rate`. Whatever else runs meanwhile lowers
+    the figures. Raises ValueError for a device that is neither a CPU nor CUDA.
+    """
+    device = default_device() if device is None else torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"cannot measure {device}: only cpu and cuda are known here")
+    memory = _memory_bytes(device)
+    bandwidths = _bandwidths(device, min(_BUFFER_BYTES, memory // 8))
+    rates = {
+        str(dtype).removeprefix("torch."): _matmul_rate(dtype, device) for dtype in _multipliable(device)
+    }
+    return Machine(
+        name=device_name(device),
+        device=device.type,
+        read_bandwidth=bandwidths["read"].median,
+        copy_bandwidth=bandwidths["copy"].median,
+        matmul_rate={name: rate.median for name, rate in rates.items()},
+        memory_bytes=memory,
+        measured=True,
+        source=f"measured on {datetime.now(UTC):%Y-%m-%d} with torch {torch.__version__}",
+        spread={name: (figure.low, figure.high) for name, figure in (bandwidths | rates).items()},
+    )
+
+
+def _bandwidths(device: torch.device, num_bytes: int) -> dict[str, Spread]:
+    """Bytes per second of reading a buffer, and of copying one half of it to the other."""
+    # Ones, not empty: pages that were never written are all the same page of zeros.
+    buffer = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
+    first, second = buffer.chunk(2)
+    return {
+        "read": _rate(buffer.nbytes, buffer.sum, device),
+        "copy": _rate(first.nbytes + second.nbytes, partial(second.copy_, first), device),
+    }
+
+
+def _multipliable(device: torch.device) -> list[torch.dtype]:
+    """The dtypes that this device can multiply at all, found by trying."""
+    able = []
+    for dtype in MATMUL_DTYPES:
+        small = _matrix(64, dtype, device)
+        try:
+            _multiply(small, small)
+        except RuntimeError:
+            continue
+        able.append(dtype)
+    return able
+
+
+def _matmul_rate(dtype: torch.dtype, device: torch.device) -> Spread:
+    """FLOP per second of the largest square matmul that the time allows; small ones do not fill a machine."""
+    for size in (512, 1024, 2048, 4096, 8192):
+        multiply = partial(_multiply, _matrix(size, dtype, device), _matrix(size, dtype, device))
+        seconds = median_of(multiply, rounds=1, device=device).median
+        # Twice the size is eight times the work, and it must be done three times.
+        if 3 * 8 * seconds > _SECONDS_PER_FIGURE:
+            break
+    return _rate(2 * size**3, multiply, device)
+
+
+def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Random `[size, size]`: a GPU multiplying zeros draws less power, clocks higher and flatters itself."""
+    if dtype == torch.int8:
+        return torch.randint(-128, 128, (size, size), dtype=dtype, device=device)
+    return torch.randn(size, size, dtype=dtype, device=device)
+
+
+def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b.T; int8 is accumulated and returned in int32."""
+    return torch._int_mm(a, b.t()) if a.dtype == torch.int8 else a @ b.t()
+
+
+def _rate(work: float, fn: Callable[[], object], device: torch.device) -> Spread:
+    """`work` per second of `fn`, over as many rounds as the time allows, 3 to 30."""
+    once = median_of(fn, rounds=1, device=device).median
+    rounds = min(30, max(3, int(_SECONDS_PER_FIGURE / once)))
+    seconds = median_of(fn, rounds=rounds, device=device)
+    return Spread(work / seconds.median, work / seconds.high, work / seconds.low)
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Physical memory of the device, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if sys.platform == "win32":
+        kib = ctypes.c_ulonglong()
+        ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kib))
+        return kib.value * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,246 @@
+"""Weights from safetensors to the device, each byte read once and no copy of the model kept on the way.
+
+A checkpoint's files are memory-mapped. Tensors go straight from the map into their place in the fused matrix
+that the model uses; the map is let go every few megabytes, so that what the operating system has paged in does
+not add up to a second model. The largest tensors, embedding and head, are read first, while there is room.
+Only safetensors is read: a pickle can run code.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from minillm.config import ModelConfig
+from minillm.errors import CheckpointError
+from minillm.model.families import Names, names_of
+from minillm.model.transformer import Block, Linear, Norm, Transformer, Weights
+from minillm.ops import Ops
+
+INDEX = "model.safetensors.index.json"
+REMAP_AFTER = 16 * 2**20  # bytes read from a map before it is let go
+STRIP = 256  # rows that are transposed at a time
+STORED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")  # in old checkpoints, and not weights
+
+
+class Checkpoint:
+    """The tensors of a model folder by name. Use as a context manager; `get` maps files as needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = _weight_map(folder)  # tensor name -> file name
+        self.unread = set(self.files)
+        self._open: dict[str, Any] = {}
+        self._bytes_since_open = 0
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.clear()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files
+
+    def get(self, name: str) -> Tensor:
+        """A view into the file's memory map, on the CPU, in the stored dtype."""
+        if name not in self.files:
+            raise CheckpointError(f"{self.folder} has no tensor {name!r}, which its config.json asks for")
+        if self._bytes_since_open > REMAP_AFTER:
+            self._open.clear()
+            self._bytes_since_open = 0
+        file = self.files[name]
+        if file not in self._open:
+            self._open[file] = _map(self.folder / file)
+        self.unread.discard(name)
+        try:
+            tensor: Tensor = self._open[file].get_tensor(name)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{self.folder / file} has no tensor {name!r}, though {INDEX} says so ({error}): download both again"
+            ) from error
+        if tensor.dtype not in STORED:
+            raise CheckpointError(
+                f"{self.folder}: tensor {name!r} is stored as {tensor.dtype}, which without its scales means nothing: "
+                "load a checkpoint in " + ", ".join(str(d).removeprefix("torch.") for d in STORED)
+            )
+        self._bytes_since_open += tensor.nbytes
+        return tensor
+
+
+def _map(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist, though {INDEX} names it: download it again") from None
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise CheckpointError(
+            f"{path} ({size:,} bytes) is not a whole safetensors file ({error}): download it again"
+        ) from error
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Which file holds each tensor, from the index of a sharded checkpoint or from the one file itself."""
+    index, single = folder / INDEX, folder / "model.safetensors"
+    if index.exists():
+        try:
+            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+            raise CheckpointError(f"{index} is damaged ({error!r}): download it again") from error
+        for name, file in weight_map.items():
+            if not isinstance(file, str) or Path(file).name != file:
+                raise CheckpointError(
+                    f"{index} is damaged ({name!r} is in {file!r}, no file name): download it again"
+                )
+        return weight_map
+    if single.exists():
+        file = _map(single)
+        return dict.fromkeys(file.keys(), single.name)
+    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} holds only pickle weights ({', '.join(pickles[:3])}), which can run code when read. Convert "
+            "them once: transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+        )
+    raise CheckpointError(f"{folder} has neither model.safetensors nor {INDEX}: no weights to load")
+
+
+def load_model(
+    folder: Path,
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    ops: Ops | None = None,
+) -> Transformer:
+    """Read a folder's weights onto `device`. Raises `CheckpointError` naming any tensor that is missing, of the
+    wrong shape, or present and not part of the model that config.json describes.
+    """
+    with Checkpoint(folder) as checkpoint:
+        weights = _Loader(checkpoint, config, torch.device(device), dtype).weights()
+        extra = [n for n in checkpoint.unread if not n.endswith(BUFFERS)]
+        if config.tie_word_embeddings:
+            extra = [n for n in extra if n != "lm_head.weight"]
+        if extra:
+            raise CheckpointError(
+                f"{folder} holds {len(extra)} tensors that its config.json does not account for, such as "
+                f"{sorted(extra)[0]!r}: running without them would be a different model"
+            )
+    return Transformer(config, weights, ops)
+
+
+def copy_transposed(target: Tensor, source: Tensor) -> None:
+    """target [in, out] = source [out, in], by strips that fit in the processor's cache: twice as fast as at once."""
+    for i in range(0, source.shape[0], STRIP):
+        target[:, i : i + STRIP].copy_(source[i : i + STRIP].to(target.dtype).t().contiguous())
+
+
+class _Loader:
+    """Takes a checkpoint apart by its family's names and puts it together in the model's layout."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.checkpoint, self.config, self.device, self.dtype = checkpoint, config, device, dtype
+        self.names = names_of(config)
+        # A checkpoint saved from the headless model lacks the outer prefix ("model." or "transformer.").
+        self.prefix = self.names.embed.split(".")[0] + "."
+        self.bare = f"{self.names.embed}.weight" not in checkpoint
+
+    def weights(self) -> Weights:
+        c, names = self.config, self.names
+        if c.tie_word_embeddings:
+            # One memory for both, in the head's order: a step multiplies by all of it and looks up a few rows.
+            self.same_as_embedding(names)
+            head = self.linear((names.embed,), c.hidden_size, (c.vocab_size,), bias=False, transposed=False)
+            embed = head.weight.t()
+        else:
+            head = self.linear((names.lm_head,), c.hidden_size, (c.vocab_size,), bias=False, transposed=False)
+            embed = self.tensor(names.embed + ".weight", (c.vocab_size, c.hidden_size))
+        position = None
+        if names.position_embed is not None:
+            position = self.tensor(
+                names.position_embed + ".weight", (c.max_position_embeddings, c.hidden_size)
+            )
+        blocks = [self.block(i) for i in range(c.num_hidden_layers)]
+        final_norm = self.norm(names.final_norm, c.hidden_size)
+        return Weights(embed, blocks, final_norm, head, position)
+
+    def same_as_embedding(self, names: Names) -> None:
+        """Old checkpoints store a tied head all the same. If it differs, config.json describes another model."""
+        head, shape = names.lm_head + ".weight", (self.config.vocab_size, self.config.hidden_size)
+        if head in self.checkpoint and not torch.equal(
+            self.stored(names.embed + ".weight", shape), self.stored(head, shape)
+        ):
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tie_word_embeddings is true, but {head!r} differs from the embedding: "
+                "set it to false in config.json"
+            )
+
+    def block(self, i: int) -> Block:
+        c, names, t = self.config, self.names, self.names.transposed
+
+        def linear(parts: tuple[str, ...], size_in: int, sizes_out: tuple[int, ...], bias: bool) -> Linear:
+            return self.linear(tuple(p.format(i=i) for p in parts), size_in, sizes_out, bias, t)
+
+        def norm(name: str | None, size: int) -> Norm | None:
+            return None if name is None else self.norm(name.format(i=i), size)
+
+        qkv_out = (c.q_size, c.kv_size, c.kv_size) if len(names.qkv) == 3 else (c.q_size + 2 * c.kv_size,)
+        return Block(
+            input_norm=self.norm(names.input_norm.format(i=i), c.hidden_size),
+            qkv=linear(names.qkv, c.hidden_size, qkv_out, c.qkv_bias),
+            o=linear((names.o,), c.q_size, (c.hidden_size,), c.o_bias),
+            post_norm=self.norm(names.post_norm.format(i=i), c.hidden_size),
+            up=linear(names.up, c.hidden_size, (c.intermediate_size,) * len(names.up), c.mlp_bias),
+            down=linear((names.down,), c.intermediate_size, (c.hidden_size,), c.mlp_bias),
+            q_norm=norm(names.q_norm, c.head_dim) if c.qk_norm else None,
+            k_norm=norm(names.k_norm, c.head_dim) if c.qk_norm else None,
+        )
+
+    def linear(
+        self, names: tuple[str, ...], size_in: int, sizes_out: tuple[int, ...], bias: bool, transposed: bool
+    ) -> Linear:
+        """Several matrices side by side in one. On a CPU memory runs along `out`: a lone token's product then
+        streams whole rows, 10-30 % faster; a GPU's library wants it along `in`."""
+        shapes = [(size_in, size) if transposed else (size, size_in) for size in sizes_out]
+        parts = [self.stored(f"{n}.weight", shape) for n, shape in zip(names, shapes, strict=True)]
+        on_cpu, total = self.device.type == "cpu", sum(sizes_out)
+        shape = (size_in, total) if on_cpu else (total, size_in)
+        memory = torch.empty(shape, dtype=self.dtype, device=self.device)
+        weight = memory if on_cpu else memory.t()  # [in, out] either way
+        biases = torch.empty(total, dtype=self.dtype, device=self.device) if bias else None
+        start = 0
+        for name, size, part in zip(names, sizes_out, parts, strict=True):
+            target = weight[:, start : start + size]
+            if transposed or not on_cpu:
+                target.copy_(part if transposed else part.t())
+            else:
+                copy_transposed(target, part)
+            if biases is not None:
+                biases[start : start + size].copy_(self.stored(f"{name}.bias", (size,)))
+            start += size
+        return Linear(weight, biases)
+
+    def norm(self, name: str, size: int) -> Norm:
+        bias = self.tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None
+        return Norm(self.tensor(name + ".weight", (size,)), bias)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        stored = self.stored(name, shape)  # first: an absurd shape is refused before memory is asked for
+        return torch.empty(shape, dtype=self.dtype, device=self.device).copy_(stored)
+
+    def stored(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The file's own tensor, of the shape that config.json implies."""
+        if self.bare:
+            name = name.removeprefix(self.prefix)
+        tensor = self.checkpoint.get(name)
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, config.json implies {list(shape)}"
+            )
+        return tensor

@@ -1,0 +1,184 @@
+"""Every hot operation by name, with the torch code that defines it.
+
+This is the one seam between the model and the kernels: the model is handed an `Ops` and calls nothing else for
+these steps. An entry's torch definition below *is* its meaning; a faster one may stand in its place if it
+computes the same. All of them are flat over the T tokens of a step (see batch.py).
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.batch import Batch
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The new residual stream `x + residual`, and its norm: what stands between two blocks of a decoder."""
+    residual = residual + x
+    return rms_norm(residual, weight, eps), residual
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + D/2]) by its position's angle (Su et al. 2021, arXiv 2104.09864).
+
+    x [T, H, D]; cos and sin [T, 1, D], where the first half of `sin` carries the minus sign of the rotation,
+    so that swapping the halves of x is all that is left to do.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of the fused projection [T, 2 M] -> [T, M] (Shazeer 2020, arXiv 2002.05202)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
+    """Put each token's key and value [T, H_kv, D] into its slot of the cache [blocks, block_size, H_kv, D]."""
+    k_cache.view(-1, *k.shape[1:]).index_copy_(0, slot_mapping, k)
+    v_cache.view(-1, *v.shape[1:]).index_copy_(0, slot_mapping, v)
+
+
+def causal_mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
+    """[num_queries, num_keys], true where a query sees a key. The last query stands at the last key."""
+    i = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
+    j = torch.arange(num_keys, device=device)
+    return (j <= i) if window is None else (j <= i) & (j > i - window)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """Causal attention of one sequence: q [n, H, D] are its last n tokens, k and v [s, H_kv, D] all of them.
+
+    softmax(q k^T / sqrt(D)) v (Vaswani et al. 2017); each KV head serves H / H_kv query heads (GQA, Ainslie
+    et al. 2023, arXiv 2305.13245) without being copied for them.
+    """
+    n, num_heads, head_dim = q.shape
+    num_keys, num_kv_heads, _ = k.shape
+    if n == 1:
+        # One query sees every key: the heads that share a KV head become its queries, and no mask is needed.
+        if window is not None and num_keys > window:
+            k, v = k[-window:], v[-window:]
+        grouped = q.view(1, num_kv_heads, num_heads // num_kv_heads, head_dim)
+        out = F.scaled_dot_product_attention(grouped, k.transpose(0, 1)[None], v.transpose(0, 1)[None])
+        return out.reshape(1, num_heads, head_dim)
+    plain = n == num_keys and (window is None or num_keys <= window)
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],  # [1, H, n, D]
+        k.transpose(0, 1)[None],  # [1, H_kv, s, D]
+        v.transpose(0, 1)[None],
+        attn_mask=None if plain else causal_mask(n, num_keys, window, q.device),
+        is_causal=plain,
+        enable_gqa=num_heads != num_kv_heads,
+    )
+    return out[0].transpose(0, 1)
+
+
+def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | None) -> Tensor:
+    """Attention where there is no cache: every request's tokens [T, H, D] see only this step's own."""
+    out, start = torch.empty_like(q), 0
+    for chunk in batch.chunks:
+        rows = slice(start, start := start + len(chunk.token_ids))
+        out[rows] = attend(q[rows], k[rows], v[rows], window)
+    return out
+
+
+def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None) -> Tensor:
+    """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
+
+    k_cache and v_cache are [blocks, block_size, H_kv, D]. A request with one block is read in place.
+    """
+    if len(batch.chunks) > 1 and (rows := _consecutive_rows(batch)) is not None and window is None:
+        out = _decode_rows(q, k_cache[rows], v_cache[rows], batch.seq_lens)
+        # A mask weighs what lies beyond a row's end with 0, and 0 * NaN is NaN: unwritten memory may hold one.
+        if not math.isnan(out.sum().item()):
+            return out
+    out, start = torch.empty_like(q), 0
+    for r, chunk in enumerate(batch.chunks):
+        rows = slice(start, start := start + len(chunk.token_ids))
+        if len(chunk.block_table) == 1:
+            k, v = k_cache[chunk.block_table[0]], v_cache[chunk.block_table[0]]
+        else:
+            blocks = batch.block_tables[r, : len(chunk.block_table)]
+            k, v = k_cache[blocks].flatten(0, 1), v_cache[blocks].flatten(0, 1)
+        out[rows] = attend(q[rows], k[: chunk.seq_len], v[: chunk.seq_len], window)
+    return out
+
+
+def _consecutive_rows(batch: Batch) -> slice | None:
+    """The blocks of a decode batch whose requests hold one block each, side by side; else None."""
+    first = batch.chunks[0].block_table[0]
+    for r, chunk in enumerate(batch.chunks):
+        if len(chunk.token_ids) != 1 or len(chunk.block_table) != 1 or chunk.block_table[0] != first + r:
+            return None
+    return slice(first, first + len(batch.chunks))
+
+
+def _decode_rows(q: Tensor, k_cache: Tensor, v_cache: Tensor, seq_lens: Tensor) -> Tensor:
+    """One query a request, in one call: q [R, H, D] over k_cache and v_cache [R, block_size, H_kv, D] in place.
+
+    Rows are as long as the longest; a mask hides what lies beyond each one's end.
+    """
+    longest = int(seq_lens.max())
+    visible = torch.arange(longest, device=q.device) < seq_lens[:, None]  # [R, longest]
+    num_requests, num_heads, head_dim = q.shape
+    num_kv_heads = k_cache.shape[2]
+    out = F.scaled_dot_product_attention(
+        q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim),
+        k_cache[:, :longest].transpose(1, 2),  # [R, H_kv, longest, D]
+        v_cache[:, :longest].transpose(1, 2),
+        attn_mask=visible[:, None, None, :],
+    )
+    return out.view(num_requests, num_heads, head_dim)
+
+
+class _RmsNorm(Protocol):
+    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+
+
+class _AddRmsNorm(Protocol):
+    def __call__(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]: ...
+
+
+class _Rope(Protocol):
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor: ...
+
+
+class _SwiGlu(Protocol):
+    def __call__(self, gate_up: Tensor) -> Tensor: ...
+
+
+class _WriteKV(Protocol):
+    def __call__(
+        self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
+    ) -> None: ...
+
+
+class _Attention(Protocol):
+    def __call__(
+        self, q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ops:
+    """The operations a model runs on; the defaults are the definitions above."""
+
+    rms_norm: _RmsNorm = rms_norm
+    add_rms_norm: _AddRmsNorm = add_rms_norm
+    rope: _Rope = rope
+    swiglu: _SwiGlu = swiglu
+    write_kv: _WriteKV = write_kv
+    paged_attention: _Attention = paged_attention
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(f.name for f in fields(cls))

@@ -1,0 +1,34 @@
+"""Chapter 1: what a user may ask of sampling, the random numbers, and the way from logits to tokens."""
+
+from minillm.sampling.logprobs import Logprob, gather_logprobs
+from minillm.sampling.params import LogitsProcessor, SamplingParams, check_vocabulary
+from minillm.sampling.random import Stream, derive_seed, sample_seed, uniform
+from minillm.sampling.sample import Sampled, draw, probabilities, sample
+from minillm.sampling.transforms import (
+    LogitsError,
+    NonFiniteLogitsError,
+    NoTokenLeftError,
+    SamplingRow,
+    process_logits,
+)
+
+__all__ = [
+    "LogitsError",
+    "LogitsProcessor",
+    "Logprob",
+    "NoTokenLeftError",
+    "NonFiniteLogitsError",
+    "Sampled",
+    "SamplingParams",
+    "SamplingRow",
+    "Stream",
+    "check_vocabulary",
+    "derive_seed",
+    "draw",
+    "gather_logprobs",
+    "probabilities",
+    "process_logits",
+    "sample",
+    "sample_seed",
+    "uniform",
+]

@@ -1,0 +1,296 @@
+"""Chapter 2's pictures: steps as dots on a roofline, and measured step times beside their bound.
+
+A roofline (Williams, Waterman, Patterson, CACM 52(4), 2009) has two logarithmic axes: FLOP per byte, which is the
+step's own, and FLOP per second, which is what the machine makes of it. A dot on the roof is a bound; a measured one
+lies below.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets as widgets
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, FuncFormatter
+
+from minillm.config import ModelConfig
+from minillm.measure.costs import Cost, decode_cost, prefill_cost, step_cost
+from minillm.measure.machine import Machine
+from minillm.measure.roofline import ridge, time_at
+from minillm.measure.trace import StepRecord, Trace
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, REJECTED, WASTE, Picture, style
+from minillm.viz.widget import Explorer
+
+INTENSITY = (
+    0.2,
+    500_000,
+)  # the x axis, FLOP per byte: from a float32 decode to a prompt of 128K tokens on int4
+BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}  # int4's scales: chapter 7
+SLACK = 1.15  # how far from its place a label stands, as a factor
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One step: drawn on the roof, or, where it was measured in `seconds`, at what it achieved."""
+
+    name: str
+    cost: Cost
+    color: str
+    seconds: float | None = None
+
+    def achieved(self, machine: Machine, dtype: str) -> float:
+        """FLOP per second: measured, or the most that the machine allows."""
+        return self.cost.flops / (self.seconds or time_at(self.cost, machine, dtype).seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A step of `size` (requests, or prompt tokens), measured; `overhead`: its calls' time with nothing to compute."""
+
+    size: int
+    cost: Cost
+    seconds: float
+    overhead: float
+
+
+def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bool = True) -> Picture:
+    """The machine's roofline for matmuls in `dtype`, and the dots with their names."""
+    with style():
+        picture = Picture(figsize=(8, 4))
+        axes = picture.subplots()
+        axes.set_title(f"{machine.name}, {dtype}")
+        _roof(axes, machine, dtype)
+        _dots(axes, machine, dtype, dots, labels)
+        return picture
+
+
+def steps_of(trace: Trace, config: ModelConfig, bytes_per_number: int) -> list[Dot]:
+    """Every step of a run as a measured dot: the cost of what was scheduled, the seconds of the forward pass."""
+    dots: list[Dot] = []
+    for step in trace.of(StepRecord):
+        queries = [part.num_tokens for part in step.scheduled]
+        contexts = [part.num_computed_tokens for part in step.scheduled]
+        cost = step_cost(
+            config, queries, contexts, bytes_per_weight=bytes_per_number, bytes_per_kv=bytes_per_number
+        )
+        prefill = step.num_tokens("prefill") > 0
+        what = f"{sum(queries)} prompt tokens" if prefill else f"{len(queries)} requests, a token each"
+        name = f"step {len(dots)}: {what}"
+        dots.append(Dot(name, cost, PREFILL if prefill else DECODE, step.phases.forward))
+    return dots
+
+
+def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Picture:
+    """A run's steps on the roofline: all faintly, `step` plainly with its figures."""
+    dot = dots[step]
+    assert dot.seconds is not None
+    bound = time_at(dot.cost, machine, dtype)
+    with style():
+        picture = Picture(figsize=(8, 4))
+        axes = picture.subplots()
+        axes.set_title(
+            f"{dot.name} · {dot.cost.intensity:.1f} FLOP/byte · {_seconds(dot.seconds)} "
+            f"({dot.seconds / bound.seconds:.1f} × the bound)"
+        )
+        _roof(axes, machine, dtype)
+        for other in dots:
+            axes.scatter(
+                other.cost.intensity, other.achieved(machine, dtype), s=22, color=other.color, alpha=0.25
+            )
+        height = dot.achieved(machine, dtype)
+        roof = dot.cost.flops / bound.seconds
+        axes.plot([dot.cost.intensity] * 2, [height, roof], color=WASTE, linewidth=5, zorder=2)
+        axes.scatter(dot.cost.intensity, height, s=90, color=dot.color, zorder=4)
+        return picture
+
+
+def forecast_of(
+    config: ModelConfig, machine: Machine, *, weights: str, batch: int, context: int, model: str = ""
+) -> Picture:
+    """Prefill of `context` tokens and a decode step of `batch` requests of that length, as bounds, with their figures.
+
+    `weights` is how they are stored; they are multiplied in float32 if they are float32 or on a CPU, else in bfloat16.
+    """
+    dtype = "float32" if weights == "float32" or machine.device == "cpu" else "bfloat16"
+    width: dict[str, Any] = {
+        "bytes_per_weight": BYTES_PER_WEIGHT[weights],
+        "bytes_per_kv": 4 if dtype == "float32" else 2,
+    }
+    prefill = prefill_cost(config, context, **width)
+    decode = decode_cost(config, context - 1, batch, **width)
+    dots = [Dot("prefill", prefill, PREFILL), Dot("decode", decode, DECODE)]
+    with style():
+        picture = Picture(figsize=(8.6, 4.2))
+        axes, notes = picture.subplots(1, 2, width_ratios=[1.55, 1])
+        axes.set_title(f"{model} on {machine.name.removeprefix('NVIDIA ')}")
+        _roof(axes, machine, dtype)
+        _dots(axes, machine, dtype, dots, labels=True)
+        steps = [time_at(dot.cost, machine, dtype) for dot in dots]
+        rates = [context / steps[0].seconds, batch / steps[1].seconds]
+        _say(notes, 0.99, f"Prefill: {context:,} tokens of one prompt", PREFILL, bold=True)
+        _say(notes, 0.91, f"{_seconds(steps[0].seconds)}, bound by {steps[0].bound}")
+        _say(notes, 0.84, f"{_number(rates[0])} tokens/s · {_number(prefill.intensity)} FLOP/byte")
+        _say(notes, 0.71, f"Decode: {batch:,} × 1 token, context {context:,}", DECODE, bold=True)
+        _say(notes, 0.63, f"{_seconds(steps[1].seconds)} a step, bound by {steps[1].bound}")
+        _say(notes, 0.56, f"{_number(rates[1])} tokens/s, {_number(rates[1] / batch)} for each request")
+        _say(notes, 0.49, f"{_number(decode.intensity)} FLOP/byte; ridge at {_number(ridge(machine, dtype))}")
+        _say(notes, 0.34, f"The decode step's {_bytes(decode.bytes)}", bold=True)
+        _shares(notes, decode)
+        _fit(notes, config, machine, batch * context, width)
+        return picture
+
+
+def calculator(models: Mapping[str, ModelConfig], machines: Mapping[str, Machine]) -> Explorer:
+    """`forecast_of` under a control for each of its arguments."""
+
+    def draw(model: str, machine: str, weights: str, batch: int, context: int) -> Picture:
+        return forecast_of(
+            models[model], machines[machine], weights=weights, batch=batch, context=context, model=model
+        )
+
+    return Explorer(
+        draw,
+        model=list(models),
+        machine=list(machines),
+        weights=widgets.Dropdown(options=list(BYTES_PER_WEIGHT), value="bfloat16", **_labelled("weights")),
+        batch=_powers("batch (requests)", 0, 10, first=1),
+        context=_powers("context (tokens)", 4, 17, first=1024),
+    )
+
+
+def times_of(
+    decode: Sequence[Timing], prefill: Sequence[Timing], machine: Machine, dtype: str, *, context: int
+) -> Picture:
+    """Measured time of a step against the number of requests, and of a prompt against its tokens, with the bound."""
+    with style():
+        picture = Picture(figsize=(8.6, 3.8))
+        left, right = picture.subplots(1, 2, sharey=True)
+        left.set_title(f"A decode step, {context} tokens in sight")
+        left.set_xlabel("requests in the batch")
+        left.set_ylabel("time of a step (ms)")
+        right.set_title("A prompt's prefill")
+        right.set_xlabel("tokens of the prompt")
+        for axes, timings, color in ((left, decode, DECODE), (right, prefill, PREFILL)):
+            sizes = [timing.size for timing in timings]
+            bounds = [time_at(timing.cost, machine, dtype) for timing in timings]
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.plot(sizes, [1e3 * t.seconds for t in timings], "o-", color=color, label="measured")
+            axes.plot(sizes, [1e3 * t.overhead for t in timings], color=WASTE, label="overhead alone", lw=3)
+            axes.plot(
+                sizes, [1e3 * b.seconds for b in bounds], "--", color=INK, label="the roofline's bound", lw=1
+            )
+            crossing = next((s for s, b in zip(sizes, bounds, strict=True) if b.bound == "compute"), None)
+            if crossing is not None and crossing > sizes[0]:
+                axes.axvline(crossing, color=FAINT, linewidth=0.8, linestyle=":")
+                axes.text(crossing * 1.06, 0.02, "ridge", color=FAINT, transform=axes.get_xaxis_transform())
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.legend(loc="upper left")
+        return picture
+
+
+def _roof(axes: Axes, machine: Machine, dtype: str) -> None:
+    """The two roofs, the ridge between them, and the axes."""
+    peak, corner = machine.rate(dtype), ridge(machine, dtype)
+    low, high = INTENSITY
+    floor = low * machine.read_bandwidth
+    axes.plot([low, corner, high], [floor, peak, peak], color=INK, linewidth=1.6, zorder=1)
+    axes.plot([corner, corner], [floor / 100, peak], color=FAINT, linewidth=0.8, linestyle=":", zorder=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(floor / 3, peak * 6)
+    axes.set_xlabel("arithmetic intensity (FLOP per byte)")
+    axes.set_ylabel("FLOP per second")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.minorticks_off()
+    axes.text(corner / SLACK, floor / 2, "waits for memory", color=FAINT, ha="right", fontsize=9)
+    axes.text(corner * SLACK, floor / 2, "waits for arithmetic", color=FAINT, fontsize=9)
+    axes.text(high / SLACK, peak * SLACK, f"{_rate(peak)}FLOP/s", ha="right", va="bottom", fontsize=9)
+    axes.text(low * 1.3, floor * 12, f"{_bytes(machine.read_bandwidth)}/s", va="bottom", fontsize=9)
+    axes.text(corner, peak * SLACK, f"ridge {corner:,.0f}", ha="center", va="bottom", fontsize=9, color=FAINT)
+
+
+def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels: bool) -> None:
+    for dot in dots:
+        x, y = dot.cost.intensity, dot.achieved(machine, dtype)
+        axes.scatter(x, y, s=70, color=dot.color, zorder=3)
+        if labels:
+            axes.annotate(
+                dot.name, (x, y), (7, -13), textcoords="offset points", color=dot.color, fontweight="bold"
+            )
+
+
+def _say(axes: Axes, height: float, text: str, color: str = INK, *, bold: bool = False) -> None:
+    weight = "bold" if bold else "normal"
+    axes.text(0, height, text, color=color, fontweight=weight, fontsize=9, va="top")
+
+
+def _shares(axes: Axes, cost: Cost) -> None:
+    """A bar of the bytes of a step: what of them is weights, and what is the KV cache."""
+    kv = (cost.kv_read_bytes + cost.kv_write_bytes) / cost.bytes
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.axis("off")
+    axes.barh(0.2, 1 - kv, height=0.09, color=FAINT)
+    axes.barh(0.2, kv, left=1 - kv, height=0.09, color=KV)
+    axes.text(0, 0.13, f"weights {1 - kv:.0%}", fontsize=9, color=FAINT, va="top")
+    axes.text(1, 0.13, f"KV {kv:.0%}", fontsize=9, color=KV, va="top", ha="right", fontweight="bold")
+
+
+def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: Mapping[str, Any]) -> None:
+    """Whether weights and cache fit into the machine's memory."""
+    kv = tokens * config.kv_bytes_per_token(width["bytes_per_kv"])
+    need = config.num_parameters * width["bytes_per_weight"] + kv
+    text = f"needs {need / 2**30:,.3g} of {machine.memory_bytes / 2**30:,.0f} GiB"
+    fits = need <= machine.memory_bytes
+    _say(
+        axes,
+        0.04,
+        f"Fits: {text}" if fits else f"Does not fit: {text}",
+        INK if fits else REJECTED,
+        bold=not fits,
+    )
+
+
+def _powers(label: str, low: int, high: int, *, first: int) -> widgets.Widget:
+    """A slider over powers of two."""
+    options = [(f"{2**i:,}", 2**i) for i in range(low, high + 1)]
+    return widgets.SelectionSlider(options=options, value=first, **_labelled(label))
+
+
+def _labelled(label: str) -> dict[str, Any]:
+    return {
+        "description": label,
+        "style": {"description_width": "11em"},
+        "layout": widgets.Layout(width="34em"),
+    }
+
+
+def _seconds(value: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e6:.3g} MB"
+
+
+def _rate(value: float) -> str:
+    """5.4e9 -> "5.4 G"."""
+    for unit, size in (("P", 1e15), ("T", 1e12)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e9:.3g} G"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.0f}"

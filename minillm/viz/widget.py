@@ -1,0 +1,72 @@
+"""Sliders over a picture, and the picture alone where there are no sliders.
+
+JupyterLab shows the widget. GitHub, nbconvert and every other static viewer cannot run it, so the cell's output
+carries the picture at the sliders' first position as well.
+"""
+
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import ipywidgets as widgets
+from IPython.display import display
+
+from minillm.viz.style import Picture
+
+Control: TypeAlias = tuple[float, float, float] | Sequence[str] | bool | Any  # Any: an ipywidget
+
+
+class Explorer:
+    """`draw(**values)` under one control for each value; drawn again whenever one moves.
+
+    A control is (low, high, first value) for a slider (of whole numbers if all three are), a list of names for a
+    menu, or an ipywidget. `values` are the current ones; `set(name=value)` moves a control, as a hand would.
+    """
+
+    def __init__(self, draw: Callable[..., Picture], **controls: Control) -> None:
+        self._draw = draw
+        self._controls = {name: _control(name, control) for name, control in controls.items()}
+        self._image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        for control in self._controls.values():
+            control.observe(self._redraw, names="value")
+        self.num_draws = 0
+        self._redraw()
+        self.box = widgets.VBox([*self._controls.values(), self._image])
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self._controls.items()}
+
+    @property
+    def png(self) -> bytes:
+        """The picture as it is now."""
+        return bytes(self._image.value)
+
+    def set(self, **values: Any) -> None:
+        for name, value in values.items():
+            self._controls[name].value = value
+
+    def _redraw(self, _change: object = None) -> None:
+        self._image.value = self._draw(**self.values).png()
+        self.num_draws += 1
+
+    def _ipython_display_(self) -> None:
+        bundle = dict(self.box._repr_mimebundle_())
+        bundle["image/png"] = base64.b64encode(self.png).decode()
+        display(bundle, raw=True)
+
+
+def _control(name: str, control: Control) -> widgets.Widget:
+    label = name.replace("_", " ")
+    style, layout = {"description_width": "11em"}, widgets.Layout(width="34em")
+    if isinstance(control, widgets.Widget):
+        return control
+    if isinstance(control, bool):
+        return widgets.Checkbox(value=control, description=label, style=style, layout=layout)
+    if isinstance(control, tuple):
+        low, high, value = control
+        whole = all(isinstance(number, int) for number in control)
+        slider = widgets.IntSlider if whole else widgets.FloatSlider
+        step = {} if whole else {"step": (high - low) / 100}
+        return slider(value=value, min=low, max=high, description=label, style=style, layout=layout, **step)
+    return widgets.Dropdown(options=list(control), description=label, style=style, layout=layout)

@@ -1,0 +1,378 @@
+"""The engine's promises: every request ends, memory comes back, an error harms no more than its step."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from minillm import LLM, RequestError, SamplingParams
+from minillm.engine.engine import Engine
+from minillm.measure.trace import RequestAdded, RequestFinished, StepRecord, TokenRecord, ttft
+from minillm.sampling import NonFiniteLogitsError, NoTokenLeftError
+from tests.engine import tiny
+from tests.engine.tiny import PROMPTS
+
+MOST = 8
+
+
+def run(engine: Engine) -> None:
+    while engine.has_unfinished:
+        engine.step()
+
+
+class Life(RuleBasedStateMachine):
+    """Arrivals, steps and aborts in any order, over few rows and a small budget."""
+
+    @initialize(
+        rows=st.integers(1, 3),
+        budget=st.integers(1, 12),
+        kv_cache=st.sampled_from(["contiguous", "contiguous", "none"]),
+    )
+    def begin(self, rows, budget, kv_cache):
+        self.llm = tiny.llm(max_num_seqs=rows, max_num_batched_tokens=budget, kv_cache=kv_cache, trace=True)
+        self.engine, self.budget = self.llm.engine, budget if kv_cache == "contiguous" else 3 * tiny.CONTEXT
+        self.outputs, self.aborted = [], set()
+
+    @rule(which=st.integers(0, len(PROMPTS) - 1), n=st.integers(1, 2), max_tokens=st.integers(1, MOST))
+    def add(self, which, n, max_tokens):
+        params = SamplingParams(n=n, temperature=0, max_tokens=max_tokens)
+        output = self.engine.add_request(PROMPTS[which], params)
+        self.outputs.append((output, tiny.greedy(PROMPTS[which], MOST)[:max_tokens]))
+
+    @rule()
+    def step(self):
+        unfinished = self.engine.has_unfinished
+        self.llm.trace.clear()
+        grown = self.engine.step()
+        steps = self.llm.trace.of(StepRecord)
+        assert len(steps) == unfinished, "a step with something to do does it"
+        assert all(0 < step.num_tokens() <= self.budget for step in steps)
+        assert all(any(output is known for known, _ in self.outputs) for output in grown)
+
+    @rule(number=st.integers(0, 20))
+    def abort(self, number):
+        """Also what is finished, aborted before or was never there."""
+        if number < len(self.outputs) and not self.outputs[number][0].finished:
+            self.aborted.add(number)
+        self.engine.abort(str(number))
+
+    @invariant()
+    def every_row_is_held_once_or_free(self):
+        scheduler = self.engine.scheduler
+        held = [row for request in scheduler.running for row in request.block_table]
+        assert len(held) == len(set(held)) == len(scheduler.running)
+        assert len(held) + scheduler.allocator.num_free == scheduler.allocator.num_rows
+        for request in [*scheduler.running, *scheduler.waiting]:
+            assert request.num_computed_tokens < request.num_tokens <= tiny.CONTEXT
+            assert not request.group.finished
+
+    @invariant()
+    def every_output_is_the_references_as_far_as_it_goes(self):
+        for number, (output, expected) in enumerate(self.outputs):
+            for sample in output.outputs:
+                assert sample.token_ids == expected[: len(sample.token_ids)]
+                ended = sample.finish_reason in ("stop", "length")
+                assert (
+                    (sample.token_ids == expected) if ended else number in self.aborted or not output.finished
+                )
+
+    def teardown(self):
+        if not hasattr(self, "llm"):
+            return
+        while self.engine.has_unfinished:  # ends: every step makes progress
+            self.step()
+        tiny.assert_idle(self.llm)
+        assert self.engine._requests == {}
+        assert all(output.finished for output, _ in self.outputs)
+        self.every_output_is_the_references_as_far_as_it_goes()
+        for output, _ in self.outputs:
+            assert output.metrics.finished_time is not None
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=25, stateful_step_count=25)
+
+
+class TestLongLife(Life.TestCase):
+    pytestmark = pytest.mark.slow
+    settings = settings(max_examples=80, stateful_step_count=50)
+
+
+# ---- ends ----
+
+
+def test_max_tokens_stops_at_the_end_of_the_context():
+    prompt = list(PROMPTS[3])
+    room = tiny.CONTEXT - len(prompt)
+    for max_tokens in (None, 10_000, room):
+        params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+        [output] = tiny.llm().generate(prompt, params)
+        assert len(output.outputs[0].token_ids) == room and output.outputs[0].finish_reason == "length"
+    longest = [3] * (tiny.CONTEXT - 1)
+    [output] = tiny.llm().generate(longest, SamplingParams(max_tokens=5))
+    assert len(output.outputs[0].token_ids) == 1 and output.outputs[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [({}, tiny.EOS[1]), ({"stop_token_ids": [44]}, 44), ({"stop": ["no"]}, "no")],
+    ids=["end token", "stop token", "stop string"],
+)
+def test_min_tokens_keeps_each_kind_of_end_away(ends, reason):
+    wanted = (reason,) * 9
+    [output] = tiny.llm().generate("x", tiny.says(*wanted, min_tokens=4, **ends))
+    [sample] = output.outputs
+    assert (sample.finish_reason, sample.stop_reason) == ("stop", reason)
+    # The mask of `min_tokens` leaves an end token out until there are as many; a string may end with the last of them.
+    least = 4 if isinstance(reason, str) else 5
+    assert least <= len(sample.token_ids) <= least + len(tiny.ids_of("no"))
+
+
+@pytest.mark.parametrize("eos", tiny.EOS)
+def test_the_end_tokens_are_those_of_generation_config(eos):
+    [output] = tiny.llm().generate("x", tiny.says("hello", eos))
+    [sample] = output.outputs
+    assert (sample.text, sample.finish_reason, sample.stop_reason) == ("hello", "stop", eos)
+    [output] = tiny.llm().generate("x", tiny.says("hello", eos, ignore_eos=True, max_tokens=20))
+    assert output.outputs[0].finish_reason == "length" and len(output.outputs[0].token_ids) == 20
+
+
+def test_samples_of_one_prompt_end_each_on_its_own():
+    [output] = tiny.llm().generate(list(PROMPTS[0]), SamplingParams(n=8, temperature=2.0, max_tokens=90))
+    lengths = {len(sample.token_ids) for sample in output.outputs}
+    assert len(lengths) > 1 and output.finished
+
+
+# ---- aborts and errors ----
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_an_abort_keeps_what_there_is_and_gives_the_row_back(steps):
+    llm = tiny.llm(max_num_seqs=1, max_num_batched_tokens=3)
+    prompt, other = PROMPTS[0], PROMPTS[5]
+    output = llm.engine.add_request(prompt, SamplingParams(n=2, temperature=0, max_tokens=9), request_id="a")
+    last = llm.engine.add_request(other, SamplingParams(temperature=0, max_tokens=MOST))
+    for _ in range(steps):
+        llm.engine.step()
+    for _ in range(2):
+        llm.engine.abort("a")
+    assert [sample.finish_reason for sample in output.outputs] == ["abort", "abort"]
+    assert output.outputs[0].token_ids == tiny.greedy(prompt, MOST)[: max(0, steps - 1)]
+    run(llm.engine)
+    assert last.outputs[0].token_ids == tiny.greedy(other, MOST)
+    tiny.assert_idle(llm)
+
+
+def calls(function, after=2):
+    """A logits processor that calls `function` once `after` tokens are out, and leaves the logits alone."""
+
+    def processor(output, logits):
+        if len(output) == after:
+            function()
+        return logits
+
+    return SamplingParams(temperature=0, max_tokens=MOST, logits_processors=[processor])
+
+
+def raises(error, after=2):
+    def fail():
+        raise error
+
+    return calls(fail, after)
+
+
+def test_an_abort_during_the_step_takes_effect_in_it():
+    llm = tiny.llm(trace=True)
+    own = llm.engine.add_request(PROMPTS[0], calls(lambda: llm.engine.abort("0")))
+    other = llm.engine.add_request(PROMPTS[1], SamplingParams(temperature=0, max_tokens=MOST))
+    run(llm.engine)
+    assert len(own.outputs[0].token_ids) == 2 and own.outputs[0].finish_reason == "abort"
+    assert other.outputs[0].token_ids == tiny.greedy(PROMPTS[1], MOST)
+    assert [end.reason for end in llm.trace.of(RequestFinished) if end.request_id == "0"] == ["abort"]
+    tiny.assert_idle(llm)
+
+
+def test_a_step_within_a_step_is_refused():
+    llm = tiny.llm()
+    llm.engine.add_request(PROMPTS[0], calls(llm.engine.step))
+    with pytest.raises(RuntimeError, match="a step is under way"):
+        run(llm.engine)
+    tiny.assert_idle(llm)
+    assert tiny.tokens(llm.generate([list(PROMPTS[0])], SamplingParams(temperature=0, max_tokens=MOST)))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("in a processor"), KeyboardInterrupt()])
+def test_an_error_ends_the_requests_of_its_step_and_no_others(error):
+    llm = tiny.llm(max_num_seqs=2)
+    plain = SamplingParams(temperature=0, max_tokens=MOST)
+    outputs = [
+        llm.engine.add_request(prompt, params)
+        for prompt, params in zip(PROMPTS, [raises(error), plain, plain], strict=False)
+    ]
+    with pytest.raises(type(error)):
+        run(llm.engine)
+    assert [output.outputs[0].finish_reason for output in outputs] == ["abort", "abort", None]
+    assert outputs[0].outputs[0].token_ids == tiny.greedy(PROMPTS[0], MOST)[:2]
+    assert outputs[0].metrics.finished_time is not None
+    run(llm.engine)
+    assert outputs[2].outputs[0].token_ids == tiny.greedy(PROMPTS[2], MOST)
+    tiny.assert_idle(llm)
+
+
+@pytest.mark.parametrize("where", ["forward", "commit"])
+def test_an_error_of_the_model_or_of_the_text_ends_the_step_too(where, monkeypatch):
+    llm = tiny.llm()
+    output = llm.engine.add_request(PROMPTS[0], SamplingParams(temperature=0, max_tokens=MOST))
+    llm.engine.step()
+    target = {
+        "forward": (type(llm.model), "__call__"),
+        "commit": (type(llm.engine.scheduler.running[0]), "append"),
+    }[where]
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            llm.engine.step()
+    assert output.outputs[0].finish_reason == "abort"
+    tiny.assert_idle(llm)
+    [again] = llm.generate(list(PROMPTS[0]), SamplingParams(temperature=0, max_tokens=MOST))
+    assert again.outputs[0].token_ids == tiny.greedy(PROMPTS[0], MOST)
+
+
+def test_damaged_weights_are_an_error_not_a_token():
+    llm = LLM(tiny.folder(), max_num_seqs=2)
+    llm.model.weights.final_norm.weight.fill_(torch.nan)
+    with pytest.raises(NonFiniteLogitsError, match=r"row 0.*nan.*weights are damaged"):
+        llm.generate([[3, 4], [5]])
+    tiny.assert_idle(llm)
+
+
+def test_constraints_that_leave_no_token_are_named():
+    llm = tiny.llm()
+    params = SamplingParams(allowed_token_ids=[tiny.EOS[0]], min_tokens=2)
+    with pytest.raises(NoTokenLeftError, match=r"allowed_token_ids \(1 ids\) and min_tokens=2"):
+        llm.generate("x", params)
+    tiny.assert_idle(llm)
+
+
+# ---- what is refused, and names ----
+
+REFUSED = {
+    "nothing": ([], {}, "empty: give at least one token"),
+    "beyond the vocabulary": (
+        [3, 300],
+        {},
+        r"prompt_token_ids\[1\] is 300: token ids are integers from 0 to 299",
+    ),
+    "negative": ([-1], {}, r"prompt_token_ids\[0\] is -1"),
+    "bool": ([3, True], {}, r"prompt_token_ids\[1\] is True"),
+    "float": ([3, 4.0], {}, r"prompt_token_ids\[1\] is 4\.0"),
+    "str": ([3, "a"], {}, r"prompt_token_ids\[1\] is 'a'"),
+    "too long": ([3] * 96, {}, "has 96 tokens and max_model_len is 96.*Shorten it to 95"),
+    "allowed beyond": ([3], {"allowed_token_ids": [300]}, r"allowed_token_ids.*\[300\].*ends at 299"),
+    "too many logprobs": ([3], {"logprobs": 301}, "logprobs=301 is more than the 300"),
+}
+
+
+@pytest.mark.parametrize(("ids", "params", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_can_never_be_served_is_refused_when_it_is_added(ids, params, message):
+    llm = tiny.llm(trace=True)
+    with pytest.raises(ValueError, match=message):
+        llm.engine.add_request(ids, SamplingParams(**params))
+    tiny.assert_idle(llm)
+    assert llm.trace == []
+
+
+def test_a_refused_request_does_not_move_the_seeds_of_those_that_follow():
+    params = SamplingParams(max_tokens=MOST, ignore_eos=True)
+    llm = tiny.llm()
+    with pytest.raises(RequestError):
+        llm.engine.add_request([], params)
+    assert tiny.tokens(llm.generate([[3]], params)) == tiny.tokens(tiny.llm().generate([[3]], params))
+
+
+def test_a_name_is_in_use_until_its_request_ends():
+    engine = tiny.llm().engine
+    engine.add_request([3], SamplingParams(max_tokens=1), request_id="1")
+    with pytest.raises(RequestError, match=r"'1' is in use.*choose another"):
+        engine.add_request([3], SamplingParams(), request_id="1")
+    assert engine.add_request([3], SamplingParams(max_tokens=1)).request_id == "2", "a name that is free"
+    run(engine)
+    assert engine.add_request([3], SamplingParams(), request_id="1").request_id == "1"
+
+
+# ---- a vocabulary that is padded ----
+
+
+def test_padding_of_the_vocabulary_is_never_sampled(tmp_path):
+    for file in tiny.folder().iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    tiny.save_tokenizer(tmp_path, vocab_size=262)
+    llm = LLM(tmp_path, max_num_seqs=2)
+    [output] = llm.generate("x", SamplingParams(n=2, temperature=5.0, max_tokens=90, ignore_eos=True))
+    assert all(max(sample.token_ids) < 262 for sample in output.outputs)
+    with pytest.raises(ValueError, match=r"allowed_token_ids.*\[262\].*ends at 261"):
+        llm.generate("x", SamplingParams(allowed_token_ids=[262]))
+
+
+# ---- the record of it ----
+
+
+def test_the_trace_adds_up():
+    llm = tiny.llm(max_num_batched_tokens=7, max_num_seqs=2, trace=True)
+    prompts = [list(PROMPTS[i]) for i in (2, 0, 4)]
+    outputs = llm.generate(prompts, SamplingParams(n=2, seed=1, max_tokens=5, ignore_eos=True))
+    samples = {f"{i}.{s.index}": (o, s) for i, o in enumerate(outputs) for s in o.outputs}
+    steps, trace = llm.trace.of(StepRecord), llm.trace
+    assert [step.step for step in steps] == list(range(len(steps)))
+    assert {record.request_id for record in trace.of(RequestAdded)} == set(samples)
+    assert {record.request_id: record.reason for record in trace.of(RequestFinished)} == dict.fromkeys(
+        samples, "length"
+    )
+    for name, (output, sample) in samples.items():
+        parts = [part for step in steps for part in step.scheduled if part.request_id == name]
+        prefill = sum(part.num_tokens for part in parts if part.kind == "prefill")
+        assert prefill == len(output.prompt_token_ids)
+        assert [part.num_tokens for part in parts if part.kind == "decode"] == [1] * 4
+        computed = 0
+        for part in parts:
+            assert part.num_computed_tokens == computed
+            computed += part.num_tokens
+        told = [record for record in trace.of(TokenRecord) if record.request_id == name]
+        assert [record.token_id for record in told] == sample.token_ids
+        assert [record.index for record in told] == list(range(5))
+        assert all(any(s.start <= record.time <= s.end for s in steps) for record in told)
+        assert ttft(trace)[name] > 0
+    for step in steps:
+        phases = step.phases
+        took = phases.schedule + phases.forward + phases.sample + phases.commit
+        assert min(phases.schedule, phases.forward, phases.sample, phases.commit) >= 0
+        assert took == pytest.approx(step.end - step.start, abs=1e-6)
+    assert (steps[0].num_running, steps[0].num_waiting) == (1, 5)
+    assert all(len(step.scheduled) <= step.num_running <= 2 for step in steps)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(steps))
+
+
+def test_without_a_cache_every_step_computes_all_again():
+    llm = tiny.llm(kv_cache="none", trace=True)
+    llm.generate([3, 4, 5], SamplingParams(max_tokens=3, ignore_eos=True))
+    parts = [part for step in llm.trace.of(StepRecord) for part in step.scheduled]
+    assert [(part.kind, part.num_computed_tokens, part.num_tokens) for part in parts] == [
+        ("prefill", 0, n) for n in (3, 4, 5)
+    ]
+
+
+def test_metrics_are_in_order():
+    llm = tiny.llm(max_num_seqs=1)
+    for output in llm.generate([list(prompt) for prompt in PROMPTS[:3]], SamplingParams(max_tokens=3)):
+        metrics = output.metrics
+        assert (
+            metrics.arrival_time
+            <= metrics.first_scheduled_time
+            < metrics.first_token_time
+            <= metrics.finished_time
+        )

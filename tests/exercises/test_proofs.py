@@ -1,0 +1,93 @@
+"""Every check is proved: it fails what is wrong, each mistake with its own message, and passes whatever is right."""
+
+import pytest
+
+from minillm.course import notebook as nb
+from minillm.course.check import grade
+from minillm.course.exercise import Exercise
+from minillm.course.source import from_text
+from tests.exercises.answers import EXERCISES, Answer, answers, from_notebook, notebook, report
+
+WRONG, RIGHT = answers("wrong"), answers("right")
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+
+
+def name(answer: Answer) -> str:
+    return f"{answer.exercise.id}-{answer.path.stem}"
+
+
+@every_exercise
+def test_the_untouched_stub_earns_nothing(exercise: Exercise) -> None:
+    result = grade(exercise, from_notebook("exercises", exercise))
+    assert result.earned == 0
+    assert all("is not written yet" in part.wrong for part in result.parts), str(result)
+
+
+@every_exercise
+def test_the_solution_earns_all(exercise: Exercise) -> None:
+    result = grade(exercise, from_notebook("solutions", exercise))
+    assert result.earned == exercise.points, str(result)
+    assert not result.output, "a solution prints nothing"
+
+
+@every_exercise
+def test_it_is_the_learners_function_that_runs(exercise: Exercise) -> None:
+    """A function (or class: the call is the same) that only raises is met by every part."""
+    probe = f"class {exercise.function}:\n    def __init__(self, *a, **k):\n        raise RuntimeError('probe 7341')\n"
+    result = grade(exercise, from_text(probe, exercise.function))
+    assert [part.name for part in result.parts if "probe 7341" not in part.wrong] == [], str(result)
+
+
+@pytest.mark.parametrize("answer", WRONG, ids=name)
+def test_a_wrong_answer_reads_its_own_message(answer: Answer) -> None:
+    result = report(answer)
+    assert result.earned < answer.exercise.points, "it passes"
+    assert answer.says in result.message, str(result)
+    others = [other for other in WRONG if other.exercise is answer.exercise and other is not answer]
+    assert [other.path.name for other in others if other.says in result.message] == [], "not its own"
+
+
+@pytest.mark.parametrize("answer", RIGHT, ids=name)
+def test_another_right_answer_passes(answer: Answer) -> None:
+    assert report(answer).earned == answer.exercise.points, str(report(answer))
+
+
+@every_exercise
+def test_there_are_answers_enough(exercise: Exercise) -> None:
+    assert len([answer for answer in WRONG if answer.exercise is exercise]) >= 3
+    assert len([answer for answer in RIGHT if answer.exercise is exercise]) >= 2
+
+
+@every_exercise
+def test_the_words_and_the_checks_agree(exercise: Exercise) -> None:
+    result = grade(exercise, from_notebook("solutions", exercise))
+    assert sum(part.points for part in result.parts) == exercise.points
+    assert len({part.name for part in result.parts}) == len(result.parts)
+    assert exercise.id.count(".") == 1 and 1 <= exercise.difficulty <= 5 and exercise.minutes > 0
+    assert len(set(exercise.hints)) == 3 and all(exercise.hints)
+
+
+@every_exercise
+def test_the_solutions_cells_are_marked_for_nbgrader(exercise: Exercise) -> None:
+    """One cell with the answer between the markers, and one check that is worth the exercise's points."""
+    cells = [cell for cell in notebook("solutions", exercise.chapter)["cells"] if cell["cell_type"] == "code"]
+    tags = {cell["id"]: cell["metadata"].get("nbgrader", {}) for cell in cells}
+    assert all(tag.get("schema_version", 3) == 3 for tag in tags.values())
+    grade_ids = [tag["grade_id"] for tag in tags.values() if tag]
+    assert len(set(grade_ids)) == len(grade_ids)
+    (check,) = [cell for cell in cells if f'check("{exercise.id}", {exercise.function})' in nb.source(cell)]
+    assert tags[check["id"]] == {
+        "grade": True,
+        "grade_id": f"check_{exercise.id}",
+        "locked": True,
+        "points": exercise.points,
+        "schema_version": 3,
+        "solution": False,
+        "task": False,
+    }
+    (answer,) = [cell for cell in cells if tags[cell["id"]].get("grade_id") == exercise.function]
+    assert tags[answer["id"]]["solution"] is True and "### BEGIN SOLUTION" in nb.source(answer)
+
+
+def test_ids_are_unique() -> None:
+    assert len({exercise.id for exercise in EXERCISES}) == len(EXERCISES)

@@ -1,0 +1,15 @@
+# exercise: 02.2
+# says: that is the time of a step
+"""Seconds for tokens per second."""
+
+import math
+
+from minillm.measure.costs import decode_cost
+
+
+def predict_decode(config, machine, context, batch):
+    cost = decode_cost(config, context, batch)
+    compute, memory = cost.flops / machine.rate("bfloat16"), cost.bytes / machine.read_bandwidth
+    one = decode_cost(config, context, 1)
+    even = math.ceil(one.weight_bytes / one.kv_read_bytes)
+    return max(compute, memory), even

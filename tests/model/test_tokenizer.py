@@ -1,0 +1,311 @@
+import json
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
+
+from minillm.errors import CheckpointError, RequestError
+from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer, load_tokenizer
+
+TEXTS = [
+    "the quick brown fox jumps over the lazy dog",
+    "once upon a time, a café naïve",
+    "def f(x):\n    return x",
+] * 3
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}A:{% endif %}"
+)
+
+
+def byte_level():
+    """As GPT-2, Llama 3 and Qwen have it."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"], show_progress=False
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    backend.add_tokens([AddedToken("plain added"), AddedToken("漢é")])
+    return backend
+
+
+def byte_fallback(decoder):
+    """As Llama 2 and Mistral have it: spaces as ▁, and <0x..> for the bytes of characters never seen."""
+    backend = Backend(models.BPE(unk_token="<unk>", byte_fallback=True))
+    special = ["<unk>", "<s>", "</s>"]
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=480, special_tokens=special + every_byte, show_progress=False)
+    backend.train_from_iterator([text.replace(" ", "▁") for text in TEXTS], trainer)
+    content = json.loads(backend.to_str())
+    # The trainer makes special tokens of the bytes too; in a real vocabulary they are ordinary ones.
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
+    backend = Backend.from_str(json.dumps(content))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoder
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return backend
+
+
+def wrap(backend, **options):
+    return Tokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", **options)
+    )
+
+
+LLAMA_2 = decoders.Sequence(
+    [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+)
+TOKENIZERS = {
+    "byte-level": wrap(byte_level(), chat_template=TEMPLATE),
+    "llama 2": wrap(byte_fallback(LLAMA_2), chat_template=TEMPLATE),
+    "metaspace": wrap(byte_fallback(decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()]))),
+}
+every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
+
+
+def stream(tokenizer, ids, skip_special_tokens=True):
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens)
+    return [*(detokenizer.push(token_id) for token_id in ids), detokenizer.finish()]
+
+
+# ---- Tokenizer ----
+
+
+@every_tokenizer
+@pytest.mark.parametrize("text", ["the lazy fox", "two  spaces ", "漢字 😀 naïve\n", ""])
+def test_text_survives_encoding(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_special_tokens_stand_around_the_text_only_when_asked():
+    tokenizer = TOKENIZERS["llama 2"]
+    assert tokenizer.encode("fox")[0] == tokenizer.bos_token_id == 1
+    assert tokenizer.encode("fox", add_special_tokens=False) == tokenizer.encode("fox")[1:]
+    assert tokenizer.special_ids == {0, 1, 2}
+    assert tokenizer.decode([1, 2]) == ""
+    assert tokenizer.decode([1, 2], skip_special_tokens=False) == "<s></s>"
+
+
+@every_tokenizer
+def test_ids_and_pieces(tokenizer):
+    assert tokenizer.id_to_piece(tokenizer.eos_token_id) == "</s>"
+    assert tokenizer.id_to_piece(tokenizer.vocab_size - 1) is not None
+    assert tokenizer.id_to_piece(tokenizer.vocab_size) is None
+    assert tokenizer.decode([tokenizer.vocab_size]) == ""
+
+
+def test_a_hole_in_the_vocabulary_hides_no_token():
+    tokenizer = wrap(Backend(models.WordLevel({"a": 0, "<s>": 1, "</s>": 2, "b": 9}, unk_token="a")))
+    assert tokenizer.vocab_size == 10
+    assert "".join(stream(tokenizer, [0, 5, 9])) == tokenizer.decode([0, 5, 9]) == "a b"
+
+
+def test_a_conversation_ends_where_the_answer_begins():
+    for name in ("byte-level", "llama 2"):
+        tokenizer = TOKENIZERS[name]
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": "a fox"}])
+        assert ids.count(tokenizer.bos_token_id) == 1
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+        assert text.replace(" ", "") == "<s>user:afox\nA:"
+
+
+def test_without_a_chat_template_the_way_out_is_named():
+    with pytest.raises(RequestError, match=r"no chat template.*Use generate"):
+        TOKENIZERS["metaspace"].apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+def test_a_folder_is_loaded_with_its_template(tmp_path):
+    backend = byte_level()
+    backend.enable_truncation(3)
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", chat_template=TEMPLATE
+    ).save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    message = [{"role": "user", "content": "hello there, you quick fox"}]
+    assert loaded.apply_chat_template(message) == TOKENIZERS["byte-level"].apply_chat_template(message)
+    assert (loaded.eos_token_id, loaded.vocab_size) == (1, TOKENIZERS["byte-level"].vocab_size)
+
+
+def test_a_folder_with_tokenizer_json_alone_will_do(tmp_path):
+    byte_level().save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode("the fox") == TOKENIZERS["byte-level"].encode("the fox")
+
+
+def test_a_folder_without_a_tokenizer_gives_none(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert load_tokenizer(tmp_path) is None
+
+
+def test_a_tokenizer_in_python_is_refused():
+    with pytest.raises(CheckpointError, match="object is not a fast tokenizer"):
+        Tokenizer(object())
+
+
+# ---- Detokenizer ----
+
+
+@every_tokenizer
+@given(data=st.data(), skip=st.booleans())
+def test_the_parts_make_the_whole_for_any_ids(tokenizer, data, skip):
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size + 1), max_size=20))
+    assert "".join(stream(tokenizer, ids, skip)) == tokenizer.decode(ids, skip)
+
+
+def test_added_tokens_are_plain_text_not_bytes():
+    tokenizer = TOKENIZERS["byte-level"]
+    text = "a plain added漢é fox"
+    assert "".join(stream(tokenizer, tokenizer.encode(text))) == text
+    assert tokenizer.vocab_size - 1 in tokenizer.encode(text)
+
+
+@every_tokenizer
+@given(data=st.data())
+def test_the_parts_make_the_whole_for_runs_of_bytes(tokenizer, data):
+    """Valid and broken characters, cut into bytes, between words: what random ids seldom hit."""
+    encodings = st.sampled_from(["é", "漢", "😀", "�", "a"]).map(str.encode) | st.binary(
+        min_size=1, max_size=3
+    )
+    pieces = data.draw(st.lists(encodings | st.sampled_from([" the", " fox", "x"]), max_size=6))
+    ids = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            ids += tokenizer.encode(piece, add_special_tokens=False)
+        else:
+            ids += [byte_id(tokenizer, byte) for byte in piece]
+    assert "".join(stream(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+def byte_id(tokenizer, byte):
+    if not tokenizer.is_byte_level:
+        return 3 + byte
+    # The trainer numbers the alphabet by code point: the printable bytes first, the others from U+0100 on.
+    others = [b for b in range(256) if not (0x21 <= b < 0x7F or 0xA1 <= b < 0xAD or b >= 0xAE)]
+    return tokenizer._backend.token_to_id(chr(256 + others.index(byte)) if byte in others else chr(byte))
+
+
+@every_tokenizer
+def test_every_byte_has_its_token(tokenizer):
+    assert tokenizer.decode([byte_id(tokenizer, byte) for byte in "é😀".encode()]).strip() == "é😀"
+
+
+def test_a_character_comes_out_when_its_last_byte_does():
+    tokenizer = TOKENIZERS["byte-level"]
+    assert stream(tokenizer, [byte_id(tokenizer, byte) for byte in "é😀!".encode()]) == [
+        "",
+        "é",
+        "",
+        "",
+        "",
+        "😀",
+        "!",
+        "",
+    ]
+
+
+def test_words_come_out_at_once():
+    for tokenizer in TOKENIZERS.values():
+        ids = tokenizer.encode("the quick brown fox", add_special_tokens=False)
+        parts = stream(tokenizer, ids)
+        assert all(parts[1:-1])
+        assert parts[-1] == ""
+
+
+def test_half_a_character_at_the_end_is_replaced():
+    tokenizer = TOKENIZERS["byte-level"]
+    assert stream(tokenizer, [byte_id(tokenizer, byte) for byte in "😀".encode()[:3]]) == [
+        "",
+        "",
+        "",
+        "\ufffd",
+    ]
+
+
+def test_a_space_after_a_skipped_token_is_kept():
+    tokenizer = TOKENIZERS["llama 2"]
+    fox = tokenizer.encode("fox", add_special_tokens=False)
+    assert "".join(stream(tokenizer, [*fox, 1, *fox])) == "fox fox"
+
+
+@every_tokenizer
+@pytest.mark.parametrize("kind", ["words", "broken bytes"])
+def test_time_per_token_does_not_grow(tokenizer, kind):
+    """16 times the tokens may take up to 64 times the processor time; a quadratic one takes 256 times."""
+    chooser = random.Random(0)
+    ids = {
+        "words": [chooser.randrange(259, tokenizer.vocab_size) for _ in range(8000)],
+        "broken bytes": [byte_id(tokenizer, 0xE2)] * 8000,
+    }[kind]
+
+    def seconds(count):
+        start = time.process_time()
+        stream(tokenizer, ids[:count])
+        return time.process_time() - start
+
+    assert seconds(8000) < 64 * min(seconds(500) for _ in range(5))
+
+
+# ---- StopStrings ----
+
+
+def find_stop(text, stop):
+    """The definition: as the text grows by one character at a time, the first moment it ends in a stop string."""
+    for end in range(len(text) + 1):
+        ended = [s for s in stop if text[:end].endswith(s)]
+        if ended:
+            longest = max(ended, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
+
+
+def run_stop(parts, stop):
+    matcher, shown = StopStrings(stop), []
+    for part in parts:
+        text, hit = matcher.push(part)
+        shown.append(text)
+        if hit is not None:
+            return shown, hit
+    return [*shown, matcher.finish()], None
+
+
+letters = st.text("abc", max_size=4)
+
+
+@given(st.lists(letters, max_size=12), st.lists(letters.filter(bool), max_size=4).map(tuple))
+def test_a_stop_string_is_found_wherever_the_text_is_cut(parts, stop):
+    shown, hit = run_stop(parts, stop)
+    assert ("".join(shown), hit) == find_stop("".join(parts), stop)
+
+
+@given(st.lists(letters, max_size=12), st.lists(letters.filter(bool), max_size=4).map(tuple))
+def test_no_more_is_kept_back_than_could_become_a_stop_string(parts, stop):
+    matcher, seen, shown = StopStrings(stop), "", ""
+    for part in parts:
+        text, hit = matcher.push(part)
+        seen, shown = seen + part, shown + text
+        if hit is not None:
+            return
+        kept = seen[len(shown) :]
+        assert not kept or any(s.startswith(kept) for s in stop)
+
+
+def test_a_stop_string_across_tokens():
+    assert run_stop(["Hello, wo", "rld", "! STO", "P now"], ("STOP",)) == (
+        ["Hello, wo", "rld", "! ", ""],
+        "STOP",
+    )
+    assert run_stop(["a STO", "NE"], ("STOP",)) == (["a ", "STONE", ""], None)
+    assert run_stop(["a STO"], ("STOP",)) == (["a ", "STO"], None)
+
+
+def test_the_first_to_be_complete_wins_and_of_two_the_longer():
+    assert run_stop(["xabcd"], ("abcd", "bc")) == (["xa"], "bc")
+    assert run_stop(["xabc"], ("bc", "abc")) == (["x"], "abc")
+    assert run_stop(["anything"], ()) == (["anything", ""], None)

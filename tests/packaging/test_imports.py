@@ -1,0 +1,63 @@
+"""What `import minillm` brings in, and the versions that must agree."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_import_adds_nothing_heavy() -> None:
+    """`import minillm` costs little over `import torch`: a notebook or a command asks for the rest when it needs it."""
+    code = (
+        "import torch, sys; before = set(sys.modules); import minillm\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {
+        "transformers",
+        "tokenizers",
+        "matplotlib",
+        "IPython",
+        "ipywidgets",
+        "fastapi",
+        "uvicorn",
+        "rich",
+        "scipy",
+    }
+    assert not heavy & set(run.stdout.split())
+
+
+def test_base_dependencies() -> None:
+    names = {re.split(r"[^a-z-]", requirement)[0] for requirement in PROJECT["dependencies"]}
+    assert names == {"torch", "triton", "transformers", "safetensors", "numpy", "tqdm", "rich"}
+    assert set(PROJECT["optional-dependencies"]) == {"course", "serve", "dev"}
+
+
+def test_constraints_pin_every_requirement() -> None:
+    packaging = pytest.importorskip("packaging.requirements")
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = {}
+    for requirement in map(packaging.Requirement, filter(None, lines)):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        pinned[re.sub(r"[-_.]+", "-", requirement.name).lower()] = specifier.version
+    assert (pinned["torch"], pinned["triton"]) == ("2.13.0", "3.7.1")
+    asked = PROJECT["dependencies"] + [
+        name for extra in PROJECT["optional-dependencies"].values() for name in extra
+    ]
+    for requirement in map(packaging.Requirement, asked):
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert requirement.specifier.contains(pinned[name]), (
+            f"{requirement} but constraints.txt has {pinned[name]}"
+        )
+
+
+def test_version_is_one() -> None:
+    minillm = pytest.importorskip("minillm")
+    assert getattr(minillm, "__version__", PROJECT["version"]) == PROJECT["version"]

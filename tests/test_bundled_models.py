@@ -1,0 +1,118 @@
+"""What ships with the package: its size, its files, that `transformers` agrees, and that training shows."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from minillm import LLM, SamplingParams, bundled_models, perplexity
+from minillm.batch import Batch, Chunk
+from minillm.cache.contiguous import NoCache
+from minillm.llm import BUNDLED
+
+MODELS = ["tinytales", "tinytales-draft"]
+
+
+def heldout(kind: str) -> str:
+    return (BUNDLED / "heldout" / f"{kind}.txt").read_text(encoding="utf-8")
+
+
+def test_both_are_there_and_small() -> None:
+    assert bundled_models() == MODELS
+    weights = [BUNDLED / name / "model.safetensors" for name in MODELS]
+    assert sum(file.stat().st_size for file in weights) <= 20e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_card_says_what_is_in_the_folder(name: str) -> None:
+    card = (BUNDLED / name / "README.md").read_text(encoding="utf-8")
+    figures = json.loads((BUNDLED / "evaluation.json").read_text())
+    with LLM(name, max_num_seqs=1) as llm:
+        assert f"{llm.model.config.num_parameters:,}" in card
+    for kind in "stories", "prose":
+        for value in figures[kind]["perplexity"].values():
+            assert f"{value:.2f}" in card
+    assert "license: mit" in card
+
+
+def test_heldout_text_is_long_enough() -> None:
+    assert sum(len(heldout(kind).encode()) for kind in ("stories", "prose")) >= 200_000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_loads_it_and_agrees(name: str) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    theirs = AutoModelForCausalLM.from_pretrained(BUNDLED / name, dtype=torch.float32).eval()
+    with LLM(name, max_num_seqs=1) as llm:
+        assert llm.tokenizer is not None
+        text = heldout("stories")[:2000]
+        ids = llm.tokenizer.encode(text)
+        assert AutoTokenizer.from_pretrained(BUNDLED / name)(text)["input_ids"] == ids
+        ours = llm.model.logits(
+            llm.model(Batch.of([Chunk(ids, 0, [0])], 1024), NoCache(llm.model.config, 1024))
+        )
+        with torch.no_grad():
+            error = (theirs(torch.tensor([ids])).logits[0] - ours).abs().max().item()
+        assert error <= 1e-4
+        prompt = ids[:20]
+        greedy = llm.generate([prompt], SamplingParams(temperature=0, max_tokens=64, ignore_eos=True))[0]
+        expected = theirs.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=64,
+            min_new_tokens=64,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        # `min_new_tokens` masks the end token on their side; compare up to where ours would have ended.
+        end = greedy.outputs[0].token_ids.index(0) if 0 in greedy.outputs[0].token_ids else 64
+        assert greedy.outputs[0].token_ids[:end] == expected[0, len(prompt) :].tolist()[:end]
+
+
+@pytest.mark.parametrize("kind", ["stories", "prose"])
+def test_the_target_beats_the_draft_and_both_the_trigram(kind: str) -> None:
+    figures = json.loads((BUNDLED / "evaluation.json").read_text())[kind]["perplexity"]
+    text = heldout(kind)[:24_000]
+    found = {}
+    for name in MODELS:
+        with LLM(name) as llm:
+            found[name] = perplexity(llm, text)
+    assert found["tinytales"] * 1.1 < found["tinytales-draft"] < figures["trigram"]
+    assert found["tinytales"] > 1.8, "text this predictable would hide every loss of precision"
+
+
+def test_the_recorded_perplexity_is_what_is_measured() -> None:
+    recorded = json.loads((BUNDLED / "evaluation.json").read_text())["prose"]["perplexity"]["draft"]
+    with LLM("tinytales-draft") as llm:
+        assert perplexity(llm, heldout("prose")) == pytest.approx(recorded, rel=1e-3)
+
+
+def share_of_known_words(text: str) -> float:
+    vocabulary = set(heldout("stories").lower().split())
+    words = text.lower().split()
+    return sum(word in vocabulary for word in words) / len(words)
+
+
+def test_stories_read_as_sentences() -> None:
+    params = SamplingParams(max_tokens=150, temperature=0.7, seed=5)
+    with LLM("tinytales") as llm:
+        for output in llm.generate(["Once upon a time"] * 8, params):
+            assert share_of_known_words(output.outputs[0].text) > 0.85
+
+
+def test_asked_for_a_story_it_tells_one() -> None:
+    params = SamplingParams(max_tokens=120, temperature=0.5, seed=2)
+    with LLM("tinytales") as llm:
+        talks = [
+            [{"role": "user", "content": f"Tell me a story about {name}."}] for name in ("Nina", "Bruno")
+        ]
+        for answer in llm.chat(talks, params):
+            assert len(answer.outputs[0].text) > 200
+            assert share_of_known_words(answer.outputs[0].text) > 0.85
+
+
+def test_nothing_but_safetensors_json_and_text_ships() -> None:
+    endings = {file.suffix for file in Path(BUNDLED).rglob("*") if file.is_file()}
+    assert endings <= {".safetensors", ".json", ".md", ".txt"}

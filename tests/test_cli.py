@@ -1,0 +1,146 @@
+"""The command line: what it prints, its exit status, and one-line errors instead of tracebacks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minillm import tour as tour_module
+from minillm.cli import main
+from minillm.tour import LADDER, Rung, Unavailable, save, tour
+
+
+def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Once upon a time", "--max-tokens", "8", "--seed", "1"]) == 0
+    whole = capsys.readouterr().out
+    assert whole.startswith("Once upon a time") and len(whole) > len("Once upon a time\n")
+
+
+def test_stream_prints_what_generate_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "The fox", "--max-tokens", "12", "--seed", "3"]
+    main(arguments)
+    whole = capsys.readouterr().out
+    main([*arguments, "--stream"])
+    assert capsys.readouterr().out == whole
+
+
+def test_the_seed_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for seed in "1", "1", "2":
+        main(["generate", "The fox", "--max-tokens", "16", "--seed", seed])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_chat_prints_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Tell me a story about Nina.", "--chat", "--max-tokens", "8"]) == 0
+    assert "Tell me a story" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["generate"], "give a prompt or --file"),
+        (["generate", "a", "--file", "b"], "give a prompt or --file"),
+        (["generate", "a", "--file"], None),
+        (["generate", "a", "--max-tokens", "0"], "max_tokens"),
+        (["generate", ""], "empty"),
+        (["generate", "a", "--model", "no/such/model"], "no model 'no/such/model'"),
+        (["generate", "a", "--device", "tpu"], "device='tpu'"),
+        (["generate", "a", "--n", "2", "--stream"], "--stream shows one text"),
+        (["generate", "word " * 2000], "max_model_len is 1024"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], says: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main(arguments)
+    except SystemExit as stop:  # argparse's own
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2
+    if says is not None:
+        assert says in error and error.count("\n") == 1
+
+
+def test_a_prompt_file_must_be_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes("naïve".encode("latin-1"))
+    assert main(["generate", "--file", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert "not UTF-8" in error and "0xef at offset 2" in error and str(file) in error
+    assert main(["generate", "--file", str(tmp_path / "none.txt")]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_a_prompt_file_is_read_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("Once upon a time", encoding="utf-8")
+    assert main(["generate", "--file", str(file), "--max-tokens", "4", "--seed", "1"]) == 0
+    assert capsys.readouterr().out.startswith("Once upon a time")
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m minillm.cli generate 'The fox' --stream --max-tokens 400 | head -c 5"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("The f", "")
+
+
+@pytest.fixture(scope="module")
+def report() -> dict:
+    return tour(seconds_a_round=0.5, rounds=1, memory=False)
+
+
+def test_the_tour_measures_every_rung(report: dict) -> None:
+    assert [rung["name"] for rung in report["rungs"]] == [rung.name for rung in LADDER]
+    for before, rung in zip([None, *report["rungs"]], report["rungs"], strict=False):
+        assert rung["same_text"] and rung["tokens_per_second"] > 0 and rung["ttft_s"] > 0
+        expected = None if before is None else rung["tokens_per_second"] / before["tokens_per_second"]
+        assert rung["factor"] == expected
+
+
+def test_what_was_not_measured_is_not_shown(report: dict) -> None:
+    assert all(rung["peak_bytes"] is None for rung in report["rungs"])
+
+
+def test_the_report_is_saved_with_its_picture(report: dict, tmp_path: Path) -> None:
+    files = save(report, tmp_path)
+    assert json.loads(files[0].read_text()) == json.loads(json.dumps(report))
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rung_that_cannot_run_is_shown_with_the_reason(
+    report: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def impossible(llm: object) -> object:
+        raise Unavailable("needs a machine with wings")
+
+    ladder = [LADDER[1], Rung("flying", "by air", impossible), LADDER[2]]  # type: ignore[arg-type]
+    monkeypatch.setattr(tour_module, "LADDER", ladder)
+    short = tour(seconds_a_round=0.2, rounds=1, memory=False)
+    flying, last = short["rungs"][1:]
+    assert flying["skipped"] == "needs a machine with wings"
+    assert flying["tokens_per_second"] is None and flying["factor"] is None
+    assert last["factor"] == last["tokens_per_second"] / short["rungs"][0]["tokens_per_second"]
+    assert len(save(short, tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_make_tour_prints_its_table(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "minillm.cli", "tour", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "tour.json").read_text())
+    for rung in report["rungs"]:
+        assert rung["name"] in done.stdout and f"{rung['tokens_per_second']:,.0f}" in done.stdout
+        assert rung["peak_bytes"] is None or rung["peak_bytes"] > 10 * 2**20

@@ -1,0 +1,120 @@
+"""Chapter 1's pictures show the data they are given."""
+
+import io
+
+import matplotlib.image
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+
+from minillm.measure.trace import (
+    Phases,
+    RequestAdded,
+    RequestFinished,
+    ScheduledRequest,
+    StepRecord,
+    TokenRecord,
+    Trace,
+    inter_token_latencies,
+    ttft,
+)
+from minillm.viz import two_phases as viz
+from minillm.viz.style import DECODE, PREFILL
+from minillm.viz.widget import Explorer
+
+
+def trace() -> Trace:
+    """A prompt of 6 in two chunks, then two tokens one at a time; another request shares the steps."""
+    made = Trace()
+    made.append(RequestAdded(1.0, "a", 6))
+    made.append(RequestAdded(1.0, "b", 1))
+    for number, (kind, done, count, end) in enumerate(
+        [("prefill", 0, 4, 1.5), ("prefill", 4, 2, 2.0), ("decode", 6, 1, 2.25), ("decode", 7, 1, 2.5)]
+    ):
+        if number:
+            made.append(TokenRecord(end - 0.01, "a", number - 1, 100 + number))
+            made.append(TokenRecord(end - 0.01, "b", number - 1, 200 + number))
+        if number == 3:
+            made.append(RequestFinished(end, "a", "length"))
+        parts = [ScheduledRequest("a", kind, done, count), ScheduledRequest("b", "decode", number, 1)]
+        made.append(StepRecord(number, end - 0.4, end, parts, 0, 2, Phases(0, 0, 0, 0)))
+    return made
+
+
+def runs() -> dict[str, list[viz.Arrival]]:
+    return {"one": viz.arrivals_of(trace(), "a"), "two": viz.arrivals_of(trace(), "b")}
+
+
+def test_arrivals_are_the_requests_own_tokens_and_waits() -> None:
+    made = trace()
+    found = viz.arrivals_of(made, "a")
+    assert [token.token_id for token in found] == [101, 102, 103]
+    assert [token.kind for token in found] == ["prefill", "decode", "decode"]
+    assert [token.num_computed for token in found] == [6, 1, 1]
+    assert found[0].wait == ttft(made)["a"]
+    assert [token.wait for token in found[1:]] == inter_token_latencies(made)["a"]
+    with pytest.raises(KeyError):
+        viz.arrivals_of(made, "c")
+
+
+def test_one_bar_a_token_as_long_as_its_wait_and_coloured_by_its_phase() -> None:
+    (axes,) = viz.arrivals(runs(), 2).axes
+    bars = axes.patches
+    assert len(bars) == 4
+    expected = [token.wait * 1e3 for run in runs().values() for token in run[:2]]
+    assert [bar.get_width() for bar in bars] == pytest.approx(expected)
+    assert [bar.get_facecolor() for bar in bars[:2]] == [to_rgba(PREFILL), to_rgba(DECODE)]
+    ends = [bar.get_x() + bar.get_width() for bar in bars]
+    assert ends[:2] == pytest.approx([token.time * 1e3 for token in runs()["one"][:2]])
+    assert "7 tokens computed" in axes.texts[0].get_text()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+
+
+def test_weights_are_causal_share_kv_heads_and_sum_to_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(5, 4, 8, generator=generator), torch.randn(5, 2, 8, generator=generator)
+    weights = viz.attention_weights(q, k)
+    assert weights.shape == (4, 5, 5)
+    assert torch.equal(weights, weights.tril())
+    torch.testing.assert_close(weights.sum(-1), torch.ones(4, 5))
+    by_hand = (k[:4, 1] @ q[3, 2] / 8**0.5).softmax(0)  # head 2 is served by KV head 1
+    torch.testing.assert_close(weights[2, 3, :4], by_hand)
+
+
+def test_the_map_shows_the_weights_under_the_tokens_names() -> None:
+    weights = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    axes, bar = viz.attention_map(weights, ["a", "b"]).axes
+    assert axes.images[0].get_array().tolist() == weights.tolist()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert "weight" in bar.get_ylabel()
+
+
+def test_sampling_shows_the_distribution_drawn_from() -> None:
+    logits = torch.tensor([0.0, 3.0, 1.0, 2.0])
+    (axes,) = viz.sampling(logits, ["b", "d", "c"], temperature=0.5, top_k=2).axes
+    kept, full = axes.containers
+    both = torch.tensor([6.0, 4.0]).softmax(0).tolist()
+    assert [bar.get_height() for bar in kept] == pytest.approx([*both, 0.0])
+    assert [bar.get_height() for bar in full] == pytest.approx((logits / 0.5).softmax(0)[[1, 3, 2]].tolist())
+    assert axes.get_title(loc="left").startswith("2 of 4 tokens")
+
+
+def test_rates_has_a_line_for_each_phase() -> None:
+    rows = [
+        {"prompt": 16, "prefill": 800.0, "decode": 200.0},
+        {"prompt": 64, "prefill": 2000.0, "decode": 190.0},
+    ]
+    (axes,) = viz.rates(rows).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[800.0, 2000.0], [200.0, 190.0]]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[16, 64]] * 2
+    assert axes.get_xlabel() == "prompt (tokens)" and axes.get_ylabel() == "tokens per second"
+
+
+def test_moving_a_slider_draws_another_picture() -> None:
+    explorer = Explorer(lambda tokens: viz.arrivals(runs(), tokens, "text"), tokens=(1, 3, 3))
+    before = explorer.png
+    explorer.set(tokens=1)
+    assert explorer.values == {"tokens": 1} and explorer.num_draws == 2
+    assert explorer.png != before
+    assert matplotlib.image.imread(io.BytesIO(explorer.png)).shape[1] > 800
