@@ -1,0 +1,25 @@
+"""The two processes in which kernels are checked without a GPU, one of each for a test module that asks."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kernels.interpreter import interpreter
+from tests.kernels.offline import Compiled, compile_launch, compiler
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[Callable[..., Any]]:
+    """`interpreted(case, **kwargs)` calls a case in a process that interprets kernels."""
+    pytest.importorskip("triton", reason="triton has no build for this system")
+    with interpreter() as worker:
+        yield worker.call
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[Callable[..., list[Compiled]]]:
+    """`compiled(function, kwargs, architecture)` compiles the kernels that a call launches, without a GPU."""
+    pytest.importorskip("triton", reason="triton has no build for this system")
+    with compiler() as worker:
+        yield lambda *call: worker.call(compile_launch, *call)

@@ -1,0 +1,216 @@
+"""Compiles kernels for GPUs that are not here, and reads what the compiler made of them.
+
+    python -m tests.kernels.offline            a table of every kernel that the package ships
+    python -m tests.kernels.offline flash      only the launches whose name has `flash` in it
+
+Nothing here repeats what a launcher knows. The public function is called on tensors of the device `meta`, which
+have shapes and strides but no memory; a driver that only claims to be a GPU answers triton's questions, and each
+launch stops once it is compiled. So what is judged is the very launch that a user would get: block sizes, warps,
+stages, and also which strides and pointers are known to be multiples of 16, which decides whether loads are wide.
+
+A launch to be judged is an entry `Launch(...)` of the list `LAUNCHES` in a module `tests/kernels/cases_*.py`;
+`test_compiled.py` holds each one to its limits on every architecture.
+"""
+
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.kernels.interpreter import Worker
+
+ARCHITECTURES = (80, 90)  # A100, H100
+THREADS_PER_WARP = 32
+INSTRUCTIONS = ("HMMA", "HGMMA", "IMMA", "IGMMA", "LDG", "LDGSTS", "UTMALDG", "STL", "LDL")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A call whose kernels are compiled and judged.
+
+    `function(**kwargs)` calls an operation on `meta` tensors. `dots`: that its kernels must use the tensor cores,
+    unless named in `without_dots`. `max_loads`: the most global loads (LDG) that any of its kernels may have.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    architectures: tuple[int, ...] = ARCHITECTURES
+    dots: bool = True
+    without_dots: frozenset[str] = frozenset()
+    max_loads: int = 64
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel as compiled for one architecture: what it takes from the chip, and what it is made of."""
+
+    kernel: str
+    architecture: int
+    warps: int
+    stages: int
+    registers: int  # a thread
+    stack: int  # bytes a thread; what does not fit into registers is spilled there
+    shared: int  # bytes a block
+    instructions: dict[str, int]
+
+    @property
+    def spills(self) -> int:
+        """Instructions that move registers to the stack and back (STL, LDL)."""
+        return self.instructions["STL"] + self.instructions["LDL"]
+
+    @property
+    def tensor_core_instructions(self) -> int:
+        return sum(self.instructions[name] for name in ("HMMA", "HGMMA", "IMMA", "IGMMA"))
+
+    @property
+    def blocks_per_sm(self) -> int:
+        """How many blocks one multiprocessor holds at once, by registers, shared memory and warps."""
+        registers_per_warp = -(-self.registers * THREADS_PER_WARP // 256) * 256  # handed out by 256
+        by_registers = 65_536 // (registers_per_warp * self.warps)
+        shared_memory = {80: 164, 90: 228}[self.architecture] * 1024
+        by_shared = shared_memory // (self.shared + 1024)  # each block costs the system 1 KiB
+        return min(by_registers, by_shared, 64 // self.warps, 32)
+
+    @property
+    def occupancy(self) -> float:
+        """Resident warps, as a fraction of the 64 that a multiprocessor can hold."""
+        return self.blocks_per_sm * self.warps / 64
+
+
+def compiler() -> Worker:
+    """A process that compiles: an interpreting one cannot, and the fake driver must not stay in the tests' own."""
+    return Worker({"TRITON_INTERPRET": "0"})
+
+
+def compile_launch(
+    function: Callable[..., Any], kwargs: Mapping[str, Any], architecture: int
+) -> list[Compiled]:
+    """Every kernel that `function(**kwargs)` launches on `meta` tensors, compiled for `architecture`.
+
+    Call it in a `compiler()`: it replaces triton's driver and its launch for good. Raises RuntimeError where the
+    function launched nothing.
+    """
+    from triton.runtime.driver import driver
+
+    launched = _launches_only_compile()
+    launched.clear()
+    driver.set_active(_ClaimsToBe(architecture))
+    function(**kwargs)
+    if not launched:
+        raise RuntimeError(f"{function.__qualname__} launched no kernel")
+    return [_read(kernel, architecture) for kernel in launched.values()]
+
+
+@cache
+def _launches_only_compile() -> dict[str, Any]:
+    """From now on a launch ends where the kernel is compiled, and the kernel is found here, by its hash."""
+    from triton.runtime.jit import JITFunction
+
+    launched: dict[str, Any] = {}
+    compile_and_launch = JITFunction.run
+
+    def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernel = compile_and_launch(self, *args, grid=grid, warmup=True, **options)
+        launched.setdefault(kernel.hash, kernel)
+        return kernel
+
+    JITFunction.run = compile_only
+    return launched
+
+
+class _ClaimsToBe:
+    """Triton's driver for a GPU of this architecture, as far as compiling asks."""
+
+    def __init__(self, architecture: int):
+        self.architecture = architecture
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", self.architecture, THREADS_PER_WARP)
+
+    def get_current_device(self) -> int:
+        return self.architecture  # triton keeps its compiled kernels by device
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def _read(kernel: Any, architecture: int) -> Compiled:
+    """Registers and stack from the cubin's own table, instructions from its disassembly."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(kernel.asm["cubin"])
+        usage = _output(knobs.nvidia.cuobjdump.path, "-res-usage", cubin)
+        sass = _output(knobs.nvidia.nvdisasm.path, "-c", cubin)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump says nothing of registers: {usage!r}")
+    return Compiled(
+        kernel=kernel.metadata.name,
+        architecture=architecture,
+        warps=kernel.metadata.num_warps,
+        stages=kernel.metadata.num_stages,
+        registers=int(found[1]),
+        stack=int(found[2]),
+        shared=kernel.metadata.shared,
+        instructions={name: len(re.findall(rf"\b{name}\b", sass)) for name in INSTRUCTIONS},
+    )
+
+
+def _output(tool: str, *arguments: str | Path) -> str:
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def launches(pattern: str = "") -> list[Launch]:
+    """The launches of every `cases_*.py` whose names have `pattern` in them."""
+    modules = [f"tests.kernels.{path.stem}" for path in sorted(Path(__file__).parent.glob("cases_*.py"))]
+    every = [launch for name in modules for launch in getattr(importlib.import_module(name), "LAUNCHES", [])]
+    return [launch for launch in every if pattern in launch.name]
+
+
+def table(pattern: str = "") -> str:
+    """What every shipped kernel costs, in Markdown."""
+    cells = [
+        (
+            "launch",
+            "kernel",
+            "sm",
+            "warps",
+            "stages",
+            "regs",
+            "spills",
+            "shared",
+            "occupancy",
+            "tensor",
+            "LDG",
+        )
+    ]
+    with compiler() as worker:
+        for launch in launches(pattern):
+            for architecture in launch.architectures:
+                for k in worker.call(compile_launch, launch.function, launch.kwargs, architecture):
+                    counts = (k.warps, k.stages, k.registers, k.spills, k.shared)
+                    share = (f"{k.occupancy:.0%}", k.tensor_core_instructions, k.instructions["LDG"])
+                    cells.append((launch.name, k.kernel, str(architecture), *map(str, counts + share)))
+    cells.insert(1, tuple("-" * len(name) for name in cells[0]))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join(f"| {row} |" for row in rows)
+
+
+if __name__ == "__main__":
+    print(table(*sys.argv[1:2]))
