@@ -82,6 +82,35 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     return out[0].transpose(0, 1)
 
 
+def flash_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(scale q k^T) v of whole sequences, written out: what `minillm.kernels.flash_attention` must compute.
+
+    q [B, S_q, H, D], k and v [B, S_k, H_kv, D]; the log-sum-exp of each row's scores is [B, H, S_q]. Computes in
+    float32 (float64 stays). A row that sees no key, as the first ones where S_q > S_k, gets zeros.
+    """
+    float_dtype = torch.promote_types(q.dtype, torch.float32)
+    group = q.shape[2] // k.shape[2]
+    keys, values = (x.to(float_dtype).repeat_interleave(group, dim=2) for x in (k, v))  # [B, S_k, H, D]
+    scores = torch.einsum(
+        "bihd,bjhd->bhij", q.to(float_dtype), keys
+    )  # the matrix that the kernel never writes
+    scores = scores * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        scores = scores.masked_fill(~causal_mask(q.shape[1], k.shape[1], window, q.device), float("-inf"))
+    weights = scores.softmax(dim=-1).nan_to_num(0.0)
+    out = torch.einsum("bhij,bjhd->bihd", weights, values).to(q.dtype)
+    return (out, scores.logsumexp(dim=-1)) if return_lse else out
+
+
 def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | None) -> Tensor:
     """Attention where there is no cache: every request's tokens [T, H, D] see only this step's own."""
     out, start = torch.empty_like(q), 0
