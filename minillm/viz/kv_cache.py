@@ -101,7 +101,8 @@ def time_figure(naive: Trace, cached: Trace, position: int) -> Picture:
         left.axvline(at, color=FAINT, lw=0.8, zorder=0)
         left.set_xlabel("tokens in the text")
         left.set_ylabel("milliseconds")
-        left.set_ylim(0, 1.15 * _robust_top([*without.values(), *with_cache.values()]) * 1e3)
+        usual = _robust_top([*without.values(), *with_cache.values()])  # with room for the legend above it
+        left.set_ylim(0, 1e3 * max(1.45 * usual, 1.1 * without[at], 1.1 * with_cache[at]))
         left.legend(loc="upper left", title=f"at {at} tokens: ×{without[at] / with_cache[at]:.1f}")
         right.set_title("All steps so far")
         totals = [sum(t for p, t in times.items() if p <= at) for times in (without, with_cache)]
@@ -135,9 +136,10 @@ def memory_figure(
     """
     config, memory = KNOWN_MODELS[model], KNOWN_GPUS[gpu].memory_bytes
     weights = 2 * config.num_parameters
+    as_set = f"as set: {kv_heads} KV head{'s' * (kv_heads > 1)}"
     rows = {
         f"MHA: {config.num_attention_heads} KV heads": config.num_attention_heads,
-        f"as set: {kv_heads} KV heads": kv_heads,
+        as_set: kv_heads,
         "MQA: 1 KV head": 1,
     }
     caches = {
@@ -156,9 +158,7 @@ def memory_figure(
     with style():
         figure = Picture(figsize=(9, 2.9))
         axes = figure.subplots()
-        axes.set_title(
-            f"{requests} × {tokens:,} tokens in {dtype}: {_size(caches[f'as set: {kv_heads} KV heads'])} of KV cache"
-        )
+        axes.set_title(f"{requests} × {tokens:,} tokens in {dtype}: {_size(caches[as_set])} of KV cache")
         far = max([*caches.values(), memory - weights]) + weights
         for y, cache in enumerate(caches.values()):
             axes.barh(y, weights / 1e9, color=FAINT, height=0.5)
@@ -171,6 +171,7 @@ def memory_figure(
         axes.set_ylim(2.5, -0.85)
         axes.set_yticks(range(3), list(rows))
         axes.set_xlim(0, far * 1.3 / 1e9)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("GB")
         handles = [
             Patch(color=FAINT, label=f"weights of {model}, 16 bits"),
@@ -181,11 +182,17 @@ def memory_figure(
 
 
 def _size(number: float) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+    for unit, size in (("TB", 1e12), ("GB", 1e9)):
+        if number >= size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number / 1e6:,.1f} MB"
 
 
 def memory_explorer(model: str = "llama_3_8b", gpu: str = "A100") -> Explorer:
-    """`memory_figure` under sliders; choosing a model sets its layers, heads and head_dim."""
+    """`memory_figure` under sliders; choosing a model sets its layers, heads and head_dim.
+
+    There are never more KV heads than the model has query heads.
+    """
     config = KNOWN_MODELS[model]
     lengths = [2**i for i in range(9, 18)]
     look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
@@ -193,13 +200,20 @@ def memory_explorer(model: str = "llama_3_8b", gpu: str = "A100") -> Explorer:
     tokens = widgets.SelectionSlider(
         options=[(f"{n:,}", n) for n in lengths], value=8192, description="tokens in each", **look
     )
+    kv_heads = widgets.IntSlider(
+        min=1,
+        max=config.num_attention_heads,
+        value=config.num_key_value_heads,
+        description="kv heads",
+        **look,
+    )
     dtypes = widgets.Dropdown(options=list(BYTES), value="BF16", description="dtype", **look)
     gpus = widgets.Dropdown(options=list(KNOWN_GPUS), value=gpu, description="gpu", **look)
     explorer = Explorer(
         memory_figure,
         model=menu,
         layers=(1, 128, config.num_hidden_layers),
-        kv_heads=(1, 64, config.num_key_value_heads),
+        kv_heads=kv_heads,
         head_dim=widgets.SelectionSlider(
             options=[32, 64, 96, 128, 192, 256], value=config.head_dim, description="head dim", **look
         ),
@@ -211,6 +225,7 @@ def memory_explorer(model: str = "llama_3_8b", gpu: str = "A100") -> Explorer:
 
     def preset(change: Mapping[str, str]) -> None:
         chosen = KNOWN_MODELS[change["new"]]
+        kv_heads.max = chosen.num_attention_heads
         explorer.set(
             layers=chosen.num_hidden_layers, kv_heads=chosen.num_key_value_heads, head_dim=chosen.head_dim
         )

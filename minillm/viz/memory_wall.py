@@ -59,8 +59,10 @@ def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bo
         picture = Picture(figsize=(8, 4))
         axes = picture.subplots()
         axes.set_title(f"{machine.name}, {dtype}")
-        _roof(axes, machine, dtype)
+        dots = list(dots)
+        _roof(axes, machine, dtype, dots)
         _dots(axes, machine, dtype, dots, labels)
+        _doubt(axes, machine, dtype, dots)
         return picture
 
 
@@ -92,7 +94,8 @@ def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Pict
             f"{dot.name} · {dot.cost.intensity:.1f} FLOP/byte · {_seconds(dot.seconds)} "
             f"({dot.seconds / bound.seconds:.1f} × the bound)"
         )
-        _roof(axes, machine, dtype)
+        _roof(axes, machine, dtype, dots)
+        _doubt(axes, machine, dtype, dots)
         for other in dots:
             axes.scatter(
                 other.cost.intensity, other.achieved(machine, dtype), s=22, color=other.color, alpha=0.25
@@ -123,7 +126,7 @@ def forecast_of(
         picture = Picture(figsize=(8.6, 4.2))
         axes, notes = picture.subplots(1, 2, width_ratios=[1.55, 1])
         axes.set_title(f"{model} on {machine.name.removeprefix('NVIDIA ')}")
-        _roof(axes, machine, dtype)
+        _roof(axes, machine, dtype, dots)
         _dots(axes, machine, dtype, dots, labels=True)
         steps = [time_at(dot.cost, machine, dtype) for dot in dots]
         rates = [context / steps[0].seconds, batch / steps[1].seconds]
@@ -191,8 +194,8 @@ def times_of(
         return picture
 
 
-def _roof(axes: Axes, machine: Machine, dtype: str) -> None:
-    """The two roofs, the ridge between them, and the axes."""
+def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot]) -> None:
+    """The two roofs, the ridge between them, and axes that have room for the dots."""
     peak, corner = machine.rate(dtype), ridge(machine, dtype)
     low, high = INTENSITY
     floor = low * machine.read_bandwidth
@@ -201,17 +204,29 @@ def _roof(axes: Axes, machine: Machine, dtype: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
-    axes.set_ylim(floor / 3, peak * 6)
+    heights = [dot.achieved(machine, dtype) for dot in dots]
+    axes.set_ylim(min([floor / 3, *(h / 2 for h in heights)]), max([peak * 6, *(h * 2 for h in heights)]))
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("FLOP per second")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.minorticks_off()
-    axes.text(corner / SLACK, floor / 2, "waits for memory", color=FAINT, ha="right", fontsize=9)
-    axes.text(corner * SLACK, floor / 2, "waits for arithmetic", color=FAINT, fontsize=9)
+    below: dict[str, Any] = {"color": FAINT, "fontsize": 9, "transform": axes.get_xaxis_transform()}
+    axes.text(corner / SLACK, 0.03, "waits for\nmemory", ha="right", **below)
+    axes.text(corner * SLACK, 0.03, "waits for\narithmetic", **below)
     axes.text(high / SLACK, peak * SLACK, f"{_rate(peak)}FLOP/s", ha="right", va="bottom", fontsize=9)
     axes.text(low * 1.3, floor * 12, f"{_bytes(machine.read_bandwidth)}/s", va="bottom", fontsize=9)
     axes.text(corner, peak * SLACK, f"ridge {corner:,.0f}", ha="center", va="bottom", fontsize=9, color=FAINT)
+
+
+def _doubt(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
+    """Say so where a step did more arithmetic than the roof allows: then the roof is wrong, and not the step."""
+    if any(dot.achieved(machine, dtype) > 1.1 * machine.rate(dtype) for dot in dots):
+        text = (
+            "Above the roof? Then the machine was busy when its roof was measured.\n"
+            "Again, and better: this_machine(refresh=True)"
+        )
+        axes.text(0.98, 0.03, text, color=REJECTED, ha="right", fontsize=9, transform=axes.transAxes)
 
 
 def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels: bool) -> None:
@@ -219,8 +234,15 @@ def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels:
         x, y = dot.cost.intensity, dot.achieved(machine, dtype)
         axes.scatter(x, y, s=70, color=dot.color, zorder=3)
         if labels:
+            side, shift = ("right", -7) if x > INTENSITY[1] / 20 else ("left", 7)  # never out of the axes
             axes.annotate(
-                dot.name, (x, y), (7, -13), textcoords="offset points", color=dot.color, fontweight="bold"
+                dot.name,
+                (x, y),
+                (shift, -13),
+                textcoords="offset points",
+                color=dot.color,
+                fontweight="bold",
+                ha=side,
             )
 
 
@@ -245,7 +267,7 @@ def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: 
     """Whether weights and cache fit into the machine's memory."""
     kv = tokens * config.kv_bytes_per_token(width["bytes_per_kv"])
     need = config.num_parameters * width["bytes_per_weight"] + kv
-    text = f"needs {need / 2**30:,.3g} of {machine.memory_bytes / 2**30:,.0f} GiB"
+    text = f"needs {_number(need / 2**30)} of {machine.memory_bytes / 2**30:,.0f} GiB"
     fits = need <= machine.memory_bytes
     _say(
         axes,

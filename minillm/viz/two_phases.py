@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from minillm.measure.trace import RequestAdded, StepRecord, TokenRecord, Trace
@@ -76,7 +77,9 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
         axes.set_xlim(0, end * 1.34)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("time since the request arrived (ms)")
-        axes.set_title(f"{tokens} tokens" + (f": …{text[-60:]}" if text else ""), fontsize=10)
+        axes.set_title(
+            f"{tokens} token{'s' * (tokens != 1)}" + (f": …{text[-60:]}" if text else ""), fontsize=10
+        )
         patches = [
             Patch(color=PREFILL, label="step over the whole text"),
             Patch(color=DECODE, label="step over one token"),
@@ -163,6 +166,7 @@ def rates(rows: Sequence[Mapping[str, Any]], machine: str = "") -> Picture:
             axes.annotate(kind, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center", color=color)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set_xticks(x, [str(value) for value in x])
         axes.minorticks_off()

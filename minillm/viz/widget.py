@@ -26,7 +26,10 @@ class Explorer:
     def __init__(self, draw: Callable[..., Picture], **controls: Control) -> None:
         self._draw = draw
         self._controls = {name: _control(name, control) for name, control in controls.items()}
-        self._image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        # At its own size: a box would stretch it to its width, and blur it.
+        self._image = widgets.Image(
+            format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start")
+        )
         for control in self._controls.values():
             control.observe(self._redraw, names="value")
         self.num_draws = 0

@@ -115,6 +115,22 @@ def test_a_moved_slider_draws_anew_and_a_model_sets_its_shape() -> None:
     assert shape == {"layers": 80, "kv_heads": 8, "head_dim": 128, "requests": 64}
 
 
+def test_there_are_no_more_kv_heads_than_query_heads() -> None:
+    explorer = kv_cache.memory_explorer("llama_3_70b")
+    explorer.set(kv_heads=64)
+    explorer.set(model="llama_3_8b")
+    assert explorer.values["kv_heads"] == 8
+    explorer.set(kv_heads=64)
+    assert explorer.values["kv_heads"] == 32
+
+
+def test_a_cache_of_terabytes_is_said_in_terabytes() -> None:
+    axes = kv_cache.memory_figure("llama_3_8b", 32, 1, 128, 131_072, 256, "BF16", "A100").axes[0]
+    said = [text.get_text().strip() for text in axes.texts]
+    assert said[:3] == ["17.6 TB: does not fit", *["549.8 GB: does not fit"] * 2]
+    assert "as set: 1 KV head" in [label.get_text() for label in axes.get_yticklabels()]
+
+
 @pytest.mark.parametrize("name", KNOWN_MODELS)
 def test_every_known_model_can_be_chosen(name: str) -> None:
     explorer = kv_cache.memory_explorer(name)

@@ -45,6 +45,19 @@ def test_a_bound_lies_on_the_roof_and_a_measured_step_where_it_came() -> None:
     assert below[1] == pytest.approx(on_roof[1] / 3)
 
 
+@pytest.mark.parametrize("factor", [0.02, 0.5, 1.0, 300.0])
+def test_every_dot_is_in_the_picture_and_one_above_the_roof_is_called_impossible(factor: float) -> None:
+    cost = prefill_cost(LLAMA, 2000)
+    dot = Dot("step 0: prompts", cost, PREFILL, seconds=factor * time_at(cost, A100, "bfloat16").seconds)
+    for picture in (
+        memory_wall.roofline_of(A100, "bfloat16", [dot]),
+        memory_wall.run_of(A100, "bfloat16", [dot], 0),
+    ):
+        low, high = picture.axes[0].get_ylim()
+        assert all(low < y < high for _, y in places(picture))
+        assert ("the machine was busy" in words(picture)) == (factor < 0.9)
+
+
 def step_record(parts: list[ScheduledRequest], forward: float) -> StepRecord:
     return StepRecord(0, 0.0, forward, parts, 0, len(parts), Phases(0.0, forward, 0.0, 0.0))
 

@@ -108,6 +108,8 @@ def test_rates_has_a_line_for_each_phase() -> None:
     (axes,) = viz.rates(rows).axes
     assert [list(line.get_ydata()) for line in axes.lines] == [[800.0, 2000.0], [200.0, 190.0]]
     assert [list(line.get_xdata()) for line in axes.lines] == [[16, 64]] * 2
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3  # else nothing can be read off
     assert axes.get_xlabel() == "prompt (tokens)" and axes.get_ylabel() == "tokens per second"
 
 
@@ -117,4 +119,5 @@ def test_moving_a_slider_draws_another_picture() -> None:
     explorer.set(tokens=1)
     assert explorer.values == {"tokens": 1} and explorer.num_draws == 2
     assert explorer.png != before
+    assert explorer.box.children[-1].layout.align_self == "flex-start"  # a box stretches what says nothing
     assert matplotlib.image.imread(io.BytesIO(explorer.png)).shape[1] > 800
