@@ -10,6 +10,7 @@ from minillm.errors import CheckpointError, MinillmError, RequestError
 from minillm.llm import LLM, StreamOutput, bundled_models
 from minillm.perplexity import perplexity
 from minillm.sampling import SamplingParams
+from minillm.swap import swap
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "StreamOutput",
     "bundled_models",
     "perplexity",
+    "swap",
 ]

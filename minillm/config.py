@@ -114,8 +114,13 @@ class EngineConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    scheduling_policy: Literal["fcfs", "priority", "static"] = "fcfs"
     gpu_memory_utilization: float = 0.92
-    kv_cache: Literal["contiguous", "none"] = "contiguous"
+    num_gpu_blocks_override: int | None = None
+    kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged"
+    block_size: int = 16
+    enable_prefix_caching: bool = True
     seed: int = 0
     trace: bool = False
 
@@ -124,23 +129,40 @@ class EngineConfig:
             ("max_model_len", 2),
             ("max_num_seqs", 1),
             ("max_num_batched_tokens", 1),
+            ("long_prefill_token_threshold", 0),
+            ("num_gpu_blocks_override", 1),
+            ("block_size", 1),
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if name == "max_model_len" and value is None:
+            if name in ("max_model_len", "num_gpu_blocks_override") and value is None:
                 continue
             if type(value) is not int or value < lowest:
                 raise ValueError(f"{name}={value!r}: give an integer of at least {lowest}")
+        for name, known in (
+            ("kv_cache", ("paged", "contiguous", "virtual", "none")),
+            ("scheduling_policy", ("fcfs", "priority", "static")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: one of {', '.join(map(repr, known))}")
         if self.seed >= 2**64:
             raise ValueError(f"seed={self.seed}: a seed has 64 bits, so it is at most {2**64 - 1}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(
                 f"gpu_memory_utilization={self.gpu_memory_utilization!r}: a share between 0 and 1"
             )
-        if self.kv_cache not in ("contiguous", "none"):
-            raise ValueError(f"kv_cache={self.kv_cache!r}: 'contiguous' or 'none'")
+        self._check_chunks()
+
+    def _check_chunks(self) -> None:
+        if self.enable_chunked_prefill:
+            return
+        if self.long_prefill_token_threshold:
+            raise ValueError(
+                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts, and "
+                "enable_chunked_prefill is False: leave one of them out"
+            )
         longest = self.max_model_len or 0
-        if not self.enable_chunked_prefill and self.max_num_batched_tokens < longest:
+        if self.max_num_batched_tokens < longest:
             raise ValueError(
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len={longest} and "
                 "enable_chunked_prefill is False: a long prompt could never be scheduled. Raise it, or allow chunks"

@@ -14,10 +14,16 @@ from typing import Any, Literal
 
 import torch
 
+from minillm.cache.blocks import BlockAllocator
 from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.manager import KVCacheManager
+from minillm.cache.paged import PagedKVCache
+from minillm.cache.prefix import PrefixCache
 from minillm.config import EngineConfig, ModelConfig
 from minillm.engine.engine import Engine
 from minillm.engine.request import FinishReason, RequestOutput
+from minillm.engine.scheduler import Scheduler
+from minillm.engine.static import StaticScheduler
 from minillm.errors import CheckpointError, RequestError
 from minillm.measure.memory import available_bytes
 from minillm.measure.trace import Trace
@@ -25,7 +31,8 @@ from minillm.model.checkpoint import load_model
 from minillm.model.families import read_config
 from minillm.model.tokenizer import Tokenizer, load_tokenizer
 from minillm.model.transformer import Transformer
-from minillm.sampling import SamplingParams
+from minillm.sampling import SamplingParams, sample
+from minillm.swap import swapped, swapped_ops
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 BUNDLED = Path(__file__).parent / "models"
@@ -83,7 +90,14 @@ class LLM:
     """A model ready to generate.
 
     `model` is a bundled name, a folder, or a hub id. `dtype="auto"` is the checkpoint's on CUDA and float32 on a CPU.
-    `kv_cache` is "contiguous", or "none" for the naive loop that computes everything again at each step.
+
+    The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len` tokens
+    need, a quarter of the free memory at most (on CUDA: up to `gpu_memory_utilization` of the device), or
+    `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens a request, "virtual" the
+    addresses of one; "none" is the naive loop that computes everything again at each step.
+
+    `scheduling_policy` is "fcfs", first come, first served; "priority", by the numbers given with the prompts; or
+    "static", batch after batch, to compare.
     `with LLM(...)` or `close()` gives the memory back.
     """
 
@@ -97,8 +111,13 @@ class LLM:
         max_num_seqs: int = 64,
         max_num_batched_tokens: int = 2048,
         enable_chunked_prefill: bool = True,
+        long_prefill_token_threshold: int = 0,
+        scheduling_policy: Literal["fcfs", "priority", "static"] = "fcfs",
         gpu_memory_utilization: float = 0.92,
-        kv_cache: Literal["contiguous", "none"] = "contiguous",
+        num_gpu_blocks_override: int | None = None,
+        kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged",
+        block_size: int = 16,
+        enable_prefix_caching: bool = True,
         seed: int = 0,
         trace: bool = False,
     ) -> None:
@@ -107,8 +126,13 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             enable_chunked_prefill=enable_chunked_prefill,
+            long_prefill_token_threshold=long_prefill_token_threshold,
+            scheduling_policy=scheduling_policy,
             gpu_memory_utilization=gpu_memory_utilization,
+            num_gpu_blocks_override=num_gpu_blocks_override,
             kv_cache=kv_cache,
+            block_size=block_size,
+            enable_prefix_caching=enable_prefix_caching,
             seed=seed,
             trace=trace,
         )
@@ -155,14 +179,16 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: Sequence[int] | None = None,
         use_tqdm: bool = False,
     ) -> list[RequestOutput]:
         """Complete one prompt or many, all at once, in the order given.
 
         A prompt is text, a list of token ids, or {"prompt_token_ids": [...]}. `sampling_params` is one for all or one
-        each. Ctrl-C ends the run with what there is: unfinished samples have finish_reason "abort".
+        each; `priority` one number each, the lowest served first (`scheduling_policy="priority"` only). Ctrl-C ends the
+        run with what there is: unfinished samples have finish_reason "abort".
         """
-        return self._run(self._add_all(_as_list(prompts), sampling_params), use_tqdm)
+        return self._run(self._add_all(_as_list(prompts), sampling_params, priority), use_tqdm)
 
     def chat(
         self,
@@ -220,22 +246,33 @@ class LLM:
         self.close()
 
     def _add_all(
-        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        priority: Sequence[int] | None = None,
     ) -> list[RequestOutput]:
         """Queue all prompts, or none: one that is refused takes the others back out."""
         each = list(params) if isinstance(params, Sequence) else [params] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(each)} sampling_params: give one, or one each")
+        if priority is not None and self.config.scheduling_policy != "priority":
+            raise ValueError(
+                f"priority is given, and scheduling_policy is {self.config.scheduling_policy!r}, which knows none: "
+                'make the LLM with scheduling_policy="priority"'
+            )
+        ranks = [0] * len(prompts) if priority is None else list(priority)
+        if len(ranks) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(ranks)} priorities: give one each")
         outputs: list[RequestOutput] = []
         try:
-            for prompt, one in zip(prompts, each, strict=True):
-                outputs.append(self._add(prompt, one))
+            for prompt, one, rank in zip(prompts, each, ranks, strict=True):
+                outputs.append(self._add(prompt, one, rank))
         except BaseException:
             self._abort(outputs)
             raise
         return outputs
 
-    def _add(self, prompt: Prompt, params: SamplingParams | None) -> RequestOutput:
+    def _add(self, prompt: Prompt, params: SamplingParams | None, priority: int = 0) -> RequestOutput:
         params = SamplingParams() if params is None else params
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}: give a SamplingParams")
@@ -255,7 +292,7 @@ class LLM:
         if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
             raise _no_prompt(ids)
         with self._lock:
-            return self.engine.add_request(ids, params, prompt=text)
+            return self.engine.add_request(ids, params, prompt=text, priority=priority)
 
     def _tokenizer(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
@@ -377,44 +414,74 @@ def _context(config: EngineConfig, model: ModelConfig) -> int:
 
 
 def _engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
+    """The engine that a configuration describes, with what `minillm.swap` puts in place of its parts."""
     assert config.max_model_len is not None
+    model = model.with_ops(swapped_ops(model.ops))
+    cache, memory = _memory(model, config)
     max_num_batched_tokens = config.max_num_batched_tokens
-    cache: KVCache | NoCache
-    if config.kv_cache == "none":
-        cache = NoCache(model.config, config.max_model_len)
-        # Without a cache a sequence cannot be computed in parts.
+    if config.kv_cache == "none":  # without a cache a sequence cannot be computed in parts
         max_num_batched_tokens = config.max_num_seqs * config.max_model_len
-    else:
-        num_rows = _num_rows(model, config)
-        cache = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
+    scheduler: Scheduler = swapped(
+        "scheduler", StaticScheduler if config.scheduling_policy == "static" else Scheduler
+    )(
+        memory,
+        config.max_num_seqs,
+        max_num_batched_tokens,
+        enable_chunked_prefill=config.enable_chunked_prefill,
+        long_prefill_token_threshold=config.long_prefill_token_threshold,
+        policy="priority" if config.scheduling_policy == "priority" else "fcfs",
+    )
     return Engine(
         model,
         cache,
+        memory,
+        scheduler,
         tokenizer=tokenizer,
         max_model_len=config.max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        enable_chunked_prefill=config.enable_chunked_prefill,
+        sample=swapped("sample", sample),
         seed=config.seed,
         trace=Trace() if config.trace else None,
     )
 
 
-def _num_rows(model: Transformer, config: EngineConfig) -> int:
-    """Rows of the contiguous cache: one a request, as many as a quarter of free RAM or the GPU's share holds."""
+def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache, KVCacheManager]:
+    """The cache and who lends its blocks."""
     assert config.max_model_len is not None
-    row = config.max_model_len * model.config.kv_bytes_per_token(model.dtype.itemsize)
+    if config.kv_cache == "none":
+        nothing = NoCache(model.config, config.max_model_len)
+        return nothing, KVCacheManager(config.max_num_seqs, config.max_model_len, can_fork=False)
+    if config.kv_cache == "contiguous":
+        num_rows = _num_blocks(model, config, config.max_model_len)
+        rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
+        return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
+    num_blocks = _num_blocks(model, config, config.block_size)
+    paged = PagedKVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
+    make_prefix = swapped("prefix_cache", PrefixCache)
+    prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
+    allocator = swapped("allocator", BlockAllocator)
+    return paged, KVCacheManager(num_blocks, config.block_size, prefix, allocator)
+
+
+def _num_blocks(model: Transformer, config: EngineConfig, block_size: int) -> int:
+    """How many blocks of `block_size` tokens: enough for `max_num_seqs` whole texts, if a quarter of the free RAM or
+    the GPU's share holds them; at least one whole text must fit."""
+    if config.num_gpu_blocks_override is not None:
+        return config.num_gpu_blocks_override
+    assert config.max_model_len is not None
+    blocks_a_text = -(-config.max_model_len // block_size)
+    block = block_size * model.config.kv_bytes_per_token(model.dtype.itemsize)
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)
         budget = free - int((1 - config.gpu_memory_utilization) * total)
     else:
         budget = available_bytes() // 4
-    if budget < row:
+    if budget < blocks_a_text * block:
         raise ValueError(
-            f"one request's cache of max_model_len={config.max_model_len} tokens takes {row / 2**20:,.0f} MiB, and "
-            f"{max(budget, 0) / 2**20:,.0f} MiB may be used: set a smaller max_model_len, or free memory"
+            f"one request's cache of max_model_len={config.max_model_len} tokens takes "
+            f"{blocks_a_text * block / 2**20:,.0f} MiB, and {max(budget, 0) / 2**20:,.0f} MiB may be used: set a "
+            "smaller max_model_len, or free memory"
         )
-    return min(config.max_num_seqs, budget // row)
+    return min(config.max_num_seqs * blocks_a_text, budget // block)
 
 
 class _progress:

@@ -5,7 +5,6 @@ these steps. An entry's torch definition below *is* its meaning; a faster one ma
 computes the same. All of them are flat over the T tokens of a step (see batch.py).
 """
 
-import math
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -100,15 +99,14 @@ def flash_attention(
     float_dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[2] // k.shape[2]
     keys, values = (x.to(float_dtype).repeat_interleave(group, dim=2) for x in (k, v))  # [B, S_k, H, D]
-    scores = torch.einsum(
-        "bihd,bjhd->bhij", q.to(float_dtype), keys
-    )  # the matrix that the kernel never writes
+    scores = torch.einsum("bihd,bjhd->bhij", q.to(float_dtype), keys)  # all that the kernel never writes
     scores = scores * (q.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
         scores = scores.masked_fill(~causal_mask(q.shape[1], k.shape[1], window, q.device), float("-inf"))
-    weights = scores.softmax(dim=-1).nan_to_num(0.0)
+    lse = scores.logsumexp(dim=-1)
+    weights = (scores - lse.where(lse != float("-inf"), 0)[..., None]).exp()
     out = torch.einsum("bhij,bjhd->bihd", weights, values).to(q.dtype)
-    return (out, scores.logsumexp(dim=-1)) if return_lse else out
+    return (out, lse) if return_lse else out
 
 
 def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | None) -> Tensor:
@@ -123,50 +121,22 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | 
 def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None) -> Tensor:
     """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
 
-    k_cache and v_cache are [blocks, block_size, H_kv, D]. A request with one block is read in place.
+    k_cache and v_cache are [blocks, block_size, H_kv, D]. Blocks that follow one another in memory are read in place;
+    others are gathered, one request after the other: its keys and values stay in a processor's cache until they are
+    used, and no row is padded to the longest.
     """
-    if len(batch.chunks) > 1 and (rows := _consecutive_rows(batch)) is not None and window is None:
-        out = _decode_rows(q, k_cache[rows], v_cache[rows], batch.seq_lens)
-        # A mask weighs what lies beyond a row's end with 0, and 0 * NaN is NaN: unwritten memory may hold one.
-        if not math.isnan(out.sum().item()):
-            return out
     out, start = torch.empty_like(q), 0
     for r, chunk in enumerate(batch.chunks):
         rows = slice(start, start := start + len(chunk.token_ids))
-        if len(chunk.block_table) == 1:
-            k, v = k_cache[chunk.block_table[0]], v_cache[chunk.block_table[0]]
+        first, num_blocks = chunk.block_table[0], len(chunk.block_table)
+        if batch.in_place[r]:
+            k, v = k_cache[first : first + num_blocks], v_cache[first : first + num_blocks]
         else:
-            blocks = batch.block_tables[r, : len(chunk.block_table)]
-            k, v = k_cache[blocks].flatten(0, 1), v_cache[blocks].flatten(0, 1)
-        out[rows] = attend(q[rows], k[: chunk.seq_len], v[: chunk.seq_len], window)
+            blocks = batch.block_tables[r, :num_blocks]
+            k, v = k_cache.index_select(0, blocks), v_cache.index_select(0, blocks)
+        k, v = k.flatten(0, 1)[: chunk.seq_len], v.flatten(0, 1)[: chunk.seq_len]  # [s, H_kv, D]
+        out[rows] = attend(q[rows], k, v, window)
     return out
-
-
-def _consecutive_rows(batch: Batch) -> slice | None:
-    """The blocks of a decode batch whose requests hold one block each, side by side; else None."""
-    first = batch.chunks[0].block_table[0]
-    for r, chunk in enumerate(batch.chunks):
-        if len(chunk.token_ids) != 1 or len(chunk.block_table) != 1 or chunk.block_table[0] != first + r:
-            return None
-    return slice(first, first + len(batch.chunks))
-
-
-def _decode_rows(q: Tensor, k_cache: Tensor, v_cache: Tensor, seq_lens: Tensor) -> Tensor:
-    """One query a request, in one call: q [R, H, D] over k_cache and v_cache [R, block_size, H_kv, D] in place.
-
-    Rows are as long as the longest; a mask hides what lies beyond each one's end.
-    """
-    longest = int(seq_lens.max())
-    visible = torch.arange(longest, device=q.device) < seq_lens[:, None]  # [R, longest]
-    num_requests, num_heads, head_dim = q.shape
-    num_kv_heads = k_cache.shape[2]
-    out = F.scaled_dot_product_attention(
-        q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim),
-        k_cache[:, :longest].transpose(1, 2),  # [R, H_kv, longest, D]
-        v_cache[:, :longest].transpose(1, 2),
-        attn_mask=visible[:, None, None, :],
-    )
-    return out.view(num_requests, num_heads, head_dim)
 
 
 class _RmsNorm(Protocol):

@@ -1,4 +1,6 @@
 import dataclasses
+from array import array
+from functools import partial
 
 import pytest
 import torch
@@ -16,10 +18,15 @@ def steps(draw):
         st.lists(st.tuples(st.integers(0, 12), st.integers(1, 7), st.integers(0, 2)), min_size=1, max_size=5)
     )
     needed = [-(-(done + new) // block_size) + ahead for done, new, ahead in sizes]
-    blocks = iter(draw(st.permutations(range(sum(needed)))))
+    order = st.permutations(range(sum(needed))) | st.just(list(range(sum(needed))))
+    blocks, table = iter(draw(order)), draw(st.sampled_from([list, partial(array, "i")]))
     token_ids = st.integers(0, 99)
     return block_size, [
-        Chunk(draw(st.lists(token_ids, min_size=new, max_size=new)), done, [next(blocks) for _ in range(n)])
+        Chunk(
+            draw(st.lists(token_ids, min_size=new, max_size=new)),
+            done,
+            table([next(blocks) for _ in range(n)]),
+        )
         for (done, new, _), n in zip(sizes, needed, strict=True)
     ]
 
@@ -35,8 +42,11 @@ def test_a_batch_is_its_chunks_laid_end_to_end(step):
     for r, chunk in enumerate(chunks):
         rows = slice(*batch.query_start[r : r + 2].tolist())
         table = batch.block_tables[r].tolist()
+        first = chunk.block_table[0]
+        in_place = list(range(first, first + len(chunk.block_table)))
+        assert batch.in_place[r] == (list(chunk.block_table) == in_place)
         assert batch.seq_lens[r] == chunk.seq_len == chunk.num_computed + len(chunk.token_ids)
-        assert table[: len(chunk.block_table)] == chunk.block_table
+        assert table[: len(chunk.block_table)] == list(chunk.block_table)
         assert not any(table[len(chunk.block_table) :])
         assert batch.token_ids[rows].tolist() == chunk.token_ids
         positions = batch.positions[rows].tolist()

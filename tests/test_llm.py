@@ -419,7 +419,24 @@ BAD_ARGUMENTS = {
     "max_num_seqs": ({"max_num_seqs": 0}, ValueError, "max_num_seqs=0: give an integer of at least 1"),
     "a bool": ({"max_num_seqs": True}, ValueError, "max_num_seqs=True"),
     "seed": ({"seed": -1}, ValueError, "seed=-1"),
-    "kv_cache": ({"kv_cache": "paged"}, ValueError, "kv_cache='paged': 'contiguous' or 'none'"),
+    "kv_cache": (
+        {"kv_cache": "dense"},
+        ValueError,
+        "kv_cache='dense': one of 'paged', 'contiguous', 'virtual'",
+    ),
+    "policy": (
+        {"scheduling_policy": "lifo"},
+        ValueError,
+        "scheduling_policy='lifo': one of 'fcfs', 'priority'",
+    ),
+    "block_size": ({"block_size": 0}, ValueError, "block_size=0: give an integer of at least 1"),
+    "blocks": ({"num_gpu_blocks_override": 0}, ValueError, "num_gpu_blocks_override=0: give an integer of"),
+    "threshold": ({"long_prefill_token_threshold": -1}, ValueError, "long_prefill_token_threshold=-1"),
+    "a threshold, but no chunks": (
+        {"enable_chunked_prefill": False, "long_prefill_token_threshold": 8},
+        ValueError,
+        "long_prefill_token_threshold=8 cuts prompts, and enable_chunked_prefill is False",
+    ),
     "utilization": ({"gpu_memory_utilization": 0}, ValueError, "gpu_memory_utilization=0"),
     "no chunks, small budget": (
         {"enable_chunked_prefill": False, "max_num_batched_tokens": 95},
@@ -450,15 +467,15 @@ def test_a_cache_that_memory_cannot_hold_is_refused(monkeypatch):
         ValueError, match=r"max_model_len=96 tokens takes .* MiB, and .* smaller max_model_len"
     ):
         tiny.llm()
-    with tiny.llm(max_model_len=95) as llm:
-        assert llm.engine.scheduler.allocator.num_rows == 1
+    with tiny.llm(max_model_len=80) as llm:
+        assert llm.engine.memory.num_blocks == 5
 
 
-def test_rows_are_as_many_as_memory_holds_and_the_rest_waits(monkeypatch):
+def test_blocks_are_as_many_as_memory_holds_and_the_rest_waits(monkeypatch):
     row = tiny.CONTEXT * 2 * 2 * 2 * 8 * 4
     monkeypatch.setattr(minillm.llm, "available_bytes", lambda: 4 * (2 * row + 1))
     with tiny.llm(max_num_seqs=4) as llm:
-        assert llm.engine.scheduler.allocator.num_rows == 2
+        assert llm.engine.memory.num_blocks == 12
         outputs = llm.generate([list(prompt) for prompt in PROMPTS], GREEDY)
     assert tiny.tokens(outputs) == [[tiny.greedy(prompt, 12)] for prompt in PROMPTS]
 
@@ -467,7 +484,7 @@ def test_a_variant_shares_weights_and_nothing_else(llm):
     other = llm.variant(kv_cache="none", max_model_len=20)
     assert other.model is llm.model and other.engine is not llm.engine
     assert (other.config.kv_cache, other.config.max_model_len) == ("none", 20)
-    assert (llm.config.kv_cache, llm.config.max_model_len) == ("contiguous", tiny.CONTEXT)
+    assert (llm.config.kv_cache, llm.config.max_model_len) == ("paged", tiny.CONTEXT)
     with pytest.raises(TypeError, match=r"variant\(\) has no argument 'device': it takes max_model_len, "):
         llm.variant(device="cpu")
     with pytest.raises(ValueError, match="max_num_seqs=0"):

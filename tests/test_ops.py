@@ -2,6 +2,7 @@
 
 import math
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -144,6 +145,18 @@ def test_a_window_hides_a_key_the_moment_it_leaves():
     assert not torch.equal(ops.attend(q, k, near, 4), out)
 
 
+@contextmanager
+def without(owner, name):
+    """Fail where `owner.name` is called."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"{name} is called")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, refuse)
+        yield
+
+
 @st.composite
 def paged_steps(draw):
     """Requests with `num_computed` tokens in blocks strewn at random over a cache, and new ones to compute."""
@@ -193,7 +206,7 @@ def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
 
 @pytest.mark.parametrize("lengths", [(3, 9, 5), (700, 9, 300)])
 def test_a_request_with_nan_keys_spoils_no_other(lengths):
-    """Rows of a decode step in one call: the second request's own keys are NaN, the others stay as they were."""
+    """The second request's own keys are NaN; the others stay as they were."""
     batch = Batch.of([Chunk([0], n, [row]) for row, n in enumerate(lengths)], 1024)
     q, k_cache, v_cache = normal(3, 4, 8), normal(3, 1024, 2, 8, seed=1), normal(3, 1024, 2, 8, seed=2)
     clean = ops.paged_attention(q, k_cache, v_cache, batch, None)
@@ -204,35 +217,18 @@ def test_a_request_with_nan_keys_spoils_no_other(lengths):
     torch.testing.assert_close(out[::2], clean[::2])
 
 
-def test_neighbouring_rows_decode_in_one_call(monkeypatch):
-    """And to the same numbers as one by one: the fast path is taken only where it may be."""
-    q, k_cache, v_cache = normal(3, 4, 8), normal(6, 16, 2, 8, seed=1), normal(6, 16, 2, 8, seed=2)
-    calls = []
-    decode_rows = ops._decode_rows
-    monkeypatch.setattr(ops, "_decode_rows", lambda *args: calls.append(1) or decode_rows(*args))
-
-    def attend(rows, window=None, lengths=(3, 9, 5)):
-        calls.clear()
-        chunks = [Chunk([0], n, [row]) for row, n in zip(rows, lengths, strict=True)]
-        return ops.paged_attention(q, k_cache, v_cache, Batch.of(chunks, 16), window), len(calls)
-
-    def one_by_one(rows, window=None):
-        return torch.cat(
-            [
-                ops.attend(q[i : i + 1], k_cache[row, : n + 1], v_cache[row, : n + 1], window)
-                for i, (row, n) in enumerate(zip(rows, (3, 9, 5), strict=True))
-            ]
-        )
-
-    for rows, window, fast in (
-        ((2, 3, 4), None, 1),
-        ((2, 3, 5), None, 0),
-        ((4, 3, 2), None, 0),
-        ((2, 3, 4), 4, 0),
-    ):
-        out, num_calls = attend(rows, window)
-        assert num_calls == fast
-        torch.testing.assert_close(out, one_by_one(rows, window))
+def test_blocks_that_follow_one_another_are_not_copied():
+    """In memory that may only be read where it lies, a gather is the one thing that fails."""
+    q, k_cache, v_cache = normal(2, 4, 8), normal(6, 4, 2, 8, seed=1), normal(6, 4, 2, 8, seed=2)
+    batch = Batch.of([Chunk([0], 6, [1, 2]), Chunk([0], 9, [3, 4, 5])], 4)
+    with without(torch.Tensor, "index_select"):
+        out = ops.paged_attention(q, k_cache, v_cache, batch, None)
+    scattered = Batch.of([Chunk([0], 6, [2, 1]), Chunk([0], 9, [3, 4, 5])], 4)
+    with without(torch.Tensor, "index_select"), pytest.raises(AssertionError, match="index_select"):
+        ops.paged_attention(q, k_cache, v_cache, scattered, None)
+    for r, (blocks, n) in enumerate(((slice(1, 3), 7), (slice(3, 6), 10))):
+        k, v = (cache[blocks].flatten(0, 1)[:n] for cache in (k_cache, v_cache))
+        assert_close(out[r : r + 1], attention_by_definition(q[r : r + 1], k, v, None))
 
 
 def test_attention_without_a_cache_is_each_requests_own():

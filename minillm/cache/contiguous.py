@@ -58,27 +58,3 @@ class KVCache:
         k_cache, v_cache = self.k[layer], self.v[layer]
         self.ops.write_kv(k, v, k_cache, v_cache, batch.slot_mapping)
         return self.ops.paged_attention(q, k_cache, v_cache, batch, self.config.sliding_window(layer))
-
-
-class RowAllocator:
-    """Which row each request holds: the contiguous cache's whole memory management."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.num_rows = num_rows
-        self._free = list(range(num_rows - 1, -1, -1))
-
-    @property
-    def num_free(self) -> int:
-        return len(self._free)
-
-    def allocate(self) -> int | None:
-        """The lowest free row, or None when all are taken."""
-        return self._free.pop() if self._free else None
-
-    def free(self, row: int) -> None:
-        if not 0 <= row < self.num_rows or row in self._free:
-            raise ValueError(
-                f"row {row} is not held: rows are 0 to {self.num_rows - 1}, free are {sorted(self._free)}"
-            )
-        self._free.append(row)
-        self._free.sort(reverse=True)  # the lowest first: neighbours decode in one call

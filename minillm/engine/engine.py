@@ -7,16 +7,20 @@ commit    tokens to their requests, finished ones out, their memory back
 """
 
 import time
-from collections.abc import Sequence
-from itertools import count
-from typing import Literal
+from collections.abc import Callable, Sequence
+from itertools import count, pairwise
 
-from minillm.cache.contiguous import KVCache, NoCache, RowAllocator
+from torch import Tensor
+
+from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.manager import KVCacheManager
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
 from minillm.engine.runner import Runner, StepOutput
-from minillm.engine.scheduler import Scheduler
+from minillm.engine.scheduler import Scheduled, Scheduler
 from minillm.errors import RequestError
 from minillm.measure.trace import (
+    BlockCounts,
+    Kind,
     Phases,
     RequestAdded,
     RequestFinished,
@@ -37,29 +41,32 @@ from minillm.sampling import (
     sample_seed,
 )
 
+Sampler = Callable[[Tensor, Sequence[SamplingRow], int], Sampled]
+
 
 class Engine:
-    """Serves any number of requests at once over one model and one cache."""
+    """Serves any number of requests at once over one model and one cache.
+
+    `memory` lends the cache's blocks, `scheduler` decides over them, `sample` is `sampling.sample` or what stands in
+    its place.
+    """
 
     def __init__(
         self,
         model: Transformer,
         cache: KVCache | NoCache,
+        memory: KVCacheManager,
+        scheduler: Scheduler,
         *,
         tokenizer: Tokenizer | None = None,
         max_model_len: int,
-        max_num_seqs: int,
-        max_num_batched_tokens: int,
-        enable_chunked_prefill: bool = True,
+        sample: Sampler = sample,
         seed: int = 0,
         trace: Trace | None = None,
     ) -> None:
         self.runner, self.tokenizer = Runner(model, cache), tokenizer
+        self.memory, self.scheduler, self.sample = memory, scheduler, sample
         self.max_model_len, self.seed, self.trace = max_model_len, seed, trace
-        rows = cache.num_rows if isinstance(cache, KVCache) else max_num_seqs
-        self.scheduler = Scheduler(
-            RowAllocator(rows), max_num_seqs, max_num_batched_tokens, enable_chunked_prefill
-        )
         self.keeps_cache = isinstance(cache, KVCache)
         config = model.config
         self.eos_token_ids = config.eos_token_ids
@@ -80,10 +87,13 @@ class Engine:
         *,
         prompt: str | None = None,
         request_id: str | None = None,
+        priority: int = 0,
     ) -> RequestOutput:
-        """Queue a prompt; returns the live output that `step` fills.
+        """Queue a prompt; returns the live output that `step` fills. Under the policy "priority" a lower number is
+        served first.
 
-        Raises `RequestError` for a prompt that is empty, out of the vocabulary, or leaves no room in the context.
+        Raises `RequestError` for a prompt that is empty, out of the vocabulary, or leaves no room in the context, and
+        for a request that the whole cache could not hold.
         """
         if request_id is None:
             request_id = next(i for i in map(str, count(self._num_arrived)) if i not in self._requests)
@@ -99,8 +109,9 @@ class Engine:
                 f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
                 "folder has none: use stop_token_ids"
             )
+        if type(priority) is not int:
+            raise TypeError(f"priority={priority!r} is a {type(priority).__name__}: give an integer")
         seed = params.seed if params.seed is not None else derive_seed(self.seed, self._num_arrived)
-        self._num_arrived += 1
         group = RequestOutput(
             request_id,
             prompt,
@@ -113,11 +124,20 @@ class Engine:
             self._sample_of(group, output, params, sample_seed(seed, output.index), bad_words)
             for output in group.outputs
         ]
-        self._requests[request_id] = samples
+        first, *others = samples
+        self._check_capacity(first)
         for request in samples:
-            self.scheduler.add(request)
+            request.arrival, request.priority = (self._num_arrived, request.output.index), priority
             if self.trace is not None:
                 self.trace.append(RequestAdded(self.trace.now(), request.request_id, len(ids)))
+        self._num_arrived += 1
+        self._requests[request_id] = samples
+        if self.memory.can_fork:
+            first.forks = others
+            self.scheduler.add(first)
+        else:
+            for request in samples:
+                self.scheduler.add(request)
         return group
 
     def step(self) -> list[RequestOutput]:
@@ -132,37 +152,36 @@ class Engine:
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
-        parts = [] if self.trace is None else [_part(*one) for one in scheduled]
-        num_waiting, num_running = len(self.scheduler.waiting), len(self.scheduler.running)
-        scheduled_at = time.perf_counter()
+        record = None if self.trace is None else self._record(scheduled)
+        copies, self.memory.copies = self.memory.copies, []
+        times = [began, time.perf_counter()]
         self._in_step = True
         try:
-            result = self.runner.forward(scheduled)
-            forward_at = time.perf_counter()
-            rows = [request.row for request in result.sampling]
-            sampled = sample(result.logits, rows, self.vocab_size) if result.logits is not None else None
-            sampled_at = time.perf_counter()
-            for request, num_tokens in scheduled:
-                request.num_computed_tokens += num_tokens
-                if request.group.metrics.first_scheduled_time is None:
-                    request.group.metrics.first_scheduled_time = began
-            self._commit(result, sampled, sampled_at)
+            result = self.runner.forward(scheduled, copies)
+            times.append(time.perf_counter())
+            published = self._advance(scheduled, began)
+            requests, logits = self._fork(result)
+            rows = [request.row for request in requests]
+            sampled = None if logits is None else self.sample(logits, rows, self.vocab_size)
+            times.append(time.perf_counter())
+            self._report_prompts(result)
+            if sampled is not None:
+                self._commit(requests, sampled, times[-1])
         except BaseException:
             for request, _ in scheduled:
                 self.abort(request.group.request_id)
             raise
         finally:
             self._in_step = False
-        if self.trace is not None:
-            now, end = time.perf_counter(), self.trace.now()
-            phases = Phases(
-                scheduled_at - began, forward_at - scheduled_at, sampled_at - forward_at, now - sampled_at
-            )
-            self.trace.append(
-                StepRecord(self._num_steps, end - (now - began), end, parts, num_waiting, num_running, phases)
-            )
+        if self.trace is not None and record is not None:
+            times.append(time.perf_counter())
+            record.phases = Phases(*(end - start for start, end in pairwise(times)))
+            record.end = self.trace.now()
+            record.start = record.end - (times[-1] - began)
+            record.copied, record.published = copies, published
+            self.trace.append(record)
         self._num_steps += 1
-        return list({id(r.group): r.group for r in result.sampling}.values())
+        return list({id(r.group): r.group for r in requests}.values())
 
     def abort(self, request_id: str) -> None:
         """End a request wherever it stands; what it has generated stays. Unknown and finished ids are ignored."""
@@ -171,16 +190,39 @@ class Engine:
                 request.finish("abort")
                 self._release(request)
 
-    def _commit(self, result: StepOutput, sampled: Sampled | None, now: float) -> None:
+    def _advance(self, scheduled: Scheduled, began: float) -> list[int]:
+        """The scheduled tokens are computed; returns the blocks whose prefix became known by that."""
+        published = []
+        for request, num_tokens in scheduled:
+            before = request.num_computed_tokens
+            request.num_computed_tokens += num_tokens
+            if request.status is Status.RUNNING:  # neither aborted in this step nor padding
+                published += self.memory.publish(request, before)
+            if request.group.metrics.first_scheduled_time is None:
+                request.group.metrics.first_scheduled_time = began
+        return published
+
+    def _fork(self, result: StepOutput) -> tuple[list[Request], Tensor | None]:
+        """Who samples, from which logits: a prompt that is computed for the first time serves all of its samples."""
+        requests, rows = [], []
+        for row, request in enumerate(result.sampling):
+            samples = [request]
+            if request.forks and request.status is Status.RUNNING:  # it may have been aborted meanwhile
+                samples += self.scheduler.fork(request, request.forks)
+                request.forks = []
+            requests += samples
+            rows += [row] * len(samples)
+        forked = result.logits is not None and len(rows) > len(result.logits)
+        return requests, result.logits[rows] if forked and result.logits is not None else result.logits
+
+    def _report_prompts(self, result: StepOutput) -> None:
         for request, report in result.prompt_logprobs:
             assert request.group.prompt_logprobs is not None
             request.group.prompt_logprobs += report
-        if sampled is None:
-            return
-        for request, token_id, logprobs in zip(
-            result.sampling, sampled.token_ids, sampled.logprobs, strict=True
-        ):
-            if request.output.finish_reason is not None:  # aborted while this step was computed
+
+    def _commit(self, requests: list[Request], sampled: Sampled, now: float) -> None:
+        for request, token_id, logprobs in zip(requests, sampled.token_ids, sampled.logprobs, strict=True):
+            if request.output.finish_reason is not None:  # aborted while this step was computed, or padding
                 continue
             metrics = request.group.metrics
             if metrics.first_token_time is None:
@@ -193,6 +235,21 @@ class Engine:
                 self._release(request)
             elif not self.keeps_cache:
                 request.num_computed_tokens = 0
+
+    def _record(self, scheduled: Scheduled) -> StepRecord:
+        """What was decided; the times are filled in when they are known."""
+        memory, scheduler = self.memory, self.scheduler
+        return StepRecord(
+            self._num_steps,
+            0.0,
+            0.0,
+            [_part(request, num_tokens) for request, num_tokens in scheduled],
+            len(scheduler.waiting),
+            len(scheduler.running),
+            Phases(0.0, 0.0, 0.0, 0.0),
+            BlockCounts(memory.num_blocks, memory.num_free, memory.num_cached) if self.keeps_cache else None,
+            [request.request_id for request in scheduler.preempted],
+        )
 
     def _release(self, request: Request) -> None:
         self.scheduler.release(request)
@@ -221,6 +278,16 @@ class Engine:
                 f"token. Shorten it to {self.max_model_len - 1} tokens, or raise max_model_len if the model allows"
             )
         return ids
+
+    def _check_capacity(self, request: Request) -> None:
+        """Refuse what would wait for ever: the last token sampled needs no place in the cache, all others do."""
+        most = request.num_prompt_tokens + request.max_tokens - 1
+        if most > self.memory.capacity:
+            raise RequestError(
+                f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} need room for {most} "
+                f"tokens, and the whole KV cache has {self.memory.num_blocks} blocks of {self.memory.block_size} = "
+                f"{self.memory.capacity}: lower max_tokens, shorten the prompt, or give the cache more memory"
+            )
 
     def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
         """Each bad word as it is spelled at the start of a text and after a space."""
@@ -264,5 +331,11 @@ class Engine:
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:
     computed = request.num_computed_tokens
-    kind: Literal["prefill", "decode"] = "decode" if computed >= request.num_prompt_tokens else "prefill"
-    return ScheduledRequest(request.request_id, kind, computed, num_tokens)
+    kind: Kind = "decode" if computed >= request.num_prompt_tokens else "prefill"
+    if request.status is Status.FINISHED:
+        kind = "padding"
+    # A hit is told once: with the first tokens that are computed after it.
+    cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0
+    return ScheduledRequest(
+        request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist()
+    )

@@ -6,6 +6,7 @@ sees it grow, and nothing is copied per token.
 """
 
 import enum
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -66,7 +67,11 @@ class RequestOutput:
 @dataclass(slots=True, eq=False)
 class Request:
     """One sample on its way. `token_ids` is the prompt and all that was sampled; the first
-    `num_computed_tokens` of them have their keys and values in the cache.
+    `num_computed_tokens` of them have their keys and values in the cache, in the blocks of `block_table`.
+
+    `arrival` orders requests, and samples of one. `forks` are the other samples of the prompt, which begin when it is
+    computed. `num_cached_tokens` is what the prefix cache contributed at the last admission; `block_hashes` name the
+    first full blocks (cache/prefix.py).
     """
 
     request_id: str
@@ -79,9 +84,15 @@ class Request:
     group: RequestOutput
     stop_strings: StopStrings
     detokenizer: Detokenizer | None = None
+    arrival: tuple[int, int] = (0, 0)
+    priority: int = 0
+    forks: list["Request"] = field(default_factory=list)
     status: Status = Status.WAITING
     num_computed_tokens: int = 0
-    block_table: list[int] = field(default_factory=list)
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
+    block_table: "array[int]" = field(default_factory=lambda: array("i"))
+    block_hashes: list[bytes] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> int:
@@ -91,6 +102,11 @@ class Request:
     def wants_prompt_logprobs(self) -> bool:
         """Prompt logprobs belong to the prompt, so the first sample alone computes them."""
         return self.params.prompt_logprobs is not None and self.output.index == 0
+
+    @property
+    def may_hit(self) -> bool:
+        """Whether the prefix cache may stand in for computing: not where every position's logits are wanted."""
+        return not self.wants_prompt_logprobs
 
     @property
     def _may_stop(self) -> bool:

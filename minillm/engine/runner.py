@@ -1,5 +1,6 @@
 """The runner: scheduled requests in, logits out. The only owner of the model's tensors between steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from minillm.batch import Batch, Chunk
 from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.paged import PagedKVCache
 from minillm.engine.request import Request
 from minillm.engine.scheduler import Scheduled
 from minillm.model.transformer import Transformer
@@ -30,8 +32,12 @@ class Runner:
     def __init__(self, model: Transformer, cache: KVCache | NoCache) -> None:
         self.model, self.cache = model, cache
 
-    def forward(self, scheduled: Scheduled) -> StepOutput:
-        """Compute every scheduled token; a request that reaches its last token gets logits to sample from."""
+    def forward(self, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = ()) -> StepOutput:
+        """Copy blocks (from, to) where a fork is about to write, then compute every scheduled token; a request that
+        reaches its last token gets logits to sample from."""
+        if copies:
+            assert isinstance(self.cache, PagedKVCache)
+            self.cache.copy_blocks(copies)
         chunks, last_rows, sampling, end = [], [], [], 0
         for request, num_tokens in scheduled:
             start = request.num_computed_tokens

@@ -13,6 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+Kind = Literal["prefill", "decode", "padding"]
+
 
 @dataclass(slots=True)
 class RequestAdded:
@@ -28,14 +30,16 @@ class ScheduledRequest:
     """One request's part in a step: `num_tokens` new tokens after `num_computed_tokens` in the cache.
 
     `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's
-    other steps have 0. What is computed anew after a preemption is a prefill too.
+    other steps have 0. What is computed anew after a preemption is a prefill too; what a static batch computes for
+    a request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go.
     """
 
     request_id: str
-    kind: Literal["prefill", "decode"]
+    kind: Kind
     num_computed_tokens: int
     num_tokens: int
     num_cached_tokens: int = 0
+    blocks: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -62,7 +66,8 @@ class StepRecord:
     """One step of the engine. `blocks` is None where the cache has no blocks.
 
     `num_waiting` and `num_running` count requests after scheduling; `preempted` are the requests that lost
-    their memory to let this step happen.
+    their memory to let this step happen. `copied` are the blocks (from, to) that were copied for a fork that writes,
+    `published` those whose prefix can be found from now on.
     """
 
     step: int
@@ -74,9 +79,11 @@ class StepRecord:
     phases: Phases
     blocks: BlockCounts | None = None
     preempted: list[str] = field(default_factory=list)
+    copied: list[tuple[int, int]] = field(default_factory=list)
+    published: list[int] = field(default_factory=list)
 
-    def num_tokens(self, kind: Literal["prefill", "decode"] | None = None) -> int:
-        """New tokens computed in this step, of one kind or of both."""
+    def num_tokens(self, kind: Kind | None = None) -> int:
+        """New tokens computed in this step, of one kind or of all."""
         return sum(part.num_tokens for part in self.scheduled if kind in (None, part.kind))
 
 
@@ -169,6 +176,7 @@ def _requests_of(record: Record) -> list[str]:
 
 def _step(scheduled: list[Any], phases: Any, blocks: Any, **fields: Any) -> StepRecord:
     """A StepRecord from JSON, its nested records made records again."""
+    fields["copied"] = [(source, target) for source, target in fields.get("copied", ())]
     return StepRecord(
         scheduled=[ScheduledRequest(**part) for part in scheduled],
         phases=Phases(**phases),

@@ -6,6 +6,7 @@ step. The model owns weights and nothing else: memory of past tokens is reached 
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,6 +92,12 @@ class Transformer:
         if config.rope is not None:
             cos, sin = rope_table(config.rope, config.head_dim, config.max_position_embeddings)
             self.cos, self.sin = (t.to(self.device, self.dtype) for t in (cos, sin))
+
+    def with_ops(self, ops: Ops) -> "Transformer":
+        """The same model, weights and all, on other operations."""
+        other = copy(self)
+        other.ops = ops
+        return other
 
     def __call__(self, batch: Batch, cache: Cache) -> Tensor:
         """Compute the batch's T tokens against `cache`; returns the final hidden states [T, hidden]."""

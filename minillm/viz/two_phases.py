@@ -5,14 +5,14 @@ Each is a function from a trace or from numbers to a picture; the chapter puts s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
-from minillm.measure.trace import RequestAdded, StepRecord, TokenRecord, Trace
+from minillm.measure.trace import Kind, RequestAdded, StepRecord, TokenRecord, Trace
 from minillm.ops import causal_mask
 from minillm.sampling import SamplingParams, SamplingRow, probabilities, process_logits
 from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, Picture, style
@@ -30,7 +30,7 @@ class Arrival:
     token_id: int
     time: float
     wait: float
-    kind: Literal["prefill", "decode"]
+    kind: Kind
     num_computed: int
 
 
@@ -44,7 +44,9 @@ def arrivals_of(trace: Trace, request_id: str) -> list[Arrival]:
         if isinstance(record, TokenRecord):
             waiting = record
         elif isinstance(record, StepRecord):
-            part = next(part for part in record.scheduled if part.request_id == request_id)
+            part = next((part for part in record.scheduled if part.request_id == request_id), None)
+            if part is None:  # the step that preempted it
+                continue
             num_computed += part.num_tokens
             if waiting is not None:
                 wait = waiting.time - before

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import KVCache, NoCache, RowAllocator
+from minillm.cache.contiguous import KVCache, NoCache
 from minillm.config import ModelConfig, RopeConfig
 from minillm.ops import Ops
 
@@ -32,33 +30,6 @@ def config(**changes) -> ModelConfig:
 def qkv(num_tokens: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(num_tokens, heads, 4, generator=random) for heads in (4, 2, 2))
-
-
-@example(3, [None, None, 0, 0, None])
-@given(st.integers(1, 5), st.lists(st.none() | st.integers(0, 10), max_size=40))
-def test_rows_are_held_once_and_the_lowest_free_one_comes_first(num_rows, actions):
-    """None asks for a row, a number gives back the one held that long ago."""
-    rows, held = RowAllocator(num_rows), []
-    for action in actions:
-        if action is None:
-            row = rows.allocate()
-            assert row == min(set(range(num_rows)) - set(held), default=None)
-            held += [] if row is None else [row]
-        elif held:
-            rows.free(held.pop(action % len(held)))
-        assert rows.num_free == num_rows - len(held)
-        assert len(set(held)) == len(held)
-
-
-@pytest.mark.parametrize("row", [-1, 1, 3])
-def test_a_row_that_is_not_held_cannot_be_freed(row):
-    rows = RowAllocator(3)
-    assert rows.allocate() == 0
-    with pytest.raises(ValueError, match=rf"row {row} is not held: rows are 0 to 2, free are \[1, 2\]"):
-        rows.free(row)
-    rows.free(0)
-    with pytest.raises(ValueError, match="row 0 is not held"):
-        rows.free(0)
 
 
 def test_keys_and_values_land_at_their_layer_row_and_offset():

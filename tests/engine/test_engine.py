@@ -24,22 +24,43 @@ def run(engine: Engine) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Arrivals, steps and aborts in any order, over few rows and a small budget."""
+    """Arrivals, steps and aborts in any order, over few blocks and a small budget: what is written is what
+    `transformers` writes, whoever shared a block, lost it or came back for it."""
 
     @initialize(
-        rows=st.integers(1, 3),
+        seqs=st.integers(1, 3),
         budget=st.integers(1, 12),
-        kv_cache=st.sampled_from(["contiguous", "contiguous", "none"]),
+        kv_cache=st.sampled_from(["paged", "paged", "paged", "contiguous", "none"]),
+        block_size=st.sampled_from([1, 3, 8]),
+        spare=st.integers(0, 40),
+        prefix=st.booleans(),
+        policy=st.sampled_from(["fcfs", "fcfs", "priority", "static"]),
     )
-    def begin(self, rows, budget, kv_cache):
-        self.llm = tiny.llm(max_num_seqs=rows, max_num_batched_tokens=budget, kv_cache=kv_cache, trace=True)
-        self.engine, self.budget = self.llm.engine, budget if kv_cache == "contiguous" else 3 * tiny.CONTEXT
+    def begin(self, seqs, budget, kv_cache, block_size, spare, prefix, policy):
+        self.budget = budget if kv_cache != "none" and policy != "static" else 99 * tiny.CONTEXT
+        blocks = -(-(max(map(len, PROMPTS)) + MOST + spare) // block_size) if kv_cache == "paged" else None
+        self.llm = tiny.llm(
+            max_num_seqs=seqs,
+            max_num_batched_tokens=budget,
+            kv_cache=kv_cache,
+            block_size=block_size,
+            num_gpu_blocks_override=blocks,
+            enable_prefix_caching=prefix,
+            scheduling_policy=policy,
+            trace=True,
+        )
+        self.engine = self.llm.engine
         self.outputs, self.aborted = [], set()
 
-    @rule(which=st.integers(0, len(PROMPTS) - 1), n=st.integers(1, 2), max_tokens=st.integers(1, MOST))
-    def add(self, which, n, max_tokens):
+    @rule(
+        which=st.integers(0, len(PROMPTS) - 1),
+        n=st.integers(1, 3),
+        max_tokens=st.integers(1, MOST),
+        priority=st.integers(0, 1),
+    )
+    def add(self, which, n, max_tokens, priority):
         params = SamplingParams(n=n, temperature=0, max_tokens=max_tokens)
-        output = self.engine.add_request(PROMPTS[which], params)
+        output = self.engine.add_request(PROMPTS[which], params, priority=priority)
         self.outputs.append((output, tiny.greedy(PROMPTS[which], MOST)[:max_tokens]))
 
     @rule()
@@ -60,12 +81,10 @@ class Life(RuleBasedStateMachine):
         self.engine.abort(str(number))
 
     @invariant()
-    def every_row_is_held_once_or_free(self):
-        scheduler = self.engine.scheduler
-        held = [row for request in scheduler.running for row in request.block_table]
-        assert len(held) == len(set(held)) == len(scheduler.running)
-        assert len(held) + scheduler.allocator.num_free == scheduler.allocator.num_rows
-        for request in [*scheduler.running, *scheduler.waiting]:
+    def every_block_is_held_by_its_tables_or_free(self):
+        tiny.assert_blocks_add_up(self.llm)
+        assert self.engine.memory.copies == []
+        for request in [*self.engine.scheduler.running, *self.engine.scheduler.waiting]:
             assert request.num_computed_tokens < request.num_tokens <= tiny.CONTEXT
             assert not request.group.finished
 
@@ -336,12 +355,16 @@ def test_the_trace_adds_up():
     for name, (output, sample) in samples.items():
         parts = [part for step in steps for part in step.scheduled if part.request_id == name]
         prefill = sum(part.num_tokens for part in parts if part.kind == "prefill")
-        assert prefill == len(output.prompt_token_ids)
+        computed = parts[0].num_computed_tokens
+        assert computed in (parts[0].num_cached_tokens, len(output.prompt_token_ids)), "a hit, or a fork"
+        assert computed == 0 or name.endswith(".1")
+        assert computed + prefill == len(output.prompt_token_ids)
         assert [part.num_tokens for part in parts if part.kind == "decode"] == [1] * 4
-        computed = 0
+        assert not any(part.num_cached_tokens for part in parts[1:])
         for part in parts:
             assert part.num_computed_tokens == computed
             computed += part.num_tokens
+            assert len(part.blocks) == -(-computed // 16) or part.kind == "prefill"
         told = [record for record in trace.of(TokenRecord) if record.request_id == name]
         assert [record.token_id for record in told] == sample.token_ids
         assert [record.index for record in told] == list(range(5))
@@ -352,8 +375,17 @@ def test_the_trace_adds_up():
         took = phases.schedule + phases.forward + phases.sample + phases.commit
         assert min(phases.schedule, phases.forward, phases.sample, phases.commit) >= 0
         assert took == pytest.approx(step.end - step.start, abs=1e-6)
-    assert (steps[0].num_running, steps[0].num_waiting) == (1, 5)
+    assert (steps[0].num_running, steps[0].num_waiting) == (1, 2), (
+        "samples begin when their prompt is computed"
+    )
     assert all(len(step.scheduled) <= step.num_running <= 2 for step in steps)
+    blocks = llm.engine.memory.num_blocks
+    for step in steps:
+        held = {block for part in step.scheduled for block in part.blocks}
+        assert step.blocks.total == blocks and step.blocks.cached <= step.blocks.free <= blocks - len(held)
+    published = [block for step in steps for block in step.published]
+    assert len(published) == len(set(published)) > 0, "none is taken from the first round's blocks"
+    assert any(step.copied for step in steps)
     assert all(a.end <= b.start for a, b in itertools.pairwise(steps))
 
 

@@ -1,21 +1,40 @@
 """However the work is cut and shared, the tokens are the same: those of `transformers`, and those of a lone run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from minillm import SamplingParams
+from minillm.measure.trace import StepRecord
 from minillm.sampling import derive_seed
 from tests.engine import tiny
 from tests.engine.tiny import PROMPTS
 
 MAX_TOKENS = 24
+# The longest prompt is 40 tokens and grows by 24: nine blocks of eight hold that, and two such requests never.
+SMALL = {"num_gpu_blocks_override": 9, "block_size": 8}
 WAYS = {
     "together": {},
     "rows for two": {"max_num_seqs": 2},
     "one token a step": {"max_num_batched_tokens": 1},
     "chunks of 7": {"max_num_batched_tokens": 7},
     "chunks of 16": {"max_num_batched_tokens": 16, "max_num_seqs": 3},
+    "a threshold of 5": {"long_prefill_token_threshold": 5},
     "whole prompts": {"max_num_batched_tokens": tiny.CONTEXT, "enable_chunked_prefill": False},
+    "blocks of one": {"block_size": 1},
+    "no prefix caching": {"enable_prefix_caching": False},
+    "few blocks": SMALL,
+    "few blocks, chunks of 7": SMALL | {"max_num_batched_tokens": 7},
+    "few blocks, one token a step": SMALL | {"max_num_batched_tokens": 1},
+    "few blocks, whole prompts": SMALL
+    | {"max_num_batched_tokens": tiny.CONTEXT, "enable_chunked_prefill": False},
+    "few blocks, no prefix caching": SMALL | {"enable_prefix_caching": False},
+    "few blocks, static": SMALL | {"scheduling_policy": "static"},
+    "static": {"scheduling_policy": "static", "max_num_seqs": 3},
+    "priority": {"scheduling_policy": "priority", "max_num_seqs": 2},
+    "contiguous": {"kv_cache": "contiguous"},
+    "contiguous, rows for two": {"kv_cache": "contiguous", "max_num_seqs": 2},
     "no cache": {"kv_cache": "none"},
     "no cache, rows for two": {"kv_cache": "none", "max_num_seqs": 2},
 }
@@ -45,6 +64,46 @@ def test_a_prompt_alone_gets_the_tokens_of_transformers(prompt):
 def test_arriving_one_by_one_every_prompt_gets_the_tokens_of_transformers(changes):
     found = staggered(tiny.llm(**changes), lambda i: SamplingParams(temperature=0, max_tokens=MAX_TOKENS - i))
     assert found == [[tiny.greedy(prompt, MAX_TOKENS - i)] for i, prompt in enumerate(PROMPTS)]
+
+
+@every_way
+def test_a_second_round_over_known_prefixes_gets_the_same_tokens(changes):
+    llm = tiny.llm(**changes)
+    prompts = [prompt + PROMPTS[2] for prompt in PROMPTS[:3]] + [PROMPTS[3], PROMPTS[3][:24], PROMPTS[3][:17]]
+    params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+    expected = [[tiny.greedy(prompt, MAX_TOKENS)] for prompt in prompts]
+    for _ in range(2):
+        assert staggered(llm, lambda _: params, prompts) == expected
+
+
+@pytest.mark.parametrize("blocks", [None, 12, 9])
+@pytest.mark.parametrize("budget", [2048, 5])
+def test_samples_of_one_prompt_are_those_of_lone_runs(blocks, budget):
+    """n = 4 shares the prompt's blocks, copies what it writes, and is preempted where blocks are few."""
+    alone = tiny.llm()
+    llm = tiny.llm(num_gpu_blocks_override=blocks, block_size=8, max_num_batched_tokens=budget)
+    for prompt in (PROMPTS[2], PROMPTS[3], PROMPTS[3][:8]):
+        params = SamplingParams(n=4, temperature=1.2, seed=5, max_tokens=MAX_TOKENS, ignore_eos=True)
+        [output] = llm.generate(list(prompt), params)
+        singles = [replace(params, n=1, seed=5 + i) for i in range(4)]
+        expected = [alone.generate(list(prompt), single)[0].outputs[0].token_ids for single in singles]
+        assert [sample.token_ids for sample in output.outputs] == expected
+        tiny.assert_idle(llm)
+
+
+def test_where_blocks_are_few_requests_are_preempted():
+    """Or the gates above would prove nothing about it."""
+    llm = tiny.llm(**SMALL, trace=True)
+    staggered(llm, lambda _: SamplingParams(temperature=0, max_tokens=MAX_TOKENS, ignore_eos=True))
+    steps = llm.trace.of(StepRecord)
+    assert sum(len(step.preempted) for step in steps) >= 2
+    again = tiny.llm(**SMALL, trace=True)
+    again.generate(
+        [list(PROMPTS[3])] * 4, SamplingParams(n=2, max_tokens=MAX_TOKENS, ignore_eos=True, seed=1)
+    )
+    steps = again.trace.of(StepRecord)
+    assert any(step.copied for step in steps) and any(step.preempted for step in steps)
+    assert any(part.num_cached_tokens for step in steps for part in step.scheduled)
 
 
 def test_the_reference_is_no_empty_gate():

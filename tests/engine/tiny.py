@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -130,7 +131,25 @@ def tokens(outputs: list[RequestOutput]) -> list[list[list[int]]]:
 
 
 def assert_idle(llm: LLM) -> None:
-    """Nothing waits, nothing runs, every row of the cache is free."""
-    scheduler = llm.engine.scheduler
-    assert not scheduler.has_unfinished
-    assert scheduler.allocator.num_free == scheduler.allocator.num_rows
+    """Nothing waits, nothing runs, every block of the cache is free."""
+    assert not llm.engine.has_unfinished
+    assert llm.engine.memory.num_free == llm.engine.memory.num_blocks
+    assert llm.engine.memory.copies == []
+
+
+def assert_blocks_add_up(llm: LLM) -> None:
+    """Every block is free or held by as many as have it in their tables; what is known and free is counted."""
+    memory, scheduler = llm.engine.memory, llm.engine.scheduler
+    requests = scheduler.running + getattr(scheduler, "draining", [])
+    held = Counter(block for request in requests for block in request.block_table)
+    holders = [memory.allocator.holders(block) for block in range(memory.num_blocks)]
+    assert holders == [held[block] for block in range(memory.num_blocks)]
+    assert memory.num_free == holders.count(0)
+    known = [] if memory.prefix is None else [b for b in range(memory.num_blocks) if b in memory.prefix]
+    assert memory.num_cached == sum(holders[block] == 0 for block in known)
+    assert len(known) == (0 if memory.prefix is None else len(memory.prefix))
+    for request in scheduler.waiting:
+        assert len(request.block_table) == 0 and request.num_computed_tokens == 0
+    for request in scheduler.running:
+        written = -(-request.num_computed_tokens // memory.block_size)
+        assert len(set(request.block_table)) == len(request.block_table) >= written
