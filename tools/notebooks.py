@@ -90,9 +90,16 @@ def _name(cell: Cell, text: str) -> str:
 
 
 def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without widgets, which are blank without their state, and without any picture but the last."""
+    """Without widgets, which are blank without their state, and without any picture but the last.
+
+    What was printed in one go is one output, however the kernel happened to cut it.
+    """
     kept: list[dict[str, Any]] = []
     for output in outputs:
+        if kept and "name" in output and kept[-1].get("name") == output["name"]:
+            text = "".join([*kept[-1]["text"], *output["text"]])
+            kept[-1]["text"] = text.splitlines(keepends=True)
+            continue
         if "data" in output:
             output["data"].pop(WIDGET, None)
             output["metadata"] = {}

@@ -4,6 +4,7 @@
 """
 
 import shutil
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from minillm.course import notebook as nb
@@ -25,10 +26,10 @@ def course_root() -> Path:
 
 
 def chapter_number(text: str) -> str:
-    """ "3", "03" and "03_kv_cache.ipynb" are all "03". Raises ValueError."""
+    """ "3", "03" and "03_kv_cache.ipynb" are all "03". Raises ArgumentTypeError, whose words argparse prints."""
     digits = Path(text).name.split("_")[0].removesuffix(".ipynb")
     if not digits.isascii() or not digits.isdigit():
-        raise ValueError(f"a chapter is named by its number, such as 03; this is {text!r}")
+        raise ArgumentTypeError(f"a chapter is named by its number, such as 03; this is {text!r}")
     return f"{int(digits):02}"
 
 

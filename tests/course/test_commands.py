@@ -197,3 +197,9 @@ def test_a_folder_that_cannot_be_written_is_named(course: Path) -> None:
 
 def test_the_copy_that_ships_counts_as_untouched() -> None:
     assert not nb.edited(nb.read(ROOT / "exercises" / NAME))
+
+
+def test_what_is_no_chapter_is_said_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        minillm("start", "attention")
+    assert "a chapter is named by its number, such as 03; this is 'attention'" in capsys.readouterr().err

@@ -81,6 +81,20 @@ def test_one_picture_stays_and_no_widget() -> None:
     assert made[1]["metadata"] == {}
 
 
+def test_what_was_printed_is_one_output_however_it_was_cut() -> None:
+    def stream(name: str, *text: str) -> dict[str, Any]:
+        return {"output_type": "stream", "name": name, "text": list(text)}
+
+    outputs = [
+        stream("stdout", "a\n", "b"),
+        stream("stdout", "c\n"),
+        stream("stderr", "d"),
+        stream("stdout", "e"),
+    ]
+    made = normalise(notebook(code(outputs=outputs)))["cells"][0]["outputs"]
+    assert made == [stream("stdout", "a\n", "bc\n"), stream("stderr", "d"), stream("stdout", "e")]
+
+
 def test_a_cell_that_shows_source_stores_nothing() -> None:
     made = normalise(
         notebook(code(outputs=[show(text_plain="def attend")], metadata={"tags": ["shows-source"]}))
