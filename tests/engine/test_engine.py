@@ -117,7 +117,7 @@ TestLife.settings = settings(max_examples=25, stateful_step_count=25)
 
 class TestLongLife(Life.TestCase):
     pytestmark = pytest.mark.slow
-    settings = settings(max_examples=80, stateful_step_count=50)
+    settings = settings(max_examples=110, stateful_step_count=50)  # 5,500 steps and more
 
 
 # ---- ends ----
@@ -273,6 +273,77 @@ def test_constraints_that_leave_no_token_are_named():
     params = SamplingParams(allowed_token_ids=[tiny.EOS[0]], min_tokens=2)
     with pytest.raises(NoTokenLeftError, match=r"allowed_token_ids \(1 ids\) and min_tokens=2"):
         llm.generate("x", params)
+    tiny.assert_idle(llm)
+
+
+# ---- extremes ----
+
+
+def test_a_pool_of_one_block_serves_one_after_the_other():
+    llm = tiny.llm(num_gpu_blocks_override=1, block_size=16)
+    outputs = llm.generate(
+        [list(PROMPTS[i]) for i in (0, 1, 5)] * 2, SamplingParams(temperature=0, max_tokens=12)
+    )
+    assert tiny.tokens(outputs) == [[tiny.greedy(PROMPTS[i], 12)] for i in (0, 1, 5)] * 2
+    tiny.assert_idle(llm)
+
+
+@pytest.mark.parametrize("kv_cache", ["paged", "contiguous"])
+def test_a_thousand_requests_at_once_with_a_budget_of_one_token(kv_cache):
+    llm = tiny.llm(max_num_batched_tokens=1, max_num_seqs=4, kv_cache=kv_cache)
+    params = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
+    outputs = llm.generate([[3 + i % 7] for i in range(1000)], params)
+    assert tiny.tokens(outputs) == [[tiny.greedy((3 + i % 7,), 1)] for i in range(1000)]
+    tiny.assert_idle(llm)
+
+
+def test_the_shortest_and_the_longest_prompts_together():
+    longest = [tuple((k * 7 + i) % 250 + 3 for i in range(tiny.CONTEXT - 1)) for k in range(3)]
+    prompts = [PROMPTS[1], longest[0], PROMPTS[1], *longest]
+    llm = tiny.llm(max_num_batched_tokens=10, num_gpu_blocks_override=7)
+    outputs = llm.generate(
+        [list(prompt) for prompt in prompts], SamplingParams(temperature=0, max_tokens=MOST)
+    )
+    assert tiny.tokens(outputs) == [
+        [tiny.greedy(prompt, min(MOST, tiny.CONTEXT - len(prompt)))] for prompt in prompts
+    ]
+    tiny.assert_idle(llm)
+
+
+def test_what_the_whole_cache_could_not_hold_is_refused_at_once():
+    llm = tiny.llm(num_gpu_blocks_override=2, block_size=8)
+    message = (
+        r"10 prompt tokens and max_tokens=8 need room for 17 tokens.*2 blocks of 8 = 16: lower max_tokens"
+    )
+    with pytest.raises(RequestError, match=message):
+        llm.engine.add_request([3] * 10, SamplingParams(max_tokens=8))
+    with pytest.raises(RequestError, match="need room for 95 tokens"):
+        llm.engine.add_request([3] * 10, SamplingParams(max_tokens=None))
+    tiny.assert_idle(llm)
+    [output] = llm.generate([3] * 10, SamplingParams(max_tokens=7, ignore_eos=True))
+    assert len(output.outputs[0].token_ids) == 7
+
+
+def test_urgent_requests_come_first_and_the_rest_by_arrival():
+    llm = tiny.llm(max_num_seqs=1, scheduling_policy="priority")
+    prompts = [list(PROMPTS[i]) for i in (0, 1, 5)]
+    outputs = llm.generate(prompts, SamplingParams(max_tokens=2, ignore_eos=True), priority=[1, 1, 0])
+    finished = [output.metrics.finished_time for output in outputs]
+    assert finished[2] < finished[0] < finished[1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "priority", "error", "message"),
+    [
+        ("fcfs", [1], ValueError, "scheduling_policy is 'fcfs', which knows none"),
+        ("priority", [1, 2], ValueError, "1 prompts but 2 priorities"),
+        ("priority", ["a"], TypeError, "priority='a' is a str: give an integer"),
+    ],
+)
+def test_priorities_that_cannot_be_are_refused(policy, priority, error, message):
+    llm = tiny.llm(scheduling_policy=policy)
+    with pytest.raises(error, match=message):
+        llm.generate([[3]], priority=priority)
     tiny.assert_idle(llm)
 
 
