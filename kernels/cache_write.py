@@ -1,0 +1,157 @@
+"""Writing this step's keys and values into the paged cache, quantised on the way if the cache is.
+
+A scatter: token t goes to slot `slot_mapping[t]`, wherever that is. One program takes one token with all its heads,
+K and V alike, so a step costs one launch a layer. Slot -1 writes nothing: a CUDA graph's padding rows have it.
+
+An int8 or fp8 cache halves the bytes that attention must read. Each token and head has a scale of its own, the
+largest absolute value over the largest number of the format, so that no outlier elsewhere costs it precision, and a
+slot can be written once and never looked at again (per-token scales: Sheng et al. 2023, FlexGen, arXiv 2303.06865;
+for fp8 e4m3: Micikevicius et al. 2022, arXiv 2209.05433).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# The largest number of each format that a cache may be quantised to.
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+@triton.jit
+def _store(
+    x,
+    cache_ptr,
+    scale_ptr,
+    slot,
+    mask,
+    offset,
+    head,
+    head_exists,
+    H_KV: tl.constexpr,
+    D: tl.constexpr,
+    LARGEST: tl.constexpr,
+):
+    """Put one token's heads x [H, D] float32 into `slot`; LARGEST is 0 where the cache is not quantised."""
+    kept = x
+    if LARGEST > 0:
+        # div_rn divides as torch does; `/` is off by a bit now and then, which rounding would make a whole unit.
+        peak = tl.max(tl.abs(x), 1)  # [H]
+        scale = tl.div_rn(peak, tl.full(peak.shape, LARGEST, tl.float32))
+        kept = tl.div_rn(
+            x, tl.broadcast_to(tl.where(scale == 0, 1.0, scale)[:, None], x.shape)
+        )  # zeros stay zeros
+        tl.store(scale_ptr + slot * H_KV + head, scale, mask=head_exists)
+        if cache_ptr.dtype.element_ty == tl.int8:
+            # Round half to even, as torch.round does: at 1.5 * 2**23 a float32 has no bits for a fraction.
+            kept = (kept + 12582912.0) - 12582912.0
+    tl.store(cache_ptr + slot * (H_KV * D) + offset, kept.to(cache_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _write(
+    k_ptr,  # [T, H_KV, D], the tokens k_stride apart
+    v_ptr,
+    k_cache_ptr,  # [slots, H_KV, D]: the blocks laid end to end
+    v_cache_ptr,
+    k_scale_ptr,  # [slots, H_KV] float32
+    v_scale_ptr,
+    slot_mapping_ptr,  # [T]
+    k_stride,
+    v_stride,
+    H_KV: tl.constexpr,
+    H_PAD: tl.constexpr,
+    D: tl.constexpr,
+    D_PAD: tl.constexpr,
+    LARGEST: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
+    if slot < 0:
+        return
+    head, d = tl.arange(0, H_PAD), tl.arange(0, D_PAD)
+    head_exists = head < H_KV
+    mask = head_exists[:, None] & (d < D)[None, :]
+    offset = head[:, None] * D + d[None, :]
+    k = tl.load(k_ptr + token * k_stride + offset, mask=mask, other=0.0).to(tl.float32)
+    v = tl.load(v_ptr + token * v_stride + offset, mask=mask, other=0.0).to(tl.float32)
+    _store(k, k_cache_ptr, k_scale_ptr, slot, mask, offset, head, head_exists, H_KV, D, LARGEST)
+    _store(v, v_cache_ptr, v_scale_ptr, slot, mask, offset, head, head_exists, H_KV, D, LARGEST)
+
+
+def write_kv(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+    *,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+) -> None:
+    """Put each token's key and value [T, H_kv, D] into its slot of the cache [blocks, block_size, H_kv, D].
+
+    k and v are float32, float16 or bfloat16, their tokens any distance apart and each token's heads side by side;
+    the caches are contiguous. `slot_mapping` [T] integers: -1 writes nothing; whatever else is not a slot of the cache
+    is written outside it, unseen. With `k_scale` and `v_scale` [blocks, block_size, H_kv] float32 the cache is int8 or
+    float8_e4m3fn: x is stored as round(x / scale) with scale = max |x| / 127 (or 448) over the token's head, and the
+    scale at its slot. Raises ValueError for anything else.
+    """
+    _check(k, v, k_cache, v_cache, slot_mapping, k_scale, v_scale)
+    num_tokens, num_kv_heads, head_dim = k.shape
+    h_pad, d_pad = triton.next_power_of_2(num_kv_heads), triton.next_power_of_2(head_dim)
+    if num_tokens == 0:
+        return
+    _write[(num_tokens,)](
+        *(k, v, k_cache, v_cache, k_scale, v_scale, slot_mapping, k.stride(0), v.stride(0)),
+        H_KV=num_kv_heads,
+        H_PAD=h_pad,
+        D=head_dim,
+        D_PAD=d_pad,
+        LARGEST=LARGEST[k_cache.dtype] if k_scale is not None else 0.0,
+        num_warps=min(max(h_pad * d_pad // 512, 1), 8),  # 16 elements a thread of K and as many of V
+    )
+
+
+def _check(
+    k: Tensor,
+    v: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping: Tensor,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+) -> None:
+    """Refuse what would be written to the wrong place. Shapes only: nothing here waits for the device."""
+    num_tokens, num_kv_heads, head_dim = k.shape
+    if v.shape != k.shape or slot_mapping.shape != (num_tokens,) or slot_mapping.stride() != (1,):
+        raise ValueError(
+            f"k {tuple(k.shape)} and v {tuple(v.shape)} must be [T, H_kv, D] alike, and slot_mapping "
+            f"{tuple(slot_mapping.shape)} contiguous [T]"
+        )
+    for name, new, cache in (("k", k, k_cache), ("v", v, v_cache)):
+        if cache.ndim != 4 or cache.shape[2:] != k.shape[1:] or not cache.is_contiguous():
+            raise ValueError(
+                f"{name}_cache {tuple(cache.shape)}, strides {cache.stride()}, must be contiguous [blocks, "
+                f"block_size, {num_kv_heads}, {head_dim}] to hold {name} {tuple(k.shape)}"
+            )
+        if new.stride()[1:] != (head_dim, 1):
+            raise ValueError(f"{name} has strides {new.stride()}: the heads of a token must be side by side")
+        if (
+            not new.is_floating_point()
+            or cache.dtype not in (new.dtype, *LARGEST)
+            or cache.dtype != k_cache.dtype
+        ):
+            raise ValueError(
+                f"{name}_cache is {cache.dtype} and {name} {new.dtype}: they must be the same, or the cache int8 or "
+                "float8_e4m3fn, and both caches alike"
+            )
+    for name, scales in (("k_scale", k_scale), ("v_scale", v_scale)):
+        if (scales is not None) != (k_cache.dtype in LARGEST):
+            raise ValueError(f"{name}: a quantised cache needs scales, and no other ({k_cache.dtype} here)")
+        if scales is not None and (
+            scales.shape != k_cache.shape[:3] or scales.dtype != torch.float32 or not scales.is_contiguous()
+        ):
+            raise ValueError(
+                f"{name} {tuple(scales.shape)} {scales.dtype} must be contiguous float32 {tuple(k_cache.shape[:3])}"
+            )

@@ -1,0 +1,104 @@
+"""Paged attention against float64, in every form, and what its launcher refuses."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton has no build for this system")
+
+import torch
+
+from minillm.batch import Batch, Chunk
+from minillm.kernels.paged_attention import choose_config, choose_splits, paged_attention
+from tests.kernels.cases_paged import CASES, QUANTISED, padded, paged, split_against_unsplit
+
+FORMATS = pytest.mark.parametrize("kv_dtype", [torch.int8, torch.float8_e4m3fn], ids=["int8", "fp8"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float32_is_float64_to_rounding(interpreted: Callable[..., Any], name: str) -> None:
+    assert interpreted(paged, **CASES[name]) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["decode", "prefill", "mixed", "decode in 8 splits", "mixed in 4 splits", "window 33"]
+)
+def test_float16_rounds_its_weights_and_no_more(interpreted: Callable[..., Any], name: str) -> None:
+    assert interpreted(paged, **CASES[name], dtype=torch.float16) <= 1e-3
+
+
+@FORMATS
+@pytest.mark.parametrize("name", QUANTISED)
+def test_a_quantised_cache_is_read_exactly(
+    interpreted: Callable[..., Any], name: str, kv_dtype: torch.dtype
+) -> None:
+    """In float32 the stored numbers and their scales lose nothing; what quantising itself costs is not in the gate."""
+    assert interpreted(paged, **QUANTISED[name], kv_dtype=kv_dtype) <= 1e-5
+
+
+@FORMATS
+def test_a_quantised_cache_in_float16(interpreted: Callable[..., Any], kv_dtype: torch.dtype) -> None:
+    assert interpreted(paged, **QUANTISED["mixed"], kv_dtype=kv_dtype, dtype=torch.float16) <= 1e-3
+
+
+@pytest.mark.parametrize("num_splits", [2, 8])
+def test_splits_do_not_change_the_result(interpreted: Callable[..., Any], num_splits: int) -> None:
+    assert interpreted(split_against_unsplit, num_splits) <= 1e-6
+
+
+@pytest.mark.parametrize("num_splits", [1, 4])
+def test_padding_rows_read_nothing_and_are_zero(interpreted: Callable[..., Any], num_splits: int) -> None:
+    interpreted(padded, num_splits)
+
+
+def test_keys_are_split_where_programs_are_few() -> None:
+    """An H100's 132 multiprocessors, 8 KV heads."""
+    assert choose_splits(1 * 8, max_keys=32_768, num_sms=132) == 64
+    assert choose_splits(32 * 8, max_keys=8_192, num_sms=132) == 2
+    assert choose_splits(128 * 8, max_keys=32_768, num_sms=132) == 1
+    assert choose_splits(1 * 8, max_keys=1_024, num_sms=132) == 4
+    assert choose_splits(1, max_keys=100, num_sms=132) == 1
+
+
+def test_a_query_tile_holds_all_heads_of_a_token() -> None:
+    assert choose_config(4, 128, torch.bfloat16, decode=True).block_m == 16
+    assert choose_config(71, 64, torch.bfloat16, decode=True).block_m == 128
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"q": torch.zeros(2, 32)}, r"must be \[T, H, D\]"),
+        ({"q": torch.zeros(2, 5, 16)}, "number of heads a multiple"),
+        ({"q": torch.zeros(2, 4, 32)}, "head_dim must be the same"),
+        ({"q": torch.zeros(2, 4, 16, dtype=torch.float64)}, "float32, float16 or bfloat16"),
+        ({"q": torch.zeros(4, 2, 16).transpose(0, 1)}, "side by side"),
+        ({"k_cache": torch.zeros(3, 2, 8, 16).transpose(1, 2)}, "must be contiguous"),
+        ({"k_cache": torch.zeros(3, 8, 2, 16, dtype=torch.float16)}, "must both be q's"),
+        ({"k_scale": torch.zeros(3, 8, 2)}, "k_scale: a quantised cache needs scales, and no other"),
+        (dict.fromkeys(("k_cache", "v_cache"), torch.zeros(3, 8, 2, 16, dtype=torch.int8)), "needs scales"),
+        ({"window": 0}, "window is 0"),
+        ({"num_splits": 3}, "power of two"),
+        ({"num_splits": 128}, "power of two from 1 to 64"),
+        ({"query_start": torch.zeros(4, dtype=torch.int32)}, "need 3 entries in query_start"),
+        ({"seq_lens": torch.ones(2, dtype=torch.int64)}, "batch.seq_lens is torch.int64"),
+        ({"block_tables": torch.zeros(2, 2, dtype=torch.int32).T}, "batch.block_tables"),
+    ],
+)
+def test_what_would_be_read_wrongly_is_refused(change: dict[str, Any], words: str) -> None:
+    batch = Batch.of([Chunk([0], 0, [1, 2]), Chunk([0], 9, [0, 1])], block_size=8)
+    fields = {name: change.get(name, getattr(batch, name)) for name in Batch.__slots__}
+    call = {"q": torch.zeros(2, 4, 16), "window": None, "batch": Batch(**fields)}
+    call |= dict.fromkeys(("k_cache", "v_cache"), torch.zeros(3, 8, 2, 16))
+    call |= {name: value for name, value in change.items() if name not in Batch.__slots__}
+    with pytest.raises(ValueError, match=words):
+        paged_attention(**call)
+
+
+@FORMATS
+def test_scales_of_another_shape_are_refused(kv_dtype: torch.dtype) -> None:
+    batch = Batch.of([Chunk([0], 0, [1])], block_size=8)
+    cache, scales = torch.zeros(3, 8, 2, 16).to(kv_dtype), torch.zeros(3, 8, 2)
+    with pytest.raises(ValueError, match="v_scale"):
+        paged_attention(torch.zeros(1, 4, 16), cache, cache, batch, None, k_scale=scales, v_scale=scales[:2])
