@@ -19,6 +19,7 @@ from minillm.cache.contiguous import KVCache, NoCache
 from minillm.cache.manager import KVCacheManager
 from minillm.cache.paged import PagedKVCache
 from minillm.cache.prefix import PrefixCache
+from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
 from minillm.config import EngineConfig, ModelConfig
 from minillm.engine.engine import Engine
 from minillm.engine.request import FinishReason, RequestOutput
@@ -454,6 +455,21 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
         num_rows = _num_blocks(model, config, config.max_model_len)
         rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
         return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
+    if config.kv_cache == "virtual":
+        page = Page.of_model(model.config, model.dtype, model.device)
+        page_bytes = 2 * model.config.num_hidden_layers * page.num_bytes
+        num_pages = _num_blocks(model, config, page.num_tokens, page_bytes)
+        rows = VirtualKVCache(
+            model.config,
+            config.max_num_seqs,
+            config.max_model_len,
+            num_pages,
+            page,
+            model.dtype,
+            model.device,
+            model.ops,
+        )
+        return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
     num_blocks = _num_blocks(model, config, config.block_size)
     paged = PagedKVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
     make_prefix = swapped("prefix_cache", PrefixCache)
@@ -462,14 +478,17 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
     return paged, KVCacheManager(num_blocks, config.block_size, prefix, allocator)
 
 
-def _num_blocks(model: Transformer, config: EngineConfig, block_size: int) -> int:
-    """How many blocks of `block_size` tokens: enough for `max_num_seqs` whole texts, if a quarter of the free RAM or
-    the GPU's share holds them; at least one whole text must fit."""
+def _num_blocks(
+    model: Transformer, config: EngineConfig, block_size: int, block_bytes: int | None = None
+) -> int:
+    """How many blocks of `block_size` tokens, which take `block_bytes` in all layers, or just what their tokens take:
+    enough for `max_num_seqs` whole texts, if a quarter of the free RAM or the GPU's share holds them; at least one
+    whole text must fit."""
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     assert config.max_model_len is not None
     blocks_a_text = -(-config.max_model_len // block_size)
-    block = block_size * model.config.kv_bytes_per_token(model.dtype.itemsize)
+    block = block_bytes or block_size * model.config.kv_bytes_per_token(model.dtype.itemsize)
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)
         budget = free - int((1 - config.gpu_memory_utilization) * total)

@@ -35,6 +35,8 @@ WAYS = {
     "priority": {"scheduling_policy": "priority", "max_num_seqs": 2},
     "contiguous": {"kv_cache": "contiguous"},
     "contiguous, rows for two": {"kv_cache": "contiguous", "max_num_seqs": 2},
+    "virtual": {"kv_cache": "virtual"},
+    "virtual, few pages": {"kv_cache": "virtual", "num_gpu_blocks_override": 2},
     "no cache": {"kv_cache": "none"},
     "no cache, rows for two": {"kv_cache": "none", "max_num_seqs": 2},
 }
