@@ -27,6 +27,8 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
+# What a cell complains of: a traceback is shown as either, by JupyterLab's version.
+COMPLAINTS = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
 BROWSER_ARGS = [
     "--no-sandbox",  # it does not start for root, as whom containers run
     "--disable-dev-shm-usage",
@@ -66,6 +68,11 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[tuple[str, str]]:
         "--LabApp.news_url=None",
     ]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # Should nobody be left to end it, it ends itself.
+    command += [
+        "--MappingKernelManager.cull_idle_timeout=600",
+        "--ServerApp.shutdown_no_activity_timeout=900",
+    ]
     log = state / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -136,19 +143,20 @@ class OpenNotebook:
             self.requests_elsewhere.append(request.url)
 
     def run_all(self) -> None:
-        """Run all cells by the menu, and wait until the last has run, or one has failed."""
+        """Run all cells by the menu, and wait until the last has run, or one has complained."""
         self.page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
         self.page.wait_for_function(
-            """() => document.querySelector("[data-mime-type='application/vnd.jupyter.error']") ||
+            """complaints => document.querySelector(complaints) ||
                 [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].every(cell =>
                     !cell.querySelector(".jp-InputArea-editor .cm-content")?.textContent.trim() ||
-                    /\\d/.test(cell.querySelector(".jp-InputPrompt").textContent))"""
+                    /\\d/.test(cell.querySelector(".jp-InputPrompt").textContent))""",
+            arg=COMPLAINTS,
         )
 
-    def outputs(self, kind: str) -> list[str]:
-        """The outputs of a kind, `error` or `stderr`, as text."""
-        return self.notebook.locator(f"[data-mime-type='application/vnd.jupyter.{kind}']").all_inner_texts()
+    def complaints(self) -> list[str]:
+        """Every traceback and every output on stderr, as text."""
+        return self.notebook.locator(COMPLAINTS).all_inner_texts()
 
     def explorers(self) -> list[Locator]:
         """The pictures with sliders (minillm.viz.widget)."""

@@ -33,13 +33,12 @@ def test_a_chapter_runs_and_its_sliders_move_its_pictures(browser: Browser, tmp_
     with jupyterlab(folder, tmp_path / "state") as (url, token):
         lab = OpenNotebook(browser, url, token, copy.name)
         lab.run_all()
-        assert lab.outputs("error") == []
+        assert lab.complaints() == []
         explorers = lab.explorers()
         assert len(explorers) == 3  # what a step computes, its time, the bytes of the cache
         for explorer in explorers:
             move_a_slider(explorer)
-        assert lab.outputs("error") == []
-        assert lab.outputs("stderr") == []
+        assert lab.complaints() == []
         assert lab.errors == []
         assert lab.requests_elsewhere == []
         lab.page.close()
