@@ -30,7 +30,7 @@ class Life(RuleBasedStateMachine):
     @initialize(
         seqs=st.integers(1, 3),
         budget=st.integers(1, 12),
-        kv_cache=st.sampled_from(["paged", "paged", "paged", "contiguous", "none"]),
+        kv_cache=st.sampled_from(["paged", "paged", "paged", "contiguous", "virtual", "none"]),
         block_size=st.sampled_from([1, 3, 8]),
         spare=st.integers(0, 40),
         prefix=st.booleans(),
@@ -39,6 +39,8 @@ class Life(RuleBasedStateMachine):
     def begin(self, seqs, budget, kv_cache, block_size, spare, prefix, policy):
         self.budget = budget if kv_cache != "none" and policy != "static" else 99 * tiny.CONTEXT
         blocks = -(-(max(map(len, PROMPTS)) + MOST + spare) // block_size) if kv_cache == "paged" else None
+        if kv_cache == "virtual":
+            blocks = 1 + spare % 3  # pages of 64 tokens or more
         self.llm = tiny.llm(
             max_num_seqs=seqs,
             max_num_batched_tokens=budget,
@@ -82,7 +84,10 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def every_block_is_held_by_its_tables_or_free(self):
-        tiny.assert_blocks_add_up(self.llm)
+        if self.llm.config.kv_cache == "virtual":
+            tiny.assert_pages_add_up(self.llm)
+        else:
+            tiny.assert_blocks_add_up(self.llm)
         assert self.engine.memory.copies == []
         for request in [*self.engine.scheduler.running, *self.engine.scheduler.waiting]:
             assert request.num_computed_tokens < request.num_tokens <= tiny.CONTEXT

@@ -36,7 +36,7 @@ WAYS = {
     "contiguous": {"kv_cache": "contiguous"},
     "contiguous, rows for two": {"kv_cache": "contiguous", "max_num_seqs": 2},
     "virtual": {"kv_cache": "virtual"},
-    "virtual, few pages": {"kv_cache": "virtual", "num_gpu_blocks_override": 2},
+    "virtual, few pages": {"kv_cache": "virtual", "num_gpu_blocks_override": 3},
     "no cache": {"kv_cache": "none"},
     "no cache, rows for two": {"kv_cache": "none", "max_num_seqs": 2},
 }
