@@ -1,0 +1,20 @@
+# exercise: 09.3
+# says: whose content nobody can find
+"""A plain queue: known or not, a freed block goes to the back."""
+
+from collections import OrderedDict
+
+
+class FreeQueue:
+    def __init__(self, num_blocks):
+        self.queue = OrderedDict.fromkeys(range(num_blocks))
+
+    def take(self):
+        return self.queue.popitem(last=False)[0]
+
+    def revive(self, block):
+        del self.queue[block]
+
+    def give_back(self, block_table, known):
+        for block in reversed(block_table):
+            self.queue[block] = None
