@@ -1,0 +1,13 @@
+# exercise: 04.2
+# says: place in the block
+"""The place is counted from the start of the step, not of the block."""
+
+import torch
+
+
+def slot_mapping(block_tables, num_computed, num_tokens, block_size):
+    slots = []
+    for table, start, n in zip(block_tables, num_computed, num_tokens, strict=True):
+        for p in range(start, start + n):
+            slots.append(table[p // block_size] * block_size + (p - start) % block_size)
+    return torch.tensor(slots)
