@@ -12,7 +12,12 @@ from tests.kernels.offline import Compiled, Launch, launches
 @pytest.mark.parametrize(
     ("launch", "architecture"),
     [
-        pytest.param(launch, architecture, id=f"{launch.name}-sm_{architecture}")
+        pytest.param(
+            launch,
+            architecture,
+            id=f"{launch.name}-sm_{architecture}",
+            marks=[pytest.mark.slow] if launch.slow else [],
+        )
         for launch in launches()
         for architecture in launch.architectures
     ],
