@@ -156,8 +156,8 @@ def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def
     )
     console.print(f"[bold]{report['story']['prompt']}[/]{report['story']['text']}\n", highlight=False)
     table = Table(
-        title=f"{work['num_prompts']} prompts at once, {work['max_tokens']} tokens each; "
-        f"medians of {work['rounds']} rounds",
+        title=f"{work['num_prompts']} prompts at once, up to {work['max_tokens']} tokens each, KV memory for "
+        f"{work['cache_tokens']:,}; medians of {work['rounds']} rounds",
         title_justify="left",
     )
     table.add_column("rung")

@@ -450,11 +450,11 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
     assert config.max_model_len is not None
     if config.kv_cache == "none":
         nothing = NoCache(model.config, config.max_model_len)
-        return nothing, KVCacheManager(config.max_num_seqs, config.max_model_len, can_fork=False)
+        return nothing, KVCacheManager(config.max_num_seqs, config.max_model_len, one_block_each=True)
     if config.kv_cache == "contiguous":
         num_rows = _num_blocks(model, config, config.max_model_len)
         rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
-        return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
+        return rows, KVCacheManager(num_rows, config.max_model_len, one_block_each=True)
     if config.kv_cache == "virtual":
         page = Page.of_model(model.config, model.dtype, model.device)
         page_bytes = 2 * model.config.num_hidden_layers * page.num_bytes

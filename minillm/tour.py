@@ -1,7 +1,7 @@
 """The tour: the same prompts through one optimisation after another, each measured on this machine.
 
 A rung is one function, registered below with `@rung`, that makes an engine from the plain one; every rung is then
-measured the same way. Sides are compared in turns (A B C, C B A, ...) and medians taken; peak memory is measured in a
+measured the same way, on prompts that begin alike and end at unlike lengths, as the requests of a service do. Sides are compared in turns (A B C, C B A, ...) and medians taken; peak memory is measured in a
 process of its own, because a process that has run the other rungs holds their memory too. A rung that cannot run
 here raises `Unavailable`, and is shown with the reason.
 """
@@ -39,6 +39,15 @@ PROMPTS = (
     "At the market that day,",
     "Nobody in the valley knew why",
 )
+PREFACE = (
+    "The grandmother told a story every evening, when the rain ran down the window and the kettle sang. She told of a "
+    "fox and a lantern, of a bridge that nobody had built, and of a small boat that found its own way home. The "
+    "children sat by the fire and listened. Each story began like any other, and none of them ended as they thought. "
+    "This is the one that she told that night.\n\n"
+)
+SHARES = (1.0, 0.2, 0.45, 0.1, 0.6, 0.15, 0.3, 0.25)  # of max_tokens: requests do not end together
+ROUNDS_OF_PROMPTS = 2  # how often the prompts come, with other lengths each time
+ROWS = 4  # texts of full length that the KV cache's memory holds, on every rung that shares it
 
 
 class Unavailable(Exception):
@@ -75,9 +84,36 @@ def kv_cache(llm: LLM) -> LLM:
     return llm.variant(kv_cache="contiguous", max_num_seqs=1)
 
 
-@rung("batching", "one pass over the weights serves every request")
-def batching(llm: LLM) -> LLM:
-    return llm.variant(kv_cache="contiguous", max_num_seqs=len(PROMPTS))
+@rung("static batch", "one pass over the weights serves four requests")
+def static_batch(llm: LLM) -> LLM:
+    return llm.variant(
+        kv_cache="contiguous", num_gpu_blocks_override=ROWS, scheduling_policy="static", max_num_seqs=ROWS
+    )
+
+
+@rung("continuous", "who has finished makes room at once")
+def continuous(llm: LLM) -> LLM:
+    return llm.variant(kv_cache="contiguous", num_gpu_blocks_override=ROWS, max_num_seqs=ROWS)
+
+
+@rung("paged", "the same memory in blocks holds every request at once")
+def paged(llm: LLM) -> LLM:
+    return _paged(llm, enable_prefix_caching=False)
+
+
+@rung("prefix cache", "what all prompts begin with is known already")
+def prefix_cache(llm: LLM) -> LLM:
+    return _paged(llm, enable_prefix_caching=True)
+
+
+def _paged(llm: LLM, enable_prefix_caching: bool) -> LLM:
+    blocks = ROWS * llm.engine.max_model_len // llm.config.block_size
+    return llm.variant(
+        kv_cache="paged",
+        num_gpu_blocks_override=blocks,
+        max_num_seqs=ROUNDS_OF_PROMPTS * len(PROMPTS),
+        enable_prefix_caching=enable_prefix_caching,
+    )
 
 
 @dataclass(slots=True)
@@ -126,11 +162,20 @@ class _Run:
         return statistics.median(spans)
 
 
-def _run(llm: LLM, max_tokens: int, prompts: tuple[str, ...] = PROMPTS) -> _Run:
-    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+def _base(model: str, **arguments: Any) -> LLM:
+    """The engine that every rung is made from: a context of 1,024 tokens at most, since rungs reserve whole rows."""
+    llm = LLM(model, **arguments)
+    return llm.variant(max_model_len=min(1024, llm.engine.max_model_len))
+
+
+def _run(llm: LLM, max_tokens: int) -> _Run:
+    """Every prompt twice, all arriving at once; each with a length of its own, at most `max_tokens`."""
+    prompts = [PREFACE + prompt for prompt in PROMPTS] * ROUNDS_OF_PROMPTS
+    lengths = [max(2, round(max_tokens * share)) for share in SHARES + SHARES[::-1]]
+    params = [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in lengths]
     synchronize(llm.model.device)
     began = time.perf_counter()
-    outputs = llm.generate(list(prompts), params)
+    outputs = llm.generate(prompts, params)
     return _Run(time.perf_counter() - began, outputs)
 
 
@@ -149,7 +194,7 @@ def tour(
     """
     model = model or os.environ.get("MINILLM_MODEL") or "tinytales"
     say(0.0, "loading the model")
-    base = LLM(model)
+    base = _base(model)
     say(0.03, "measuring this machine")
     machine = this_machine(base.model.device)
     say(0.10, "writing a story")
@@ -180,7 +225,12 @@ def tour(
         "model": base.name,
         "dtype": dtype,
         "machine": machine_record(base.model.device),
-        "workload": {"num_prompts": len(PROMPTS), "max_tokens": max_tokens, "rounds": rounds},
+        "workload": {
+            "num_prompts": ROUNDS_OF_PROMPTS * len(PROMPTS),
+            "max_tokens": max_tokens,
+            "rounds": rounds,
+            "cache_tokens": ROWS * base.engine.max_model_len,
+        },
         "roofline": {**asdict(machine), "decode_seconds_at_batch_1": bound.seconds, "bound": bound.bound},
         "story": {"prompt": story.prompt, "text": story.outputs[0].text},
         "rungs": [asdict(result) for result in results],
@@ -193,7 +243,7 @@ def _tokens_that_fit(engines: list[LLM], seconds: float) -> int:
     for llm in engines:
         _run(llm, 2)
         slowest = max(slowest, _run(llm, trial).seconds / trial)
-    longest = min(llm.engine.max_model_len for llm in engines) - 64
+    longest = min(llm.engine.max_model_len for llm in engines) - 256
     # Without a cache a token costs more the later it comes: plan for twice the trial's.
     return max(trial, min(128, longest, int(seconds / (2 * slowest))))
 
@@ -248,7 +298,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
     try:
         with peak_memory(device) as memory:
             step = next(step for step in LADDER if step.name == name)
-            _run(step.make(LLM(model, max_num_seqs=1)), max_tokens)
+            _run(step.make(_base(model, max_num_seqs=1)), max_tokens)
     except NotImplementedError:
         print(json.dumps(None))
     else:

@@ -50,7 +50,10 @@ class Allocator(Protocol):
 
 class KVCacheManager:
     """Lends the blocks of a cache to requests. `copies` are the (from, to) blocks that must be copied before the next
-    forward pass; whoever runs it empties the list."""
+    forward pass; whoever runs it empties the list.
+
+    `one_block_each`: a block is as long as the longest text, so that a request has one, never grows and does not fork.
+    """
 
     def __init__(
         self,
@@ -58,10 +61,11 @@ class KVCacheManager:
         block_size: int,
         prefix: PrefixCache | None = None,
         allocator: Callable[[int], Allocator] = BlockAllocator,
-        can_fork: bool = True,
+        one_block_each: bool = False,
     ) -> None:
         self.num_blocks, self.block_size, self.prefix = num_blocks, block_size, prefix
-        self.allocator, self.can_fork = allocator(num_blocks), can_fork
+        self.allocator, self.can_fork = allocator(num_blocks), not one_block_each
+        self._one_block_each = one_block_each
         self.num_cached = 0  # free blocks that still hold a known prefix
         self.copies: list[tuple[int, int]] = []
 
@@ -81,7 +85,8 @@ class KVCacheManager:
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
         """Give a request without blocks all that its tokens need, and set what of them is computed already.
 
-        Refuses unless `headroom` blocks stay free. At least one token is left to compute: its logits are wanted.
+        Refuses unless `headroom` blocks stay free for those that may grow. At least one token is left to compute: its
+        logits are wanted.
         """
         hits: list[int] = []
         if self.prefix is not None and request.may_hit:
@@ -90,7 +95,7 @@ class KVCacheManager:
         # A hit on a free block takes it from those that could be given away.
         idle = sum(self.allocator.holders(block) == 0 for block in hits)
         needed = self.blocks_for(request.num_tokens) - len(hits)
-        if needed + idle + headroom > self.num_free:
+        if needed + idle + headroom * (not self._one_block_each) > self.num_free:
             return False
         self.num_cached -= idle
         for block in hits:  # before anything is allocated, so that no hit is given away

@@ -192,7 +192,8 @@ class VirtualKVCacheManager(KVCacheManager):
     """
 
     def __init__(self, rows: Rows, num_rows: int, num_pages: int, page_tokens: int) -> None:
-        super().__init__(num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows), can_fork=False)
+        super().__init__(num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows))
+        self.can_fork = False
         self._rows, self._most_idle = rows, num_pages // 4
         self.lent = [0] * num_rows  # pages of each row that its request may use
         self.mapped = [0] * num_rows  # pages of each row that have memory, or get it when they are written

@@ -44,6 +44,11 @@ def test_a_request_gets_blocks_for_all_of_its_tokens_or_none():
     assert memory.num_free == 3
 
 
+def test_rows_need_no_headroom_since_they_never_grow():
+    memory = manager(num_blocks=2, prefix=False, one_block_each=True)
+    assert memory.admit(Tokens(1)) and memory.admit(Tokens(1), headroom=1)
+
+
 def test_headroom_is_left_free():
     memory = manager(num_blocks=4)
     assert not memory.admit(Tokens(*range(8)), headroom=3)
@@ -159,7 +164,7 @@ def test_forks_at_a_blocks_edge_have_nothing_to_copy():
     assert memory.copies == [] and parent.block_table[2] != child.block_table[2]
 
 
-@pytest.mark.parametrize("arguments", [{"num_blocks": 1}, {"can_fork": False}])
+@pytest.mark.parametrize("arguments", [{"num_blocks": 1}, {"one_block_each": True}])
 def test_a_fork_without_a_place_is_refused(arguments):
     memory, parent, child = manager(**arguments), Tokens(1, 2), Tokens(1, 2)
     memory.admit(parent)

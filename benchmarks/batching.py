@@ -1,0 +1,162 @@
+"""Many requests with outputs of unlike length: continuous batching next to everything it replaces.
+
+    python benchmarks/batching.py
+
+256 requests arrive at once, outputs exponentially distributed (mean 48, at most 320), 32 at a time. Continuous, static
+and one at a time are one engine under three policies; static keeps computing finished rows until its batch drains.
+`generate` is transformers' on left-padded batches of 32, to the longest of each; `generate_batch` is transformers' own
+continuous batching, warm, one manager for all rounds, over a KV pool of the same tokens. All in one process, by turns.
+Speed is wanted tokens a second: what a side computes beyond a request's own length does not count.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+from transformers.utils import logging
+
+from minillm import LLM, SamplingParams
+from minillm.llm import model_folder
+from minillm.measure.timing import interleaved, ratio_of, spread_of
+
+LONGEST, PAGE = 320, 64
+FLOORS = {"static": 1.8, "one at a time": 6.0, "generate": 2.5, "generate_batch": 3.0}
+
+
+def workload(num_requests: int, mean: float, vocab_size: int) -> tuple[list[list[int]], list[int]]:
+    """Prompts of 8 to 32 tokens, and how many each is to generate."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.exponential(mean, num_requests).astype(int), 1, LONGEST).tolist()
+    prompts = [random.integers(1, vocab_size, random.integers(8, 33)).tolist() for _ in range(num_requests)]
+    return prompts, lengths
+
+
+def ours(llm: LLM, prompts: list[list[int]], lengths: list[int]) -> list[list[int]]:
+    params = [
+        SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True, detokenize=False) for n in lengths
+    ]
+    return [output.outputs[0].token_ids for output in llm.generate(prompts, params)]
+
+
+def padded(model: Any, prompts: list[list[int]], lengths: list[int], at_once: int) -> list[list[int]]:
+    """Batches in order of arrival, each padded on the left and run to its longest output."""
+    outputs = []
+    for i in range(0, len(prompts), at_once):
+        batch, longest = prompts[i : i + at_once], max(lengths[i : i + at_once])
+        width = max(map(len, batch))
+        ids = torch.tensor([[0] * (width - len(p)) + p for p in batch], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch], device=model.device)
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            max_new_tokens=longest,
+            min_new_tokens=longest,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        outputs += [row[width : width + n].tolist() for row, n in zip(out, lengths[i:], strict=False)]
+    return outputs
+
+
+def managed(manager: Any, prompts: list[list[int]], lengths: list[int]) -> list[list[int]]:
+    """Through the manager of transformers' continuous batching."""
+    names = [
+        manager.add_request(p, max_new_tokens=n, eos_token_id=-1)
+        for p, n in zip(prompts, lengths, strict=True)
+    ]
+    results: dict[str, list[int]] = {}
+    while len(results) < len(names):
+        result = manager.get_result(timeout=60)
+        if result is None:
+            raise SystemExit("transformers' continuous batching has stopped giving results")
+        if result.is_finished():
+            results[result.request_id] = list(result.generated_tokens)
+    return [results[name] for name in names]
+
+
+def manager_of(model: Any, at_once: int, pool_tokens: int) -> Any:
+    config = ContinuousBatchingConfig(
+        page_size=PAGE,
+        num_blocks=pool_tokens // PAGE,
+        max_batch_tokens=2048,
+        max_requests_per_batch=at_once,
+        allow_block_sharing=False,
+    )
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=LONGEST, eos_token_id=-1, pad_token_id=0)
+    manager = model.init_continuous_batching(generation_config=greedy, continuous_batching_config=config)
+    manager.start()
+    return manager
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--requests", type=int, default=256)
+    parser.add_argument("--at-once", type=int, default=32)
+    parser.add_argument("--mean", type=float, default=48.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    args = parser.parse_args()
+    logging.set_verbosity_error()
+    folder, context = model_folder("tinytales"), 384
+    llm = LLM(folder, device=args.device, max_model_len=context, max_num_seqs=args.at_once)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=llm.model.dtype).to(args.device).eval()
+    model.generation_config.eos_token_id = None
+    batched = AutoModelForCausalLM.from_pretrained(folder, dtype=llm.model.dtype).to(args.device).eval()
+    manager = manager_of(batched, args.at_once, args.at_once * context)
+    prompts, lengths = workload(args.requests, args.mean, llm.model.config.vocab_size)
+    sides: dict[str, Callable[[], list[list[int]]]] = {
+        "continuous": partial(ours, llm, prompts, lengths),
+        "static": partial(ours, llm.variant(scheduling_policy="static"), prompts, lengths),
+        "one at a time": partial(ours, llm.variant(max_num_seqs=1), prompts, lengths),
+        "generate": partial(padded, model, prompts, lengths, args.at_once),
+        "generate_batch": partial(managed, manager, prompts, lengths),
+    }
+    try:
+        first = {name: run() for name, run in sides.items()}  # the warm-up
+        same = {
+            name: np.mean([a == b for a, b in zip(out, first["continuous"], strict=True)])
+            for name, out in first.items()
+        }
+        times = interleaved(sides, args.rounds, warmup=0, device=args.device)
+    finally:
+        manager.stop(block=True)
+    total = sum(lengths)
+    what = f"{args.requests} requests, {args.at_once} at once, exponential lengths of mean {np.mean(lengths):.0f}"
+    rows: list[dict[str, Any]] = [
+        {"name": f"{what}: output tokens, median and longest of a request", "value": total, "unit": "tok"}
+        | {"median": float(np.median(lengths)), "longest": max(lengths)}
+    ]
+    for name, seconds in times.items():
+        rows.append({"name": f"{name}: speed", "value": total / spread_of(seconds).median, "unit": "tok/s"})
+        rows.append(
+            {
+                "name": f"{name}: requests whose tokens equal continuous batching's",
+                "value": float(same[name]),
+                "unit": "share",
+            }
+        )
+    for name, floor in FLOORS.items():
+        ratio = ratio_of(times[name], times["continuous"])
+        rows.append(
+            {"name": f"continuous / {name}", "value": ratio.median, "unit": "x", "floor": floor}
+            | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
+        )
+    for row in rows:
+        print(
+            f"{row['name']}: {row['value']:,.2f} {row['unit']}"
+            + (f" (floor {row['floor']})" if "floor" in row else "")
+        )
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
