@@ -140,6 +140,7 @@ def _tour(args: argparse.Namespace) -> None:
 
 
 def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def, type-arg]
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     machine, roofline, work = report["machine"], report["roofline"], report["workload"]
@@ -156,16 +157,18 @@ def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def
     )
     console.print(f"[bold]{report['story']['prompt']}[/]{report['story']['text']}\n", highlight=False)
     table = Table(
-        title=f"{work['num_prompts']} prompts at once, up to {work['max_tokens']} tokens each, KV memory for "
-        f"{work['cache_tokens']:,}; medians of {work['rounds']} rounds",
+        title=f"{work['num_prompts']} prompts at once, up to {work['max_tokens']} tokens each, "
+        f"KV memory for {work['cache_tokens']:,};\nmedians of {work['rounds']} rounds",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("rung")
+    table.add_column("rung", no_wrap=True)
     for name in ("tokens/s", "factor", "first token", "per token", "memory", "same text"):
         table.add_column(name, justify="right")
     for rung in report["rungs"]:
         if rung["skipped"] is not None:
-            table.add_row(rung["name"], f"[dim]not run: {rung['skipped']}[/]")
+            table.add_row(rung["name"], "[dim]not run[/]")
             continue
         table.add_row(
             rung["name"],
@@ -177,6 +180,9 @@ def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def
             "yes" if rung["same_text"] else "no",
         )
     console.print(table)
+    for rung in report["rungs"]:
+        if rung["skipped"] is not None:
+            console.print(f"{rung['name']} was not run: {rung['skipped']}", style="dim")
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def tour(
     model: str | None = None,
     say: Callable[[float, str], None] = lambda done, what: None,
     *,
-    seconds_a_round: float = 8.0,
+    seconds_a_round: float = 5.0,
     rounds: int = 3,
     memory: bool = True,
 ) -> dict[str, Any]:
