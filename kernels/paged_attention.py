@@ -56,8 +56,9 @@ class Config:
 # Keyed by (every request decodes one token, the element's bytes, head_dim up to). Three stages: while one tile is
 # computed on, the next one's keys and values arrive, and the block numbers of the one after that. float32 has no tensor
 # cores under IEEE rules and is there to be right, not fast. No GPU has timed these yet: they are the ones that compile
-# to no spills and wide asynchronous loads for sm_80 and sm_90 (tests/kernels/cases_paged.py). Two warps for decode
-# leave half as many programs on an A100; 64 rows for prefill read every key twice as often from L2.
+# to no spills and wide asynchronous loads for sm_80 and sm_90 (tests/kernels/test_compiled.py). Of what was
+# compared so: two warps for decode fit no more programs on a multiprocessor than four; two stages do not fetch the
+# block numbers ahead; 64 rows with 4 warps for prefill spill on sm_80, and would read every key twice as often.
 CONFIGS = {
     (True, 2, 128): Config(block_m=16, tile=64, num_warps=4, num_stages=3),
     (True, 2, 256): Config(block_m=16, tile=32, num_warps=4, num_stages=3),
@@ -68,7 +69,7 @@ CONFIGS = {
     (False, 4, 128): Config(block_m=32, tile=32, num_warps=8, num_stages=1),
     (False, 4, 256): Config(block_m=16, tile=32, num_warps=8, num_stages=1),
 }
-PROGRAMS_PER_SM = 4
+PROGRAMS_PER_SM = 4  # as many of decode's as fit at once, with head_dim 128
 MAX_SPLITS = 64
 LEAST_KEYS_PER_SPLIT = 256
 
@@ -132,7 +133,8 @@ def _attend(
         return
     seq_len = tl.load(seq_lens_ptr + request)
 
-    # Rows: token-major, the heads of a token side by side.
+    # Rows: token-major, the heads of a token side by side. Where GROUP does not divide BLOCK_M a few rows are left,
+    # whose token is the next Q-block's.
     m = tl.arange(0, BLOCK_M)
     token = block_start + m // GROUP  # [M], within the request
     row_exists = (m // GROUP < BLOCK_Q) & (token < num_queries)
@@ -230,7 +232,7 @@ def _join(
 
 def choose_config(group: int, head_dim: int, dtype: torch.dtype, *, decode: bool) -> Config:
     """The table's entry for this shape, its query tile widened where one token has more heads than it has rows."""
-    config = CONFIGS[decode, 2 if dtype.itemsize == 2 else 4, 128 if head_dim <= 128 else 256]
+    config = CONFIGS[decode, dtype.itemsize, 128 if head_dim <= 128 else 256]
     rows = max(config.block_m, triton.next_power_of_2(group))
     return Config(rows, config.tile, config.num_warps, config.num_stages)
 
@@ -267,11 +269,11 @@ def paged_attention(
 
     q [T, H, D] is float32, float16 or bfloat16, its tokens any distance apart and each token's heads side by side.
     k_cache and v_cache [blocks, block_size, H_kv, D] are contiguous, of q's dtype or, with float32 scales `k_scale`
-    and `v_scale` [blocks, block_size, H_kv], int8 or float8_e4m3fn. Of `batch` the tensors query_start, seq_lens and
-    block_tables are read, on the device only. Every request has at least one token; where seq_lens is 0 (a padding
-    row of a CUDA graph) nothing is read and the row is 0. A query sees the `window` last keys, its own included, or
-    all with None. `scale` is 1 / sqrt(D) unless given, `num_splits` (a power of two) what `choose_splits` says.
-    Raises ValueError for anything else.
+    and `v_scale` [blocks, block_size, H_kv], int8 or (on sm_89 and newer) float8_e4m3fn. Of `batch` the tensors
+    query_start, seq_lens and block_tables are read, on the device only. Every request has at least one token; where
+    seq_lens is 0 (a padding row of a CUDA graph) nothing is read and the row is 0. A query sees the `window` last
+    keys, its own included, or all with None. `scale` is 1 / sqrt(D) unless given, `num_splits` (a power of two) what
+    `choose_splits` says. Raises ValueError for anything else.
     """
     _check(q, k_cache, v_cache, batch, window, k_scale, v_scale, num_splits)
     num_tokens, num_heads, head_dim = q.shape

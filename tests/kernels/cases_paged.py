@@ -74,7 +74,7 @@ MIXED = [(1, 40), (17, 15), (1, 0), (15, 33), (16, 48), (64, 1), (1, 64)]
 SHORT = [(1, 40), (17, 15), (1, 0), (15, 33)]
 
 CASES: dict[str, dict[str, Any]] = {
-    "decode": {"requests": DECODE},
+    "decode": {"requests": DECODE, "heads": (2, 1)},
     "prefill": {"requests": PREFILL},
     "mixed": {"requests": MIXED},
     "one token": {"requests": [(1, 0)]},
@@ -92,7 +92,7 @@ CASES: dict[str, dict[str, Any]] = {
     **{f"head_dim {d}": {"requests": SHORT[:2], "head_dim": d} for d in (8, 20, 64, 80, 128, 256)},
     **{f"decode, head_dim {d}": {"requests": DECODE[5:8], "head_dim": d} for d in (8, 20, 64, 80, 128, 256)},
     **{f"window {w}": {"requests": SHORT, "window": w} for w in (1, 5, 16, 33, 1000)},
-    **{f"decode, window {w}": {"requests": DECODE, "window": w} for w in (1, 16, 40)},
+    **{f"decode, window {w}": {"requests": DECODE, "heads": (2, 1), "window": w} for w in (1, 16, 40)},
     "scale": {"requests": SHORT, "scale": 0.7},
     **{f"decode in {n} splits": {"requests": [(1, 0), (1, 16), (1, 300)], "num_splits": n} for n in (2, 8)},
     "decode in 64 splits": {"requests": [(1, 40)], "heads": (2, 1), "num_splits": 64},

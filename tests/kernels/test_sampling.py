@@ -56,8 +56,8 @@ def test_top_k_beyond_one_block(interpreted: Callable[..., Any]) -> None:
 def test_top_k_gives_the_last_place_to_the_lowest_ids(
     interpreted: Callable[..., Any], row: list[float]
 ) -> None:
-    counts = list(range(1, 21))
-    assert interpreted(top_k, [row] * 20, counts) == counts
+    counts = [1, 4, 7, 11, 14, 19, 20]
+    assert interpreted(top_k, [row] * len(counts), counts) == counts
 
 
 def test_ties_across_blocks_go_to_the_lowest_ids(interpreted: Callable[..., Any]) -> None:
