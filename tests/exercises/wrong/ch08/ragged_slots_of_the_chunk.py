@@ -1,0 +1,24 @@
+# exercise: 08.3
+# says: chunk's first token
+"""The slot counts from the first token of the chunk, so it overwrites what is cached."""
+
+import torch
+
+
+def ragged_batch(chunks, block_size):
+    ids, positions, starts, slots = [], [], [0], []
+    for c in chunks:
+        places = list(range(c.num_computed, c.num_computed + len(c.token_ids)))
+        ids += c.token_ids
+        positions += places
+        slots += [
+            c.block_table[(p - c.num_computed) // block_size] * block_size + (p - c.num_computed) % block_size
+            for p in places
+        ]
+        starts.append(len(ids))
+    return (
+        torch.tensor(ids),
+        torch.tensor(positions),
+        torch.tensor(starts, dtype=torch.int32),
+        torch.tensor(slots),
+    )
