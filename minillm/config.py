@@ -121,6 +121,7 @@ class EngineConfig:
     kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged"
     block_size: int = 16
     enable_prefix_caching: bool = True
+    enforce_eager: bool = False
     seed: int = 0
     trace: bool = False
 

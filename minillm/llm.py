@@ -22,7 +22,9 @@ from minillm.cache.prefix import PrefixCache
 from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
 from minillm.config import EngineConfig, ModelConfig
 from minillm.engine.engine import Engine
+from minillm.engine.graphs import CudaRecorder, DecodeGraphs
 from minillm.engine.request import FinishReason, RequestOutput
+from minillm.engine.runner import Runner
 from minillm.engine.scheduler import Scheduler
 from minillm.engine.static import StaticScheduler
 from minillm.errors import CheckpointError, RequestError
@@ -32,8 +34,9 @@ from minillm.model.checkpoint import load_model
 from minillm.model.families import read_config
 from minillm.model.tokenizer import Tokenizer, load_tokenizer
 from minillm.model.transformer import Transformer
+from minillm.ops import Ops, ops_for
 from minillm.sampling import SamplingParams, sample
-from minillm.swap import swapped, swapped_ops
+from minillm.swap import anything_swapped, swapped, swapped_ops
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 BUNDLED = Path(__file__).parent / "models"
@@ -95,11 +98,13 @@ class LLM:
     The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len` tokens
     need, a quarter of the free memory at most (on CUDA: up to `gpu_memory_utilization` of the device), or
     `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens a request, "virtual" the
-    addresses of one; "none" is the naive loop that computes everything again at each step.
+    addresses of one, with memory page by page: pages are then what blocks are elsewhere. "none" is the naive loop that
+    computes everything again at each step.
 
     `scheduling_policy` is "fcfs", first come, first served; "priority", by the numbers given with the prompts; or
     "static", batch after batch, to compare.
-    `with LLM(...)` or `close()` gives the memory back.
+    On a GPU decode steps are recorded as CUDA graphs, unless `enforce_eager`. `with LLM(...)` or `close()` gives the
+    memory back.
     """
 
     def __init__(
@@ -119,6 +124,7 @@ class LLM:
         kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged",
         block_size: int = 16,
         enable_prefix_caching: bool = True,
+        enforce_eager: bool = False,
         seed: int = 0,
         trace: bool = False,
     ) -> None:
@@ -134,13 +140,14 @@ class LLM:
             kv_cache=kv_cache,
             block_size=block_size,
             enable_prefix_caching=enable_prefix_caching,
+            enforce_eager=enforce_eager,
             seed=seed,
             trace=trace,
         )
         folder = model_folder(model)
         config = read_config(folder)
         on = _device(device)
-        transformer = load_model(folder, config, on, _dtype(dtype, config, on))
+        transformer = load_model(folder, config, on, _dtype(dtype, config, on), ops_for(on))
         self._start(str(model), transformer, load_tokenizer(folder), engine_config)
 
     def _start(
@@ -433,8 +440,7 @@ def _engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfi
         policy="priority" if config.scheduling_policy == "priority" else "fcfs",
     )
     return Engine(
-        model,
-        cache,
+        Runner(model, cache, _graphs(model, cache, config)),
         memory,
         scheduler,
         tokenizer=tokenizer,
@@ -443,6 +449,15 @@ def _engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfi
         seed=config.seed,
         trace=Trace() if config.trace else None,
     )
+
+
+def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
+    """Recorded decode steps where there is a GPU that runs our kernels, and nothing of somebody else's among them."""
+    assert config.max_model_len is not None
+    recordable = model.device.type == "cuda" and model.ops.write_kv is not Ops().write_kv
+    if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):
+        return None
+    return DecodeGraphs(model, cache, config.max_num_seqs, config.max_model_len, CudaRecorder())
 
 
 def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache, KVCacheManager]:

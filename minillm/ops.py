@@ -5,6 +5,9 @@ these steps. An entry's torch definition below *is* its meaning; a faster one ma
 computes the same. All of them are flat over the T tokens of a step (see batch.py).
 """
 
+import importlib.util
+import os
+import warnings
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -181,3 +184,47 @@ class Ops:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(f.name for f in fields(cls))
+
+
+def ops_for(device: torch.device) -> Ops:
+    """The Triton kernels on a GPU that runs them, else the definitions above.
+
+    `MINILLM_KERNELS=off` asks for the definitions everywhere; one by one, `minillm.swap(rope=minillm.ops.rope)` does.
+    `MINILLM_KERNELS=interpret` runs the kernels on a CPU, slowly, in Triton's interpreter, which must be on
+    (`TRITON_INTERPRET=1`) before anything imports triton. Raises `ValueError` for another word, `RuntimeError` where
+    the interpreter is off.
+    """
+    wanted = os.environ.get("MINILLM_KERNELS", "")
+    if wanted not in ("", "off", "interpret"):
+        raise ValueError(f"MINILLM_KERNELS={wanted!r}: 'off', 'interpret' or nothing")
+    if wanted == "interpret":
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            raise RuntimeError(
+                "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
+            )
+    elif wanted == "off" or device.type != "cuda" or not _runs_kernels(device):
+        return Ops()
+    from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu
+
+    return Ops(
+        rms_norm=rms_norm.rms_norm,
+        add_rms_norm=rms_norm.add_rms_norm,
+        rope=rope.rope,
+        swiglu=swiglu.swiglu,
+        write_kv=cache_write.write_kv,
+        paged_attention=paged_attention.paged_attention,
+    )
+
+
+def _runs_kernels(device: torch.device) -> bool:
+    """Whether Triton is there and the GPU is of the Ampere generation or newer; says so once where it is not."""
+    if importlib.util.find_spec("triton") is None:
+        reason = "Triton is not installed"
+    elif (capability := torch.cuda.get_device_capability(device)) < (8, 0):
+        reason = (
+            f"they need compute capability 8.0, and {torch.cuda.get_device_name(device)} has {capability}"
+        )
+    else:
+        return True
+    warnings.warn(f"no Triton kernels: {reason}. PyTorch's own operations run instead", stacklevel=4)
+    return False

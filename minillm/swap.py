@@ -43,6 +43,11 @@ def swap(**parts: Any) -> Iterator[None]:
         _parts.reset(token)
 
 
+def anything_swapped() -> bool:
+    """Whether any part is somebody else's: what it does may not be fit for a recording (CUDA graphs)."""
+    return bool(_parts.get())
+
+
 def swapped(name: str, ours: Any) -> Any:
     """The part that stands in for `ours`, or `ours`."""
     return _parts.get().get(name, ours)

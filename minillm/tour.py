@@ -1,9 +1,10 @@
 """The tour: the same prompts through one optimisation after another, each measured on this machine.
 
 A rung is one function, registered below with `@rung`, that makes an engine from the plain one; every rung is then
-measured the same way, on prompts that begin alike and end at unlike lengths, as the requests of a service do. Sides are compared in turns (A B C, C B A, ...) and medians taken; peak memory is measured in a
-process of its own, because a process that has run the other rungs holds their memory too. A rung that cannot run
-here raises `Unavailable`, and is shown with the reason.
+measured the same way, on prompts that begin alike and end at unlike lengths, as the requests of a service do. Sides
+are compared in turns (A B C, C B A, ...) and medians taken; peak memory is measured in a process of its own, because a
+process that has run the other rungs holds their memory too. A rung that cannot run here raises `Unavailable`, and is
+shown with the reason.
 """
 
 import json

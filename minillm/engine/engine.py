@@ -12,7 +12,7 @@ from itertools import count, pairwise
 
 from torch import Tensor
 
-from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.contiguous import KVCache
 from minillm.cache.manager import KVCacheManager
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
 from minillm.engine.runner import Runner, StepOutput
@@ -30,7 +30,6 @@ from minillm.measure.trace import (
     Trace,
 )
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
-from minillm.model.transformer import Transformer
 from minillm.sampling import (
     Sampled,
     SamplingParams,
@@ -45,7 +44,7 @@ Sampler = Callable[[Tensor, Sequence[SamplingRow], int], Sampled]
 
 
 class Engine:
-    """Serves any number of requests at once over one model and one cache.
+    """Serves any number of requests at once over one model and one cache, which the runner holds.
 
     `memory` lends the cache's blocks, `scheduler` decides over them, `sample` is `sampling.sample` or what stands in
     its place.
@@ -53,8 +52,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
-        cache: KVCache | NoCache,
+        runner: Runner,
         memory: KVCacheManager,
         scheduler: Scheduler,
         *,
@@ -64,11 +62,11 @@ class Engine:
         seed: int = 0,
         trace: Trace | None = None,
     ) -> None:
-        self.runner, self.tokenizer = Runner(model, cache), tokenizer
+        self.runner, self.tokenizer = runner, tokenizer
         self.memory, self.scheduler, self.sample = memory, scheduler, sample
         self.max_model_len, self.seed, self.trace = max_model_len, seed, trace
-        self.keeps_cache = isinstance(cache, KVCache)
-        config = model.config
+        self.keeps_cache = isinstance(runner.cache, KVCache)
+        config = runner.model.config
         self.eos_token_ids = config.eos_token_ids
         # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size

@@ -9,6 +9,7 @@ from torch import Tensor
 from minillm.batch import Batch, Chunk
 from minillm.cache.contiguous import KVCache, NoCache
 from minillm.cache.paged import PagedKVCache
+from minillm.engine.graphs import DecodeGraphs
 from minillm.engine.request import Request
 from minillm.engine.scheduler import Scheduled
 from minillm.model.transformer import Transformer
@@ -29,8 +30,10 @@ class StepOutput:
 class Runner:
     """Holds a model and its cache, and runs one step of it at a time."""
 
-    def __init__(self, model: Transformer, cache: KVCache | NoCache) -> None:
-        self.model, self.cache = model, cache
+    def __init__(
+        self, model: Transformer, cache: KVCache | NoCache, graphs: DecodeGraphs | None = None
+    ) -> None:
+        self.model, self.cache, self.graphs = model, cache, graphs
 
     def forward(self, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = ()) -> StepOutput:
         """Copy blocks (from, to) where a fork is about to write, then compute every scheduled token; a request that
@@ -49,8 +52,11 @@ class Runner:
                 last_rows.append(end - 1)
         with torch.inference_mode():
             batch = Batch.of(chunks, self.cache.block_size, self.model.device)
-            hidden = self.model(batch, self.cache)  # [T, hidden]
-            logits = None
+            if self.graphs is not None and end == len(sampling):
+                logits = self.graphs.run(batch)  # [N, vocab]
+                if logits is not None:
+                    return StepOutput(sampling, logits, [])
+            hidden, logits = self.model(batch, self.cache), None  # [T, hidden]
             if sampling:
                 rows = hidden if len(last_rows) == len(hidden) else hidden[last_rows]
                 logits = self.model.logits(rows)  # [N, vocab]

@@ -1,0 +1,54 @@
+"""The whole engine on its kernels: for Triton's interpreter, or for a GPU."""
+
+import os
+from collections.abc import Callable
+from unittest.mock import patch
+
+from minillm import LLM, SamplingParams
+from minillm.engine.graphs import DecodeGraphs
+from minillm.ops import Ops
+from tests.engine import tiny
+
+PROMPTS = [list(tiny.PROMPTS[i]) for i in (0, 1, 2, 4)]
+MAX_TOKENS = 8
+
+
+def again(step: Callable[[], None]) -> Callable[[], None]:
+    """What a CUDA graph does, without one: the same step once more, on the same buffers."""
+    step()
+    return step
+
+
+def on_kernels(graphs: bool, **changes: object) -> LLM:
+    """A tiny model in the interpreter; decode steps through the buffers of the graphs, or eagerly."""
+    with patch.dict(os.environ, MINILLM_KERNELS="interpret"):
+        llm = LLM(tiny.folder(), **{"max_num_seqs": 3, "block_size": 8} | changes)
+    assert llm.model.ops.paged_attention is not Ops().paged_attention
+    if graphs:
+        runner, config = llm.engine.runner, llm.config
+        runner.graphs = DecodeGraphs(
+            runner.model, runner.cache, config.max_num_seqs, config.max_model_len, again
+        )
+    return llm
+
+
+def tokens(graphs: bool, **changes: object) -> tuple[list[list[list[int]]], int]:
+    """Greedy tokens of the prompts, and how many steps were replayed."""
+    llm = on_kernels(graphs, **changes)
+    replayed = []
+    if graphs:
+        run = llm.engine.runner.graphs.run
+
+        def counted(batch):
+            logits = run(batch)
+            replayed.extend([] if logits is None else [1])
+            return logits
+
+        llm.engine.runner.graphs.run = counted
+    params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
+    return tiny.tokens(llm.generate(PROMPTS, params)), len(replayed)
+
+
+def without_the_interpreter(wanted: str) -> None:
+    with patch.dict(os.environ, MINILLM_KERNELS=wanted, TRITON_INTERPRET="0"):
+        LLM(tiny.folder(), max_num_seqs=1)
