@@ -442,6 +442,33 @@ def test_where_pages_are_few_requests_are_preempted_and_say_the_same():
     tiny.assert_pages_add_up(llm)
 
 
+@small_pages
+@pytest.mark.parametrize(
+    ("changes", "preempts"),
+    [
+        ({}, True),
+        ({"max_num_batched_tokens": 7}, True),
+        ({"scheduling_policy": "static"}, True),
+        ({"max_num_seqs": 1}, False),
+    ],
+    ids=["together", "chunks of 7", "static", "one row"],
+)
+def test_rows_that_are_used_again_hold_no_trace_of_whom_they_held(changes, preempts):
+    """Five pages, six texts that end in their second page; unwritten memory is poisoned first."""
+    llm = tiny.llm(**{"kv_cache": "virtual", "num_gpu_blocks_override": 5, "trace": True} | changes)
+    cache = llm.engine.runner.cache
+    cache.k.fill_(torch.nan), cache.v.fill_(torch.nan)
+    prompts = [(token_id, *PROMPTS[3]) for token_id in range(3, 9)]
+    outputs = llm.generate(
+        [list(prompt) for prompt in prompts], SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    )
+    for prompt, output in zip(prompts, outputs, strict=True):
+        expected = tiny.greedy(prompt, 40)  # which ends where an end token comes
+        assert output.outputs[0].token_ids[: len(expected)] == expected
+    assert any(step.preempted for step in llm.trace.of(StepRecord)) == preempts
+    tiny.assert_pages_add_up(llm)
+
+
 def test_samples_of_one_prompt_are_those_of_lone_runs():
     params = SamplingParams(n=3, temperature=1.2, seed=5, max_tokens=12, ignore_eos=True)
     [paged], [virtual] = (
