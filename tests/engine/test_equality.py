@@ -101,7 +101,7 @@ def test_where_blocks_are_few_requests_are_preempted():
     assert sum(len(step.preempted) for step in steps) >= 2
     again = tiny.llm(**SMALL, trace=True)
     again.generate(
-        [list(PROMPTS[3])] * 4, SamplingParams(n=2, max_tokens=MAX_TOKENS, ignore_eos=True, seed=1)
+        [list(PROMPTS[2])] * 4, SamplingParams(n=2, max_tokens=MAX_TOKENS, ignore_eos=True, seed=1)
     )
     steps = again.trace.of(StepRecord)
     assert any(step.copied for step in steps) and any(step.preempted for step in steps)
