@@ -42,7 +42,7 @@ def compare(
     name: str, folder: Path, num_tokens: int, rounds: int, device: str, floor: float
 ) -> list[dict[str, Any]]:
     """Tokens per second of both sides, and ours over theirs."""
-    llm = LLM(folder, device=device, max_num_seqs=1, max_model_len=512)
+    llm = LLM(folder, device=device, max_num_seqs=1, max_model_len=512, enable_prefix_caching=False)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=llm.model.dtype).to(device).eval()
     prompt = [i * 37 % llm.model.config.vocab_size for i in range(1, 17)]
     params = SamplingParams(temperature=0.0, max_tokens=num_tokens, ignore_eos=True, detokenize=False)
