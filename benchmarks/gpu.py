@@ -4,8 +4,9 @@ It runs from the source tree with whatever Python has torch, installs nothing, a
 benchmarks/results/ and one table on the screen. What could not run stands in both, with the reason.
 
 A benchmark takes part if it is a script in this folder that accepts `--device cuda --json FILE`. It writes a list
-of rows, `{"name": …, "value": …, "unit": …}` and, where there is something to reach, `"floor"` and `"goal"`. One that
-cannot run on this machine prints the reason as its last line and exits with status 77.
+of rows, `{"name": …, "value": …, "unit": …}` and, where there is something to reach, `"floor"` (at least) or
+`"ceiling"` (at most), and `"goal"`. One that cannot run on this machine prints the reason as its last line and exits
+with status 77.
 """
 
 from __future__ import annotations
@@ -159,13 +160,14 @@ def table(report: dict[str, Any]) -> str:
     for row in report["tests"]:
         count[row["status"]] += 1
     lines += ["", "tests: " + ", ".join(f"{number} {status}" for status, number in count.items()), ""]
-    cells = [("benchmark", "figure", "value", "unit", "floor", "goal")]
+    limits = ("floor", "ceiling", "goal")
+    cells = [("benchmark", "figure", "value", "unit", *limits)]
     for row in report["benchmarks"]:
         for result in row["results"]:
             value = result["value"]
             shown = f"{value:,.4g}" if isinstance(value, int | float) else str(value)
-            limits = [str(result.get(limit, "")) for limit in ("floor", "goal")]
-            cells.append((row["name"], result["name"], shown, result.get("unit", ""), *limits))
+            given = [str(result.get(limit, "")) for limit in limits]
+            cells.append((row["name"], result["name"], shown, result.get("unit", ""), *given))
     if len(cells) == 1:
         lines.append("benchmarks: no figures")
     else:

@@ -1,6 +1,7 @@
 """`make gpu`'s driver, tried on the CPU: one JSON, one table, and what was skipped or failed is said."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_one_json_and_one_table(tmp_path: Path) -> None:
         "tests: no test is marked gpu",
     ):
         assert said in result.stdout
+
+
+def test_each_limit_stands_in_its_own_column() -> None:
+    results = [
+        {"name": "speed", "value": 2.0, "unit": "x", "floor": 1.15, "goal": 1.5},
+        {"name": "latency", "value": 0.4, "unit": "x", "ceiling": 0.5},
+    ]
+    report = {
+        "machine": dict.fromkeys(("device", "torch", "python"), "any"),
+        "tests": [],
+        "benchmarks": [{"name": "both", "status": "passed", "results": results}],
+    }
+    *_, head, speed, latency = runpy.run_path(str(GPU))["table"](report).splitlines()
+    starts = [head.index(column) for column in ("floor", "ceiling", "goal")]
+    ends = [*starts[1:], None]
+    assert [speed[i:j].strip() for i, j in zip(starts, ends, strict=True)] == ["1.15", "", "1.5"]
+    assert [latency[i:j].strip() for i, j in zip(starts, ends, strict=True)] == ["", "0.5", ""]
 
 
 @pytest.mark.slow
