@@ -1,0 +1,128 @@
+"""Attention over scattered blocks without a kernel: which way is quickest on a CPU?
+
+    python benchmarks/cpu_paged_attention.py
+
+One layer of a decode step, 64 requests. The engine gathers request by request (ops.paged_attention). Beside it: one
+gather of all, padded to the longest, with a mask; a loop over columns of the block tables with an online softmax, which
+copies no history at once; and no gather at all, as if every request's blocks followed one another. By turns, medians.
+"""
+
+import argparse
+import json
+import math
+from array import array
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.batch import Batch, Chunk
+from minillm.measure.timing import interleaved, ratio_of, spread_of
+from minillm.ops import paged_attention
+
+HEADS, KV_HEADS, D, BLOCK, REQUESTS = 8, 4, 32, 16, 64
+
+
+def batch_of(lengths: list[int], scattered: bool) -> Batch:
+    """A decode step: each request's blocks anywhere, or one after the other."""
+    needed = [-(-length // BLOCK) for length in lengths]
+    order = np.arange(sum(needed))
+    if scattered:
+        np.random.default_rng(0).shuffle(order)
+    blocks = iter(order.tolist())
+    return Batch.of(
+        [
+            Chunk([0], s - 1, array("i", [next(blocks) for _ in range(n)]))
+            for s, n in zip(lengths, needed, strict=True)
+        ],
+        BLOCK,
+    )
+
+
+def padded(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch) -> Tensor:
+    """Every row as long as the longest."""
+    num_requests, width = batch.block_tables.shape
+    k, v = (
+        cache.index_select(0, batch.block_tables.flatten()).view(num_requests, width * BLOCK, KV_HEADS, D)
+        for cache in (k_cache, v_cache)
+    )
+    visible = torch.arange(width * BLOCK) < batch.seq_lens[:, None]
+    out = F.scaled_dot_product_attention(
+        q.view(num_requests, KV_HEADS, -1, D),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=visible[:, None, None],
+    )
+    return out.reshape(q.shape)
+
+
+def blockwise(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, columns: int = 8) -> Tensor:
+    """A few columns of every block table at a time, joined by an online softmax."""
+    num_requests, width = batch.block_tables.shape
+    grouped = (q / math.sqrt(D)).view(num_requests, KV_HEADS, -1, D)
+    shape = (*grouped.shape[:3], 1)
+    peak, total, acc = torch.full(shape, -1e30), torch.zeros(shape), torch.zeros_like(grouped)
+    for start in range(0, width, columns):
+        table = batch.block_tables[:, start : start + columns]
+        n = table.shape[1] * BLOCK
+        k, v = (
+            cache.index_select(0, table.flatten()).view(num_requests, n, KV_HEADS, D).transpose(1, 2)
+            for cache in (k_cache, v_cache)
+        )
+        beyond = start * BLOCK + torch.arange(n) >= batch.seq_lens[:, None]
+        scores = (grouped @ k.transpose(2, 3)).masked_fill(beyond[:, None, None], -1e30)
+        new_peak = torch.maximum(peak, scores.amax(-1, keepdim=True))
+        weights, shrink = (scores - new_peak).exp(), (peak - new_peak).exp()
+        total, acc, peak = (
+            total * shrink + weights.sum(-1, keepdim=True),
+            acc * shrink + weights @ v,
+            new_peak,
+        )
+    return (acc / total).reshape(q.shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    args = parser.parse_args()
+    if args.device != "cpu":
+        print("asks what a CPU without a kernel does best; run it with --device cpu")
+        raise SystemExit(77)
+    rows: list[dict[str, Any]] = []
+    for shortest, longest in ((20, 120), (100, 600)):
+        lengths = np.random.default_rng(1).integers(shortest, longest + 1, REQUESTS).tolist()
+        scattered, in_place = batch_of(lengths, True), batch_of(lengths, False)
+        torch.manual_seed(0)
+        q, num_blocks = torch.randn(REQUESTS, HEADS, D), sum(-(-s // BLOCK) for s in lengths)
+        k_cache, v_cache = (torch.randn(num_blocks, BLOCK, KV_HEADS, D) for _ in range(2))
+        sides = {
+            "request by request": partial(paged_attention, q, k_cache, v_cache, scattered, None),
+            "all at once, padded": partial(padded, q, k_cache, v_cache, scattered),
+            "blockwise": partial(blockwise, q, k_cache, v_cache, scattered),
+            "in place": partial(paged_attention, q, k_cache, v_cache, in_place, None),
+        }
+        right = sides["request by request"]()
+        for name in ("all at once, padded", "blockwise"):
+            torch.testing.assert_close(sides[name](), right)
+        times, what = interleaved(sides, args.rounds), f"{shortest} to {longest} tokens"
+        for name, seconds in times.items():
+            rows.append({"name": f"{what}, {name}", "value": 1e3 * spread_of(seconds).median, "unit": "ms"})
+            ratio = ratio_of(seconds, times["request by request"])
+            rows.append(
+                {"name": f"{what}, {name} / request by request", "value": ratio.median, "unit": "x"}
+                | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
+            )
+    for row in rows:
+        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
