@@ -16,6 +16,8 @@ request takes at least 2 x layers of them. A CPU's page of 4 KiB holds 8 tokens 
 a block; a GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so that its shortest request takes 2 x 32 x
 2 MiB = 128 MiB. A new page is a fault or a call to the driver in each layer, where a block table gets one more number.
 And requests that begin alike share nothing here: no prefix caching, no forks.
+Nor does a CPU always gain by reading in place: a gather sweeps through memory once, and attention then finds the keys of
+a short text in the processor's cache (ops.py).
 
 Source: Prabhu et al. 2024, "vAttention: Dynamic Memory Management for Serving LLMs without PagedAttention" (arXiv
 2405.04437), Microsoft Research.
@@ -196,12 +198,13 @@ class VirtualKVCacheManager(KVCacheManager):
         self.can_fork = False
         self._rows, self._most_idle = rows, num_pages // 4
         self.lent = [0] * num_rows  # pages of each row that its request may use
+        self._num_lent = 0
         self.mapped = [0] * num_rows  # pages of each row that have memory, or get it when they are written
 
     @property
     def num_free(self) -> int:
         """Pages that no request holds."""
-        return self.num_blocks - sum(self.lent)
+        return self.num_blocks - self._num_lent
 
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
         """Give a request a row, and pages for all of its tokens. Refuses unless `headroom` pages stay free."""
@@ -225,11 +228,13 @@ class VirtualKVCacheManager(KVCacheManager):
     def free(self, request: CachedSequence) -> None:
         """Take a request's row and pages back."""
         [row] = request.block_table
+        self._num_lent -= self.lent[row]
         self.lent[row] = 0
         super().free(request)
-        self._reclaim(sum(self.mapped) - sum(self.lent) - self._most_idle)
+        self._reclaim(sum(self.mapped) - self._num_lent - self._most_idle)
 
     def _lend(self, row: int, num_pages: int) -> None:
+        self._num_lent += num_pages - self.lent[row]
         self.lent[row] = num_pages
         more = num_pages - self.mapped[row]
         if more <= 0:
