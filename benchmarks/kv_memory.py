@@ -3,8 +3,8 @@
     python benchmarks/kv_memory.py
 
 The requests run in the real engine with a trace; in each step the memory that running requests hold is compared with
-the tokens that they have. A row is held whole for as long as its request runs; of blocks at most the last is part empty.
-Counts, not times: every machine prints the same.
+the tokens that they have. A row is held whole for as long as its request runs; of blocks at most the last is partly
+empty. Counts, not times: every machine prints the same.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     python benchmarks/prefix_caching.py
 
 32 requests begin with the same 512 tokens. Time to first token, all arriving together: with the prefix in the cache,
-and with prefix caching off. Then prompts that share nothing, with prefix caching on and off: the cost of hashing in vain.
+and with prefix caching off. Then prompts that share nothing, with prefix caching on and off: the cost of hashing in
+vain.
 """
 
 import argparse

@@ -128,18 +128,20 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
     others are gathered, one request after the other: its keys and values stay in a processor's cache until they are
     used, and no row is padded to the longest.
     """
-    out, start = torch.empty_like(q), 0
-    for r, chunk in enumerate(batch.chunks):
-        rows = slice(start, start := start + len(chunk.token_ids))
-        first, num_blocks = chunk.block_table[0], len(chunk.block_table)
+    k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
+    block_size, out = k_cache.shape[1], []
+    queries = q.split([len(chunk.token_ids) for chunk in batch.chunks])
+    for r, (chunk, query) in enumerate(zip(batch.chunks, queries, strict=True)):
+        seq_len = chunk.seq_len
         if batch.in_place[r]:
-            k, v = k_cache[first : first + num_blocks], v_cache[first : first + num_blocks]
+            first = chunk.block_table[0] * block_size
+            k, v = k_slots[first : first + seq_len], v_slots[first : first + seq_len]
         else:
-            blocks = batch.block_tables[r, :num_blocks]
-            k, v = k_cache.index_select(0, blocks), v_cache.index_select(0, blocks)
-        k, v = k.flatten(0, 1)[: chunk.seq_len], v.flatten(0, 1)[: chunk.seq_len]  # [s, H_kv, D]
-        out[rows] = attend(q[rows], k, v, window)
-    return out
+            blocks = batch.block_tables[r, : len(chunk.block_table)]
+            k = k_cache.index_select(0, blocks).flatten(0, 1)[:seq_len]
+            v = v_cache.index_select(0, blocks).flatten(0, 1)[:seq_len]
+        out.append(attend(query, k, v, window))
+    return torch.cat(out)
 
 
 class _RmsNorm(Protocol):
