@@ -15,9 +15,8 @@ Where it loses: the hardware chooses the size of a page. One page holds tokens o
 request takes at least 2 x layers of them. A CPU's page of 4 KiB holds 8 tokens of `tinytales` in float32, no more than
 a block; a GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so that its shortest request takes 2 x 32 x
 2 MiB = 128 MiB. A new page is a fault or a call to the driver in each layer, where a block table gets one more number.
-And requests that begin alike share nothing here: no prefix caching, no forks.
-Nor does a CPU always gain by reading in place: a gather sweeps through memory once, and attention then finds the keys of
-a short text in the processor's cache (ops.py).
+And requests that begin alike share nothing here: no prefix caching, no forks. Nor does a CPU always gain by reading in
+place: a gather sweeps through memory once, and attention then finds the keys of a short text in the processor's cache.
 
 Source: Prabhu et al. 2024, "vAttention: Dynamic Memory Management for Serving LLMs without PagedAttention" (arXiv
 2405.04437), Microsoft Research.
