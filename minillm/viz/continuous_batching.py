@@ -1,0 +1,308 @@
+"""Chapter 8's pictures: who computes what in each step, out of which budget and memory, and what it does to latency.
+
+Each is drawn from the trace of a run (`LLM(trace=True)`): nothing is scheduled here.
+"""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import ipywidgets as widgets
+from IPython.display import display
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from minillm.measure.trace import (
+    Kind,
+    RequestAdded,
+    RequestFinished,
+    ScheduledRequest,
+    StepRecord,
+    TokenRecord,
+    Trace,
+    inter_token_latencies,
+    ttft,
+)
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, quiet, style
+from minillm.viz.widget import Explorer
+
+COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WASTE}
+MEANING: dict[Kind, str] = {
+    "prefill": "prefill",
+    "decode": "decode",
+    "padding": "padding: computed for a request that has finished",
+}
+
+
+def tokens_computed(trace: Trace) -> Counter[str]:
+    """New tokens of all steps, by kind; "again" counts those that had been computed before a preemption."""
+    counts: Counter[str] = Counter(dict.fromkeys((*COLORS, "again"), 0))
+    furthest: dict[str, int] = {}
+    for step in trace.of(StepRecord):
+        for part in step.scheduled:
+            counts[part.kind] += part.num_tokens
+            if part.kind != "padding":
+                counts["again"] += _computed_before(part, furthest)
+            end = part.num_computed_tokens + part.num_tokens
+            furthest[part.request_id] = max(end, furthest.get(part.request_id, 0))
+    return counts
+
+
+def _computed_before(part: ScheduledRequest, furthest: Mapping[str, int]) -> int:
+    """How many of a part's tokens an earlier step has computed for the same request."""
+    start, end = part.num_computed_tokens, part.num_computed_tokens + part.num_tokens
+    return max(0, min(end, furthest.get(part.request_id, 0)) - start)
+
+
+def gantt_figure(traces: Mapping[str, Trace], step: int, milliseconds: bool = False) -> Picture:
+    """The same requests in each trace, a row each, up to step number `step` (from 1) of the longest run.
+
+    All panels have one axis: steps, or milliseconds. Where a request has a thin line it waits; at a cross it is
+    preempted.
+    """
+    steps = {name: trace.of(StepRecord) for name, trace in traces.items()}
+    longest = max(map(len, steps.values()))
+    end = max(run[-1].end - run[0].start for run in steps.values())
+    now = end * min(step, longest) / longest
+    with style():
+        rows = max(len(trace.of(RequestAdded)) for trace in traces.values())
+        figure = Picture(figsize=(9, 0.9 + len(traces) * (0.75 + 0.11 * rows)))
+        panels = figure.subplots(len(traces), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (name, trace) in zip(panels, traces.items(), strict=True):
+            run = steps[name]
+            done = sum(s.end - run[0].start <= now for s in run) if milliseconds else min(step, len(run))
+            _gantt(axes, trace, done, milliseconds)
+            axes.set_title(f"{name}: {_state(trace, done)}")
+            axes.axvline(now * 1e3 if milliseconds else min(step, longest), color=INK, lw=0.8)
+        panels[-1].set_xlim(0, end * 1e3 if milliseconds else longest)
+        panels[-1].set_xlabel("milliseconds" if milliseconds else "step of the engine")
+        kinds = [kind for kind in COLORS if any(s.num_tokens(kind) for run in steps.values() for s in run)]
+        handles: list[Artist] = [Patch(color=COLORS[kind], label=MEANING[kind]) for kind in kinds]
+        handles.append(Line2D([], [], color=FAINT, lw=0.8, label="waits"))
+        if any(record.preempted for run in steps.values() for record in run):
+            handles.append(Line2D([], [], color=INK, marker="x", mew=1.4, ls="", label="preempted"))
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+        return figure
+
+
+def gantt_explorer(traces: Mapping[str, Trace], step: int) -> Explorer:
+    """`gantt_figure` under a slider over the steps of the longest run."""
+    longest = max(len(trace.of(StepRecord)) for trace in traces.values())
+    return Explorer(
+        lambda step, milliseconds: gantt_figure(traces, step, milliseconds),
+        step=(1, longest, step),
+        milliseconds=False,
+    )
+
+
+def _gantt(axes: Axes, trace: Trace, done: int, milliseconds: bool) -> None:
+    """A bar for each request and step, of the first `done` steps."""
+    run = trace.of(StepRecord)
+    row_of = {added.request_id: row for row, added in enumerate(trace.of(RequestAdded))}
+    bars: dict[tuple[int, Kind], list[tuple[float, float]]] = {}
+    finished = {record.request_id for record in _first_steps(trace, done).of(RequestFinished)}
+    last = dict.fromkeys(row_of, 0.0)
+    for number, step in enumerate(run[:done]):
+        left, width = _span(run, number, milliseconds)
+        for part in step.scheduled:
+            row = row_of[part.request_id]
+            bars.setdefault((row, part.kind), []).append((left, width))
+            last[part.request_id] = left
+        for request_id in step.preempted:
+            axes.plot(left, row_of[request_id], "x", color=INK, ms=5, mew=1.4, zorder=3)
+    here = sum(_span(run, done - 1, milliseconds)) if done else 0.0
+    for request_id, row in row_of.items():
+        until = last[request_id] if request_id in finished else here
+        axes.hlines(row, 0, until, color=FAINT, lw=0.6, zorder=0)
+    for (row, kind), spans in bars.items():
+        axes.broken_barh(spans, (row - 0.4, 0.8), facecolors=COLORS[kind], edgecolor="white", lw=0.25)
+    axes.set_ylim(len(row_of) - 0.3, -0.7)
+    axes.set_yticks([])
+    axes.set_ylabel("request")
+
+
+def _span(run: Sequence[StepRecord], number: int, milliseconds: bool) -> tuple[float, float]:
+    """Where a step begins on the axis, and how wide it is."""
+    if not milliseconds:
+        return float(number), 1.0
+    step = run[number]
+    return (step.start - run[0].start) * 1e3, (step.end - step.start) * 1e3
+
+
+def _state(trace: Trace, done: int) -> str:
+    """What the first `done` steps have come to, in words."""
+    so_far = _first_steps(trace, done)
+    finished, requests = len(so_far.of(RequestFinished)), len(trace.of(RequestAdded))
+    counts = tokens_computed(so_far)
+    padding, preempted = counts["padding"], sum(len(s.preempted) for s in so_far.of(StepRecord))
+    computed = sum(counts[kind] for kind in COLORS)
+    text = f"{finished} of {requests} done after {done} step{'s' * (done != 1)}"
+    if padding:
+        text += f", {padding / computed:.0%} of the work was padding"
+    if preempted:
+        text += f", {preempted} preemption{'s' * (preempted > 1)}, {counts['again']} tokens computed again"
+    return text
+
+
+def _first_steps(trace: Trace, count: int) -> Trace:
+    """The records up to the end of step number `count`. A step's tokens stand before its own record."""
+    kept, seen = Trace(), 0
+    for record in trace:
+        if seen == count:
+            break
+        kept.append(record)
+        seen += isinstance(record, StepRecord)
+    return kept
+
+
+def step_figure(trace: Trace, budget: int, step: int) -> Picture:
+    """Each step's tokens by kind against the budget, the two queues, and the free blocks; `step` (from 1) in numbers.
+
+    Raises ValueError for a trace whose cache has no blocks.
+    """
+    run = trace.of(StepRecord)
+    blocks = [record.blocks for record in run if record.blocks is not None]
+    if len(blocks) != len(run):
+        raise ValueError("this picture shows free blocks, and the cache of this run has none")
+    x, at = range(1, len(run) + 1), run[min(step, len(run)) - 1]
+    with style():
+        figure = Picture(figsize=(9, 5.2))
+        top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[2, 1.1, 1.1])
+        base = [0] * len(run)
+        for kind, color in COLORS.items():
+            heights = [record.num_tokens(kind) for record in run]
+            if any(heights):
+                top.bar(
+                    x, heights, bottom=base, width=1.0, color=color, label=f"{kind}: {at.num_tokens(kind)}"
+                )
+            base = [low + height for low, height in zip(base, heights, strict=True)]
+        top.axhline(budget, color=INK, lw=1, ls="--")
+        top.set_ylim(0, max(budget, *base) * 1.3)
+        top.text(len(run) + 0.5, budget, f"budget {budget}", ha="right", va="bottom", fontsize=9)
+        top.set_ylabel("tokens")
+        top.set_title(f"Step {at.step - run[0].step + 1}: {at.num_tokens()} tokens")
+        top.legend(loc="upper left", ncols=3)
+        for name, color in (("waiting", FAINT), ("running", DECODE)):
+            values = [getattr(record, f"num_{name}") for record in run]
+            here = values[x.index(min(step, len(run)))]
+            middle.step(x, values, where="mid", color=color, label=f"{name}: {here}")
+        middle.set_ylim(bottom=0)
+        middle.set_ylabel("requests")
+        total, used = blocks[0].total, [block.total - block.free for block in blocks]
+        bottom.fill_between(x, used, step="mid", color=KV, lw=0)
+        bottom.axhline(total, color=INK, lw=1, ls="--")
+        here = used[x.index(min(step, len(run)))]
+        bottom.text(1, total, f"in use: {here} of {total} blocks", va="bottom", fontsize=9)
+        bottom.set_ylim(0, total * 1.35)
+        bottom.set_ylabel("blocks")
+        bottom.set_xlabel("step of the engine")
+        bottom.set_xlim(0.5, len(run) + 0.5)
+        middle.legend(loc="upper right", ncols=2)
+        for axes in (top, middle, bottom):
+            axes.axvline(min(step, len(run)), color=INK, lw=0.8)
+        return figure
+
+
+class Live:
+    """A picture of an engine's run that is drawn again while it runs.
+
+    `draw` makes it from the trace so far. `run` steps `engine`, which must record a trace, until nothing is left.
+    """
+
+    def __init__(self, draw: Callable[[Trace], Picture], engine: Any, every: int = 1) -> None:
+        if engine.trace is None:
+            raise ValueError("nothing is recorded: make the LLM with trace=True")
+        self.draw, self.engine, self.every, self.num_draws = draw, engine, every, 0
+        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+
+    def run(self) -> None:
+        """Show the picture, step the engine to its end, and draw after every `every`-th step and the last."""
+        shown, count = None, 0
+        while self.engine.has_unfinished:
+            self.engine.step()
+            count += 1
+            if count % self.every and self.engine.has_unfinished:
+                continue
+            self.image.value = self.draw(self.engine.trace).png()
+            self.num_draws += 1
+            if shown is None:
+                shown = display(_bundle(self.image, bytes(self.image.value)), raw=True, display_id=True)
+        if shown is not None:  # what is stored, and shown where there are no widgets, is the last picture
+            shown.update(_bundle(self.image, bytes(self.image.value)), raw=True)
+
+
+def _bundle(widget: widgets.Widget, png: bytes) -> dict[str, Any]:
+    """What a notebook shows: the widget, and the picture where there are none."""
+    return {**widget._repr_mimebundle_(), "image/png": base64.b64encode(png).decode()}
+
+
+def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, int]]) -> Picture:
+    """How long the outputs are, and for each scheduler the seconds and steps it takes for all of them."""
+    with style():
+        figure = Picture(figsize=(9, 3))
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
+        left.hist(lengths, bins=range(0, max(lengths) + 8, 8), color=DECODE, edgecolor="white")
+        left.set_title(
+            f"{len(lengths)} outputs, mean {sum(lengths) / len(lengths):.0f}, median {median(lengths):g}"
+        )
+        left.set_xlabel("tokens of the output")
+        left.set_ylabel("requests")
+        fastest = min(seconds for seconds, _ in runs.values())
+        for row, (seconds, steps) in enumerate(runs.values()):
+            right.barh(row, seconds, color=DECODE, height=0.5)
+            text = f" {seconds:.2f} s, ×{seconds / fastest:.1f}, {steps} steps"
+            right.text(seconds, row, text, va="center", fontsize=9)
+        right.set_title("The time for all of them")
+        right.set_yticks(range(len(runs)), list(runs))
+        right.invert_yaxis()
+        right.set_xlim(0, max(seconds for seconds, _ in runs.values()) * 1.75)
+        quiet(right)
+        return figure
+
+
+def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
+    """Requests that decode while the prompts of `late` come in: each token's wait for the one before, a panel a trace.
+
+    The title has the longest wait, and when the first of `late` had its first token.
+    """
+    with style():
+        figure = Picture(figsize=(9, 1.2 + 1.35 * len(traces)))
+        panels = figure.subplots(len(traces), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+        top = 0.0
+        for axes, (name, trace) in zip(panels, traces.items(), strict=True):
+            waits = [wait for wait in waits_of(trace) if wait[0] not in late]
+            worst = max(wait for *_, wait in waits)
+            top = max(top, worst)
+            added = {record.request_id: record.time for record in trace.of(RequestAdded)}
+            zero = min(added.values())
+            for request_id in late:
+                axes.axvline((added[request_id] - zero) * 1e3, color=PREFILL, lw=1.2)
+            points = [((time - zero) * 1e3, wait * 1e3) for _, time, wait in waits]
+            axes.plot(*zip(*points, strict=True), ".", ms=4, color=DECODE, alpha=0.5)
+            first = ttft(trace)[late[0]]
+            axes.set_title(
+                f"{name}: longest wait {worst * 1e3:.0f} ms, TTFT {first * 1e3:.0f} ms", fontsize=10
+            )
+            axes.set_ylabel("ms")
+        panels[0].set_ylim(0, top * 1.1e3)
+        panels[-1].set_xlabel("milliseconds")
+        handles = [
+            Patch(color=DECODE, label="wait for a token, of those that decode"),
+            Patch(color=PREFILL, label="a long prompt arrives"),
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=2)
+        return figure
+
+
+def waits_of(trace: Trace) -> list[tuple[str, float, float]]:
+    """(request, time, seconds since its token before) of every token but each request's first."""
+    latencies = {name: iter(waits) for name, waits in inter_token_latencies(trace).items()}
+    return [
+        (token.request_id, token.time, next(latencies[token.request_id]))
+        for token in trace.of(TokenRecord)
+        if token.index > 0
+    ]
