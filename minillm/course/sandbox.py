@@ -82,6 +82,8 @@ class Server:
         # A process with more than one thread cannot be forked safely, and OpenBLAS starts its own when it is imported.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[name] = "1"
+        # A learner's kernel is interpreted, GPU or not: the same numbers everywhere, and every load can be seen.
+        environment["TRITON_INTERPRET"] = "1"
         root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 – open as long as the server
