@@ -9,15 +9,13 @@ continuous batching, warm, one manager for all rounds, over a KV pool of the sam
 Speed is wanted tokens a second: what a side computes beyond a request's own length does not count.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from _rows import arguments, report
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.utils import logging
@@ -96,17 +94,17 @@ def manager_of(model: Any, at_once: int, pool_tokens: int) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--requests", type=int, default=256)
-    parser.add_argument("--at-once", type=int, default=32)
-    parser.add_argument("--mean", type=float, default=48.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, requests=256, at_once=32, mean=48.0, rounds=3)
     logging.set_verbosity_error()
     folder, context = model_folder("tinytales"), 384
-    llm = LLM(folder, device=args.device, max_model_len=context, max_num_seqs=args.at_once)
+    # Every round brings the same prompts: none is to find them known.
+    llm = LLM(
+        folder,
+        device=args.device,
+        max_model_len=context,
+        max_num_seqs=args.at_once,
+        enable_prefix_caching=False,
+    )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=llm.model.dtype).to(args.device).eval()
     model.generation_config.eos_token_id = None
     batched = AutoModelForCausalLM.from_pretrained(folder, dtype=llm.model.dtype).to(args.device).eval()
@@ -149,13 +147,7 @@ def main() -> None:
             {"name": f"continuous / {name}", "value": ratio.median, "unit": "x", "floor": floor}
             | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
         )
-    for row in rows:
-        print(
-            f"{row['name']}: {row['value']:,.2f} {row['unit']}"
-            + (f" (floor {row['floor']})" if "floor" in row else "")
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,12 @@ request waits for its next token. Unchunked, an arriving prompt is computed whol
 more than `--budget` tokens. The 99th percentile of the inter-token latencies, by turns.
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _rows import arguments, report
 
 from minillm import LLM, SamplingParams
 from minillm.measure.timing import spread_of
@@ -44,13 +42,7 @@ def latencies(llm: LLM, arrivals: list[int], num_tokens: int, shift: int) -> np.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--budget", type=int, default=128)
-    parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, budget=128, tokens=200, rounds=5)
     random = np.random.default_rng(0)
     arrivals = sorted(random.choice(args.tokens - 60, NUM_LONG, replace=False).tolist())
     base = LLM("tinytales", device=args.device, max_num_seqs=32, max_model_len=1024, trace=True)
@@ -95,13 +87,7 @@ def main() -> None:
         }
         | {"ceiling": 0.5, "low": ratio.low, "high": ratio.high, "rounds": args.rounds}
     )
-    for row in rows:
-        print(
-            f"{row['name']}: {row['value']:,.3f} {row['unit']}"
-            + (f" (at most {row['ceiling']})" if "ceiling" in row else "")
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

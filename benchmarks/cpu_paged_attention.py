@@ -7,17 +7,15 @@ gather of all, padded to the longest, with a mask; a loop over columns of the bl
 copies no history at once; and no gather at all, as if every request's blocks followed one another. By turns, medians.
 """
 
-import argparse
-import json
 import math
 from array import array
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _rows import arguments, report
 from torch import Tensor
 
 from minillm.batch import Batch, Chunk
@@ -86,11 +84,7 @@ def blockwise(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, columns
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, rounds=15)
     if args.device != "cpu":
         print("asks what a CPU without a kernel does best; run it with --device cpu")
         raise SystemExit(77)
@@ -118,10 +112,7 @@ def main() -> None:
                 {"name": f"{what}, {name} / request by request", "value": ratio.median, "unit": "x"}
                 | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
             )
-    for row in rows:
-        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

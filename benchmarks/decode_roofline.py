@@ -7,12 +7,10 @@ that this machine allows; bandwidth and speed are measured in one run. With and 
 of random weights is that of any others. On a CPU the shape is that of the bundled model.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import arguments, report
 
 from minillm.cache.manager import KVCacheManager
 from minillm.cache.paged import PagedKVCache
@@ -78,12 +76,7 @@ def generate(engine: Engine, num_tokens: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, tokens=128, rounds=5)
     device = torch.device(args.device)
     on_gpu = device.type == "cuda"
     config = KNOWN_MODELS["llama_3_8b"] if on_gpu else read_config(model_folder("tinytales"))
@@ -110,10 +103,7 @@ def main() -> None:
         rows.append(
             {"name": "graphs / eager", "value": ratio_of(times["eager"], times["graphs"]).median, "unit": "x"}
         )
-    for row in rows:
-        print(f"{row['name']}: {row['value']:,.3f} {row['unit']}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

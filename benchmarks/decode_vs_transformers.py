@@ -7,13 +7,12 @@ Both sides in float32 on a CPU (bfloat16 on a GPU), measured by turns; a side's 
 of 100M parameters with random weights (speed does not depend on their values).
 """
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import arguments, report
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from minillm import LLM, SamplingParams
@@ -83,21 +82,12 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, tokens=128, rounds=7)
     with tempfile.TemporaryDirectory() as scratch:
         sizes = (args.tokens, args.rounds, args.device)
         rows = compare("tinytales", model_folder("tinytales"), *sizes, floor=2.0)
         rows += compare("random Llama", llama_100m(Path(scratch)), *sizes, floor=1.3)
-    for row in rows:
-        spread = f"  ({row['low']:.2f} to {row['high']:.2f})" if "low" in row else ""
-        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}{spread}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,13 @@ timing is of several calls in a row, on tensors that take turns so that none is 
 measured by turns. TFLOP/s count the two matrix products of the pairs that the mask lets through, no more.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _rows import arguments, report
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -131,11 +129,7 @@ def compare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, device="cuda", rounds=15)
     if not args.device.startswith("cuda") or not torch.cuda.is_available():
         print(
             f"needs a CUDA device: asked for {args.device}, and torch {torch.__version__} sees "
@@ -149,11 +143,7 @@ def main() -> int:
     for length in LENGTHS:
         rows += compare(inputs(NUM_TOKENS // length, length, args.device), args.rounds, args.device)
         torch.cuda.empty_cache()
-    for row in rows:
-        spread = f"  ({row['low']:.2f} to {row['high']:.2f})" if "low" in row else ""
-        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}{spread}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
     return 0
 
 

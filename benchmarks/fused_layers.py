@@ -7,16 +7,14 @@ counts is the number of launches) and 8,192 (a prefill: what counts is the numbe
 a CUDA graph of many calls on tensors that take turns beyond the L2 cache; the sides are measured by turns.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from _graphs import CANNOT_RUN, captured, copies_beyond_cache, refusal
+from _rows import arguments, report
 from torch import Tensor
 
 from minillm import ops
@@ -36,7 +34,7 @@ def kernels() -> dict[str, Layer]:
     return {"rms_norm": rms_norm, "add_rms_norm": add_rms_norm, "rope": rope, "swiglu": swiglu}
 
 
-def arguments(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, ...]:
+def inputs(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, ...]:
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -57,9 +55,9 @@ def arguments(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, 
 
 def compare(name: str, kernel: Layer, num_tokens: int, rounds: int, device: str) -> list[dict[str, Any]]:
     """Microseconds a call of all three, and how many times faster the kernel is than either of torch's."""
-    first = arguments(name, num_tokens, device, 0)
+    first = inputs(name, num_tokens, device, 0)
     num_bytes = sum(x.nbytes for x in first if isinstance(x, Tensor))
-    inputs = [arguments(name, num_tokens, device, i) for i in range(copies_beyond_cache(num_bytes, device))]
+    inputs = [inputs(name, num_tokens, device, i) for i in range(copies_beyond_cache(num_bytes, device))]
     layers = {
         "minillm": kernel,
         "eager": getattr(ops, name),
@@ -94,11 +92,7 @@ def _first(out: Any) -> Tensor:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, device="cuda", rounds=15)
     if reason := refusal(args.device):
         print(reason)
         return CANNOT_RUN
@@ -107,11 +101,7 @@ def main() -> int:
         for name, kernel in kernels().items():
             rows += compare(name, kernel, num_tokens, args.rounds, args.device)
             torch.cuda.empty_cache()
-    for row in rows:
-        spread = f"  ({row['low']:.2f} to {row['high']:.2f})" if "low" in row else ""
-        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}{spread}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
     return 0
 
 

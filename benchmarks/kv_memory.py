@@ -7,12 +7,10 @@ the tokens that they have. A row is held whole for as long as its request runs; 
 empty. Counts, not times: every machine prints the same.
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _rows import arguments, report
 
 from minillm import LLM, SamplingParams
 from minillm.measure.trace import StepRecord, Trace
@@ -32,11 +30,7 @@ def wasted(trace: Trace, block_size: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--requests", type=int, default=24)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, requests=24)
     random = np.random.default_rng(0)
     prompts = [random.integers(1, 4096, random.integers(250, 600)).tolist() for _ in range(args.requests)]
     params = [
@@ -63,13 +57,7 @@ def main() -> None:
             }
             | limit
         )
-    for row in rows:
-        print(
-            f"{row['name']}: {row['value']:.4f}"
-            + (f" (at most {row['ceiling']})" if "ceiling" in row else "")
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ queries and once with `enable_gqa`; the best of them counts. Every side is a CUD
 tensors that take turns beyond the L2 cache; the sides are measured by turns.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from _graphs import CANNOT_RUN, bandwidth_sides, captured, copies_beyond_cache, refusal
+from _rows import arguments, report
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -171,11 +169,7 @@ def rows_of(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, device="cuda", rounds=15)
     if reason := refusal(args.device):
         print(reason)
         return CANNOT_RUN
@@ -183,11 +177,7 @@ def main() -> int:
     for num_requests, length in [(32, 8_192), (1, 32_768), (16, 16_384), (1, 1_024)]:
         rows += compare(num_requests, length, args.rounds, args.device)
         torch.cuda.empty_cache()
-    for row in rows:
-        spread = f"  ({row['low']:.2f} to {row['high']:.2f})" if "low" in row else ""
-        print(f"{row['name']}: {row['value']:,.2f} {row['unit']}{spread}")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
     return 0
 
 

@@ -7,16 +7,14 @@ and with prefix caching off. Then prompts that share nothing, with prefix cachin
 vain.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _rows import arguments, report
 
 from minillm import LLM, SamplingParams
 from minillm.measure.timing import interleaved, ratio_of
@@ -80,12 +78,7 @@ def hashing(num_tokens: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--requests", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, requests=32, rounds=7)
     base = LLM("tinytales", device=args.device, max_num_seqs=args.requests, max_model_len=1024)
     hit, miss = shared_prefix(base, args.rounds, args.requests), no_hits(base, args.rounds, args.requests)
     spread = {"rounds": args.rounds}
@@ -106,13 +99,7 @@ def main() -> None:
         | spread,
         {"name": "hashing a prompt of 1,024 tokens", "value": 1e6 * hashing(1024), "unit": "us"},
     ]
-    for row in rows:
-        print(
-            f"{row['name']}: {row['value']:,.3f} {row['unit']}"
-            + (f" (at most {row['ceiling']})" if "ceiling" in row else "")
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ A step of `tinytales` with 64 running requests; the scheduler alone with 256, wh
 and the trace, on and off, by turns.
 """
 
-import argparse
-import json
 import statistics
 import time
 from array import array
-from pathlib import Path
 from typing import Any
+
+from _rows import arguments, report
 
 from minillm import LLM, SamplingParams
 from minillm.batch import Batch, Chunk
@@ -88,12 +87,7 @@ def trace_cost(rounds: int, num_steps: int) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write the result here too")
-    args = parser.parse_args()
+    args = arguments(__doc__, steps=48, rounds=9)
     if args.device != "cpu":
         print("measures the host's work; run it with --device cpu")
         raise SystemExit(77)
@@ -125,13 +119,7 @@ def main() -> None:
         {"name": "32 requests: traced / untraced", "value": traced.median, "unit": "x", "ceiling": 1.02}
         | {"low": traced.low, "high": traced.high, "rounds": args.rounds},
     ]
-    for row in rows:
-        print(
-            f"{row['name']}: {row['value']:,.3f} {row['unit']}"
-            + (f" (at most {row['ceiling']})" if "ceiling" in row else "")
-        )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, args)
 
 
 if __name__ == "__main__":

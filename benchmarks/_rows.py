@@ -1,0 +1,32 @@
+"""What the benchmarks share: their arguments, and how rows are shown and written.
+
+A row is `{"name", "value", "unit"}`, with "floor" (at least) or "ceiling" (at most) and "goal" where there is something
+to reach, and "low", "high" and "rounds" where it is a ratio of several rounds.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def arguments(doc: str | None, device: str = "cpu", **options: float) -> argparse.Namespace:
+    """The command line: `--device`, `--json`, and a number for each of `options`, whose values are the defaults."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    for name, default in options.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--device", default=device)
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    return parser.parse_args()
+
+
+def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Show the rows, and write them to the file that was asked for."""
+    for row in rows:
+        line = f"{row['name']}: {row['value']:,.3f} {row['unit']}"
+        if "low" in row:
+            line += f"  ({row['low']:.3f} to {row['high']:.3f})"
+        limits = [f"{limit} {row[limit]}" for limit in ("floor", "ceiling", "goal") if limit in row]
+        print(line + (f"  [{', '.join(limits)}]" if limits else ""))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
