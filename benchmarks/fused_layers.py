@@ -34,7 +34,7 @@ def kernels() -> dict[str, Layer]:
     return {"rms_norm": rms_norm, "add_rms_norm": add_rms_norm, "rope": rope, "swiglu": swiglu}
 
 
-def inputs(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, ...]:
+def call_of(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, ...]:
     generator = torch.Generator(device).manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -55,9 +55,9 @@ def inputs(name: str, num_tokens: int, device: str, seed: int) -> tuple[Any, ...
 
 def compare(name: str, kernel: Layer, num_tokens: int, rounds: int, device: str) -> list[dict[str, Any]]:
     """Microseconds a call of all three, and how many times faster the kernel is than either of torch's."""
-    first = inputs(name, num_tokens, device, 0)
+    first = call_of(name, num_tokens, device, 0)
     num_bytes = sum(x.nbytes for x in first if isinstance(x, Tensor))
-    inputs = [inputs(name, num_tokens, device, i) for i in range(copies_beyond_cache(num_bytes, device))]
+    inputs = [call_of(name, num_tokens, device, i) for i in range(copies_beyond_cache(num_bytes, device))]
     layers = {
         "minillm": kernel,
         "eager": getattr(ops, name),
