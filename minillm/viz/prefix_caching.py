@@ -262,7 +262,9 @@ def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingP
     Returns the slider over all steps. `llm` needs `trace=True`, and should have served nobody before.
     """
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
-    display(image)
+    bundle = dict(image._repr_mimebundle_())
+    bundle.pop("text/plain", None)  # where there are no widgets, nothing: the picture at the end is enough
+    display(bundle, raw=True)
     asked: dict[str, list[int]] = {}
     for prompt, one in zip(prompts, params, strict=True):
         output = llm.engine.add_request(prompt, one)
@@ -281,6 +283,26 @@ def _decoder(llm: LLM) -> Callable[[Prefix], str]:
         return lambda ids: " ".join(map(str, ids))
     decode = llm.tokenizer.decode
     return lambda ids: decode(list(ids))
+
+
+def repeats_figure(computed: Sequence[int], new: Sequence[int]) -> Picture:
+    """A bar a request: the tokens that its prefill computed, and how many of them nobody had computed before."""
+    again = [all_ - some for all_, some in zip(computed, new, strict=True)]
+    with style():
+        figure = Picture(figsize=(9, 1.5 + 0.22 * len(computed)))
+        axes = figure.subplots()
+        axes.set_title(f"{sum(again):,} of {sum(computed):,} computed tokens had been computed before")
+        y = range(len(computed))
+        axes.barh(
+            y, again, color=WASTE, height=0.75, label="the same tokens after the same tokens, once more"
+        )
+        axes.barh(y, new, left=again, color=PREFILL, height=0.75, label="new")
+        axes.invert_yaxis()
+        axes.set_yticks([])
+        axes.set_ylabel("request")
+        axes.set_xlabel("tokens computed by the prefill")
+        figure.legend(loc="outside lower left", ncols=2)
+        return figure
 
 
 def ttft_figure(cold: Sequence[float], primed: Sequence[float], prompt: int, shared: int) -> Picture:
@@ -317,7 +339,7 @@ def difference_figure(
         axes.barh(y, cached, color=KV, height=0.66, label="from the cache")
         computed = [prompt - n for n in cached]
         axes.barh(y, computed, left=cached, color=PREFILL, height=0.66, label="computed again")
-        axes.plot(positions, y, "x", color=INK, ms=6, mew=1.6, label="the token that differs")
+        axes.plot(positions, y, "x", color=INK, ms=6, mew=1.6, clip_on=False, label="the token that differs")
         for row, (n, time) in enumerate(zip(cached, seconds, strict=True)):
             axes.text(prompt, row, f"  {n:3} cached, {time * 1e3:.0f} ms", va="center", fontsize=9)
         axes.set_yticks(y, [f"token {p}" for p in positions])

@@ -163,6 +163,12 @@ def test_watching_serves_all_and_ends_in_a_slider_over_all_steps() -> None:
     assert explorer.png != last
 
 
+def test_what_is_not_new_was_computed_before() -> None:
+    axes = pictures.repeats_figure([30, 40], [30, 8]).axes[0]
+    assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0, 0), (0, 32), (0, 30), (32, 8)]
+    assert axes.get_title(loc="left") == "32 of 70 computed tokens had been computed before"
+
+
 def test_the_ratio_is_that_of_the_medians() -> None:
     axes = pictures.ttft_figure([0.03, 0.05, 0.04], [0.01, 0.005, 0.02], 528, 512).axes[0]
     assert "×4.0 sooner" in axes.get_title(loc="left")
