@@ -53,8 +53,7 @@ class Memory:
         found: dict[int, int] = {}
         for name, table in self.tables.items():
             for index, block in enumerate(table):
-                tokens = min(block_size, max(0, self.lengths[name] - index * block_size))
-                found[block] = max(tokens, found.get(block, 0))
+                found[block] = min(block_size, max(0, self.lengths[name] - index * block_size))
         return found
 
 

@@ -82,6 +82,17 @@ def test_a_block_that_is_given_to_somebody_else_is_known_no_more() -> None:
     assert [memory.known for memory in History.of(FORK, 4).steps] == [{0}, {0}, {0, 1, 2}, {0, 2}]
 
 
+def test_a_copy_takes_the_place_of_what_was_known() -> None:
+    records = trace(
+        *(RequestAdded(0, name, 4) for name in ("z", "a.0", "a.1")),
+        step(0, [part("a.0", 0, 2, [0]), part("z", 0, 4, [5])], free=6, published=[5]),
+        RequestFinished(1, "z", "length"),
+        step(1, [part("a.0", 2, 1, [0]), part("a.1", 2, 1, [0])], free=7),
+        step(2, [part("a.0", 3, 1, [5]), part("a.1", 3, 1, [0])], free=6, copied=[(0, 5)]),
+    )
+    assert [memory.known for memory in History.of(records, 4).steps] == [{5}, {5}, set()]
+
+
 def test_what_the_prefix_cache_gave_stays_known() -> None:
     hit = ScheduledRequest("b", "prefill", 4, 2, 4, [0, 5])
     records = trace(
@@ -188,6 +199,14 @@ def test_a_map_shows_who_holds_what_and_how_full_it_is() -> None:
         (B, (0, round(full, 2))),
         (B, (4, round(4 + 3 * (1 - gap / 4), 2))),
     ]
+    heights = [
+        [round(float(y), 3) for y in sorted({y for _, y in path.vertices})]
+        for color, path in zip(
+            left.collections[0].get_facecolors(), left.collections[0].get_paths(), strict=True
+        )
+        if to_hex(color).upper() in (A, B) and path.vertices[0][0] == 0
+    ]
+    assert heights == [[0.3, 0.62], [0.62, 0.94]], "whoever shares a block has a stripe of it"
     assert sum(color == WASTE.upper() for color, _ in found) == 3
     assert sum(color == pictures.FREE.upper() for color, _ in found) == 5
     arrows = [text for text in left.texts if getattr(text, "arrow_patch", None)]
