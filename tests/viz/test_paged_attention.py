@@ -118,11 +118,11 @@ def test_what_was_preempted_or_aborted_holds_nothing() -> None:
 def test_who_is_not_scheduled_keeps_its_blocks() -> None:
     records = trace(
         RequestAdded(0, "a", 4),
-        RequestAdded(0, "b", 8),
+        RequestAdded(0, "b", 12),
         step(0, [part("a", 0, 4, [0])], free=7),
-        step(1, [part("b", 0, 4, [1, 2])], free=5),
+        step(1, [part("b", 0, 4, [1, 2, 3])], free=4),
     )
-    assert History.of(records, 4).steps[1].filled(4) == {0: 4, 1: 4, 2: 0}
+    assert History.of(records, 4).steps[1].filled(4) == {0: 4, 1: 4, 2: 0, 3: 0}
 
 
 def test_a_trace_that_contradicts_the_engines_count_is_refused() -> None:
