@@ -1,5 +1,7 @@
+import base64
 import random
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -240,10 +242,11 @@ def test_a_run_that_is_over_is_empty_and_said_to_be() -> None:
     assert explorer.png != first
 
 
-def test_a_live_map_follows_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_live_map_follows_the_run() -> None:
     growing = Trace()
     live = pictures.Live(growing, block_size=4, width=16, every=2)
-    live._ipython_display_()
+    shown: list[dict[str, object]] = []
+    live._handle = SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
     assert live.image.value == b"" and "image/png" not in live._bundle()
     drawn = []
     for record in FORK:
@@ -253,7 +256,8 @@ def test_a_live_map_follows_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert drawn == [0, 0, 1, 1, 1, 2, 2, 2], "steps 1 and 3 of 4"
     before = live.image.value
     live.finish()
-    assert live.image.value != before and live._bundle()["image/png"]
+    assert live.image.value != before
+    assert [base64.b64decode(bundle["image/png"]) for bundle in shown] == [live.image.value]
 
 
 def test_utilisation_is_over_the_whole_life_of_a_request() -> None:
