@@ -174,6 +174,12 @@ def test_the_steps_stack_to_their_tokens_and_the_numbers_are_those_of_the_step()
     assert [text.get_text() for text in bottom.texts] == ["in use: 8 of 10 blocks"]
 
 
+def test_three_kinds_stack_one_on_the_other() -> None:
+    mixed = trace([[("a", "prefill", 0, 5), ("b", "decode", 9, 2), ("c", "padding", 9, 1)]], blocks=[4])
+    bars_of_kinds = [bars[0] for bars in pictures.step_figure(mixed, 8, 1).axes[0].containers]
+    assert [(bar.get_y(), bar.get_height()) for bar in bars_of_kinds] == [(0, 5), (5, 2), (7, 1)]
+
+
 def test_a_cache_without_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="the cache of this run has none"):
         pictures.step_figure(STATIC, 8, 1)
