@@ -223,8 +223,9 @@ CONFIGS = {
 }
 # fmt: on
 
-# float32 is there to be right, not fast: exact products do not run on tensor cores.
-FLOAT32 = Config(16, 16, 4, 1)
+# float32 is there to be right, not fast: exact products do not run on tensor cores. For head_dim up to 32,
+# 64 and 128: with the other number of warps, 4 or 8, one of the backward kernels spills at 16, at 64 and at 128.
+FLOAT32 = [Config(16, 16, 8, 1), Config(16, 16, 4, 1), Config(16, 16, 8, 1)]
 
 
 def config_for(kernel: str, dtype: torch.dtype, head_dim: int) -> Config:
@@ -234,7 +235,7 @@ def config_for(kernel: str, dtype: torch.dtype, head_dim: int) -> Config:
     if architecture < 80:
         raise ValueError(f"the kernels need a GPU from sm_80; this one is sm_{architecture}")
     if dtype == torch.float32:
-        return FLOAT32
+        return FLOAT32[bisect_left((32, 64, 128), head_dim)]
     table = CONFIGS[90 if 90 <= architecture < 100 else 80]
     config = table[kernel][bisect_left((32, 64, 128, 256), head_dim)]
     if head_dim & (head_dim - 1) == 0:

@@ -192,7 +192,15 @@ def _shipped(name: str) -> Any:
 
 
 LAUNCHES = [
-    Launch(name, _shipped, {"name": name}, dots=False, max_loads=max_loads, architectures=architectures)
+    Launch(
+        name,
+        _shipped,
+        {"name": name},
+        dots=False,
+        max_loads=max_loads,
+        architectures=architectures,
+        slow=name not in ("rms_norm", "swiglu"),
+    )
     for name, max_loads, architectures in [
         ("rms_norm", 4, (80, 90)),
         ("rms_norm of the longest row", 24, (80, 90)),

@@ -271,6 +271,7 @@ def _launch(form: str, shape: dict[str, Any], options: dict[str, Any]) -> Launch
         dots=half,
         without_dots=frozenset({"_join"}),
         max_loads=17 if half else 48,
+        slow=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""The two processes in which kernels are checked without a GPU, one of each for a test module that asks."""
+"""The two processes in which kernels are checked without a GPU, one of each for all the tests that ask."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from tests.kernels.interpreter import interpreter
 from tests.kernels.offline import Compiled, compile_launch, compiler
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def interpreted() -> Iterator[Callable[..., Any]]:
     """`interpreted(case, **kwargs)` calls a case in a process that interprets kernels."""
     pytest.importorskip("triton", reason="triton has no build for this system")
@@ -17,7 +17,7 @@ def interpreted() -> Iterator[Callable[..., Any]]:
         yield worker.call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def compiled() -> Iterator[Callable[..., list[Compiled]]]:
     """`compiled(function, kwargs, architecture)` compiles the kernels that a call launches, without a GPU."""
     pytest.importorskip("triton", reason="triton has no build for this system")

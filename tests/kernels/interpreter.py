@@ -1,8 +1,8 @@
 """Calls a function in another process, one that interprets Triton's kernels, so that they run without a GPU.
 
 Triton decides when it is first imported whether kernels are compiled or interpreted (`TRITON_INTERPRET=1`), once for
-the whole process. The process of the tests must not interpret: `transformers` imports triton there too. So each test
-module that needs it keeps one interpreting process for as long as it runs (the fixture `interpreted`), and hands it
+the whole process. The process of the tests must not interpret: `transformers` imports triton there too. So a run
+of the tests keeps one interpreting process beside it, once a test needs it (the fixture `interpreted`), and hands it
 *cases*: functions at the top of a module, which take and return plain values. What a case raises, the test sees
 raised. A case asks for no interpreter itself, so `tests/gpu/` calls the same one on a GPU.
 """

@@ -1,6 +1,6 @@
 """Paged attention against float64, in every form, and what its launcher refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,20 +16,37 @@ from tests.kernels.cases_paged import CASES, QUANTISED, padded, paged, split_aga
 FORMATS = pytest.mark.parametrize("kv_dtype", [torch.int8, torch.float8_e4m3fn], ids=["int8", "fp8"])
 
 
-@pytest.mark.parametrize("name", CASES)
+# The forms that differ most, for `make check`; the others are left to `make test`.
+QUICK = {
+    "decode",
+    "prefill",
+    "mixed",
+    "head_dim 20",
+    "decode, 7 heads on 1",
+    "window 5",
+    "decode in 4 splits, window",
+}
+
+
+def marked(cases: Iterable[str], quick: set[str]) -> list[Any]:
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in cases]
+
+
+@pytest.mark.parametrize("name", marked(CASES, QUICK))
 def test_float32_is_float64_to_rounding(interpreted: Callable[..., Any], name: str) -> None:
     assert interpreted(paged, **CASES[name]) <= 1e-5
 
 
 @pytest.mark.parametrize(
-    "name", ["decode", "prefill", "mixed", "decode in 8 splits", "mixed in 4 splits", "window 33"]
+    "name",
+    marked(["decode", "prefill", "mixed", "decode in 8 splits", "mixed in 4 splits", "window 33"], {"mixed"}),
 )
 def test_float16_rounds_its_weights_and_no_more(interpreted: Callable[..., Any], name: str) -> None:
     assert interpreted(paged, **CASES[name], dtype=torch.float16) <= 1e-3
 
 
 @FORMATS
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", marked(QUANTISED, {"decode in 4 splits", "odd head_dim"}))
 def test_a_quantised_cache_is_read_exactly(
     interpreted: Callable[..., Any], name: str, kv_dtype: torch.dtype
 ) -> None:
