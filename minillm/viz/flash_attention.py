@@ -1,0 +1,291 @@
+"""Chapter 5's pictures: what attention moves through slow memory, the walk over tiles, and the memory it needs.
+
+The walk is drawn from the records of a run (`Tile`); the bytes from formulas that the chapter counts after.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import ipywidgets as widgets
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator, NullLocator
+from torch import Tensor
+
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
+from minillm.viz.widget import Explorer
+
+HEAT = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", PREFILL])
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What is on the chip after one tile of the walk, for its N queries from `first` and its keys from `start`.
+
+    `p` [N, keys] are the tile's weights exp(s - m); `m` and `l` [N] and `acc` [N, D] the running maximum, sum and
+    output; `moved` the bytes read from slow memory and written to it so far.
+    """
+
+    first: int
+    start: int
+    p: Tensor
+    m: Tensor
+    l: Tensor
+    acc: Tensor
+    moved: int
+
+
+# --- bytes ---
+
+
+def plain_bytes(num_tokens: int, head_dim: int, element: int = 2) -> dict[str, int]:
+    """Bytes that one head of attention moves if each of its three steps reads its inputs and writes its result."""
+    row, matrix = num_tokens * head_dim * element, num_tokens**2 * element
+    return {
+        "Q, K, V read": 3 * row,
+        "scores written": matrix,
+        "scores read": matrix,
+        "weights written": matrix,
+        "weights read": matrix,
+        "out written": row,
+    }
+
+
+def tiled_bytes(
+    num_tokens: int, head_dim: int, tile: int, element: int = 2, *, causal: bool = True
+) -> dict[str, int]:
+    """Bytes that one head moves if a tile of `tile` queries stays on the chip while K and V pass by."""
+    ends = (min(first + tile, num_tokens) for first in range(0, num_tokens, tile))
+    # K and V are read in tiles of the same size: up to the one that the diagonal cuts, or all of them.
+    keys = sum(min(math.ceil(end / tile) * tile, num_tokens) if causal else num_tokens for end in ends)
+    row = head_dim * element
+    return {"Q read": num_tokens * row, "K, V read": 2 * keys * row, "out written": num_tokens * row}
+
+
+def bytes_figure(tokens: int, head_dim: int, tile: int) -> Picture:
+    """What one head moves, in 16 bits, written out and tiled: matrices of scores, and K and V again and again."""
+    sides = {"written out": plain_bytes(tokens, head_dim), "tiled": tiled_bytes(tokens, head_dim, tile)}
+    unit, size = (1e6, "MB") if max(sum(side.values()) for side in sides.values()) > 1e6 else (1e3, "kB")
+    with style():
+        figure = Picture(figsize=(9, 2.5))
+        axes = figure.subplots()
+        totals = [sum(side.values()) for side in sides.values()]
+        factor = totals[0] / totals[1]
+        verdict = f"×{factor:.1f} less" if factor >= 1 else f"×{1 / factor:.1f} more"
+        axes.set_title(f"{tokens:,} tokens, head_dim {head_dim}, tiles of {tile}: tiling moves {verdict}")
+        for y, side in enumerate(sides.values()):
+            left = 0.0
+            for name, amount in side.items():
+                color = PREFILL if name.startswith(("scores", "weights")) else KV
+                axes.barh(y, amount / unit, left=left, height=0.5, color=color, edgecolor="white", lw=0.8)
+                left += amount / unit
+            axes.text(left, y, f" {left:,.2f} {size}", va="center", fontsize=9)
+        axes.set_yticks(range(2), list(sides))
+        axes.set_ylim(1.5, -0.5)
+        axes.set_xlim(0, 1.2 * max(totals) / unit)
+        axes.set_xlabel(f"{size} through slow memory, one head")
+        axes.xaxis.set_major_formatter("{x:,g}")
+        handles = [
+            Patch(color=PREFILL, label="scores and weights, S × S: written and read, twice"),
+            Patch(color=KV, label="Q, K, V and the result, S × head_dim"),
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=2)
+        return figure
+
+
+def bytes_explorer() -> Explorer:
+    """`bytes_figure` under sliders."""
+    look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
+
+    def choice(name: str, values: Sequence[int], value: int) -> widgets.Widget:
+        options = [(f"{n:,}", n) for n in values]
+        return widgets.SelectionSlider(options=options, value=value, description=name, **look)
+
+    return Explorer(
+        bytes_figure,
+        tokens=choice("tokens", [2**i for i in range(5, 16)], 4096),
+        head_dim=choice("head dim", [32, 64, 128, 256], 128),
+        tile=choice("queries in a tile", [2**i for i in range(2, 9)], 128),
+    )
+
+
+# --- the walk ---
+
+
+def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -> Picture:
+    """The walk of one head after its tile number `step` (from 1): the matrix, its rows' sums, the bytes so far.
+
+    `plain` is what the same attention moves when it is written out.
+    """
+    step = min(step, len(tiles))
+    now, last = tiles[step - 1], {tile.first: tile for tile in tiles}  # the rows' final sums
+    with style():
+        figure = Picture(figsize=(9.5, 5.6))
+        grid = figure.add_gridspec(2, 4, width_ratios=[2.4, 1, 1, 1], height_ratios=[2.6, 1])
+        matrix = figure.add_subplot(grid[0, 0])
+        columns = [figure.add_subplot(grid[0, i], sharey=matrix) for i in (1, 2, 3)]
+        _matrix(matrix, tiles[:step], num_tokens, max(len(tile.m) for tile in tiles))
+        _running(columns, tiles[:step], last)
+        for axes in columns:
+            axes.tick_params(axis="y", labelleft=False)
+            axes.axhspan(now.first - 0.5, now.first + len(now.m) - 0.5, color=PREFILL, alpha=0.12, lw=0)
+        _moved(figure.add_subplot(grid[1, :]), tiles, plain, step)
+        return figure
+
+
+def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int) -> None:
+    """The scores that have been on the chip, with the last tile's weights, and where nobody will look."""
+    now = done[-1]
+    for tile in done[:-1]:
+        height, width = tile.p.shape
+        axes.add_patch(
+            Rectangle((tile.start - 0.5, tile.first - 0.5), width, height, fc=PREFILL, alpha=0.25, lw=0)
+        )
+    height, width = now.p.shape
+    extent = (now.start - 0.5, now.start + width - 0.5, now.first + height - 0.5, now.first - 0.5)
+    axes.imshow(now.p.cpu().sqrt(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
+    axes.add_patch(Rectangle((extent[0], extent[3]), width, height, fc="none", ec=INK, lw=1.6))
+    for first in range(0, num_tokens, size):
+        for start in range(first + size, num_tokens, size):
+            cut = Rectangle((start - 0.5, first - 0.5), size, size, fc="none", ec=WASTE, hatch="////", lw=0.4)
+            axes.add_patch(cut)
+    axes.plot(
+        [extent[0], extent[1]], [-2, -2], color=KV, lw=5, solid_capstyle="butt", clip_on=False, zorder=5
+    )
+    axes.set_xlim(-0.5, num_tokens - 0.5)
+    axes.set_ylim(num_tokens - 0.5, -3.5)
+    axes.set_title(f"queries {now.first}–{now.first + height - 1}, keys {now.start}–{now.start + width - 1}")
+    axes.set_xlabel("key (blue: read now; hatched: never)")
+    axes.set_ylabel("query")
+
+
+def _running(columns: Sequence[Axes], done: Sequence[Tile], last: Mapping[int, Tile]) -> None:
+    """The running maximum, the share of the sum, and how far acc / l is from the end, for each row so far."""
+    maxima, shares, distances = columns
+    final = {tile.first: tile for tile in done}
+    for tile in final.values():
+        end, rows = last[tile.first], torch.arange(tile.first, tile.first + len(tile.m))
+        now = tile is done[-1]
+        color, alpha = PREFILL, 1.0 if now else 0.35
+        maxima.scatter(end.m.cpu(), rows, s=14, fc="none", ec=FAINT, lw=0.7)
+        maxima.scatter(tile.m.cpu(), rows, s=14, color=color, alpha=alpha)
+        share = tile.l * torch.exp(tile.m - end.m) / end.l
+        shares.barh(rows, share.cpu(), height=0.8, color=color, alpha=alpha)
+        out, right = tile.acc / tile.l[:, None], end.acc / end.l[:, None]
+        distance = (out - right).norm(dim=-1) / right.norm(dim=-1)
+        distances.barh(rows, distance.cpu(), height=0.8, color=INK if now else FAINT)
+    top = max(float(tile.m.max()) for tile in last.values())
+    low = min(float(tile.m.min()) for tile in [*last.values(), *done])
+    maxima.set_xlim(low - 0.1 * (top - low), top + 0.1 * (top - low))
+    shares.set_xlim(0, 1.05)
+    distances.set_xlim(0, 1.5)
+    maxima.set_title("maximum m")
+    maxima.set_xlabel("score (circle: its end)")
+    shares.set_title("sum l")
+    shares.set_xlabel("share of its end")
+    distances.set_title("output acc / l")
+    distances.set_xlabel("distance from its end")
+
+
+def _moved(axes: Axes, tiles: Sequence[Tile], plain: int, step: int) -> None:
+    kilobytes = [0.0, *(tile.moved / 1e3 for tile in tiles)]
+    steps = range(len(tiles) + 1)
+    axes.plot(steps, kilobytes, color=FAINT, lw=1)
+    axes.plot(steps[: step + 1], kilobytes[: step + 1], color=DECODE, lw=2)
+    axes.plot([step], [kilobytes[step]], "o", color=DECODE)
+    axes.axhline(plain / 1e3, color=INK, lw=1.2, ls="--")
+    axes.text(0, plain / 1e3, f" written out: {plain / 1e3:.1f} kB", va="bottom", fontsize=9)
+    axes.set_title(f"tile {step} of {len(tiles)}: {kilobytes[step]:.1f} kB through slow memory")
+    axes.set_xlim(0, len(tiles) * 1.01)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 1.25 * max(plain / 1e3, kilobytes[-1]))
+    axes.set_xlabel("tile")
+    axes.set_ylabel("kB")
+
+
+def walk_explorer(
+    run: Callable[[int], list[Tile]], sizes: Sequence[int], num_tokens: int, plain: int, size: int, step: int
+) -> Explorer:
+    """`walk_figure` under two sliders: the tile that the walk is at, and the size of a tile, which starts a new walk.
+
+    `run(size)` walks; it is called once for each size that is looked at.
+    """
+    walk = cache(run)
+    look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
+    at = widgets.IntSlider(value=step, min=1, max=len(walk(size)), description="tile of the walk", **look)
+    choice = widgets.SelectionSlider(options=list(sizes), value=size, description="size of a tile", **look)
+    choice.observe(lambda change: setattr(at, "max", len(walk(change["new"]))), names="value")
+    return Explorer(
+        lambda tile_size, at: walk_figure(walk(tile_size), num_tokens, plain, at), tile_size=choice, at=at
+    )
+
+
+# --- memory and time ---
+
+
+def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) -> Picture:
+    """Bytes needed beyond q, k and v, measured, against the length of the text, on logarithmic axes."""
+    colors = [FAINT, PREFILL, KV, DECODE]
+    with style():
+        figure = Picture(figsize=(9, 3.4))
+        axes = figure.subplots()
+        ends: dict[str, float] = {}
+        for (name, bytes_), color in zip(peaks.items(), colors, strict=False):
+            megabytes = [max(size, 1e4) / 1e6 for size in bytes_]
+            axes.plot(lengths, megabytes, "o-", ms=5, color=color)
+            ends[f"{name}: {megabytes[-1]:,.1f} MB"] = megabytes[-1]
+        _end_labels(axes, lengths[-1], ends, near=1.6)
+        _tokens_axis(axes, lengths)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
+        axes.set_title("Memory beyond Q, K and V, at its peak")
+        axes.set_ylabel("MB")
+        return figure
+
+
+def speed_figure(lengths: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> Picture:
+    """How many times as fast as attention written out each side is, against the length of the text."""
+    colors = [DECODE, KV]
+    with style():
+        figure = Picture(figsize=(9, 3.2))
+        axes = figure.subplots()
+        for (name, values), color in zip(ratios.items(), colors, strict=False):
+            axes.plot(lengths, values, "o-", ms=5, color=color)
+            axes.annotate(
+                f"{name}: ×{values[-1]:.1f}",
+                (lengths[-1], values[-1]),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+        axes.axhline(1, color=FAINT, lw=1)
+        axes.text(lengths[0], 1, "attention written out", va="bottom", fontsize=8.5, color=FAINT)
+        _tokens_axis(axes, lengths)
+        axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
+        axes.set_ylim(0, 1.15 * max(1.2, *(max(values) for values in ratios.values())))
+        axes.set_title("Speed, as a multiple of attention written out")
+        axes.set_ylabel("times as fast")
+        return figure
+
+
+def _end_labels(axes: Axes, x: float, labels: Mapping[str, float], near: float) -> None:
+    """Each label right of its line's end; of two ends within a factor of `near`, one moves up and one down."""
+    for text, y in labels.items():
+        others = [other for name, other in labels.items() if name != text]
+        above = any(y <= other < y * near for other in others)
+        below = any(y / near < other < y for other in others)
+        shift = -6 * above + 6 * below
+        axes.annotate(text, (x, y), (8, shift), textcoords="offset points", va="center", fontsize=9)
+
+
+def _tokens_axis(axes: Axes, lengths: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("tokens")
