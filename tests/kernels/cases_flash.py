@@ -88,6 +88,14 @@ def kept(shape: tuple[int, int, int, int, int, int]) -> list[tuple[int, ...]]:
     return shapes
 
 
+def with_gradients() -> tuple[bool, bool]:
+    """Whether out and lse ask for a gradient where q, k and v do."""
+    out, lse = flash_attention(
+        *(x.requires_grad_() for x in _inputs((1, 4, 4, 1, 1, 16), torch.float32, "cpu")), return_lse=True
+    )
+    return out.requires_grad, lse.requires_grad
+
+
 def repeated_gradients(device: str, dtype: torch.dtype) -> bool:
     """Whether two backward passes give the same bits."""
     tensors = [x.requires_grad_() for x in _inputs((2, 500, 500, 4, 2, 64), dtype, device)]

@@ -163,6 +163,10 @@ def test_nothing_of_the_size_of_the_scores_is_kept(interpreted: Interpreted) -> 
     assert sorted(shapes) == [(1, 4, 50), (1, 50, 4, 16), (1, 50, 4, 16), (1, 60, 2, 16), (1, 60, 2, 16)]
 
 
+def test_lse_carries_no_gradient(interpreted: Interpreted) -> None:
+    assert interpreted(cases_flash.with_gradients) == (True, False)
+
+
 # --- what is refused ---
 
 
