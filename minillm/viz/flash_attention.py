@@ -147,7 +147,7 @@ def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int) -> Non
         )
     height, width = now.p.shape
     extent = (now.start - 0.5, now.start + width - 0.5, now.first + height - 0.5, now.first - 0.5)
-    axes.imshow(now.p.cpu().sqrt(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
+    axes.imshow(now.p.sqrt().tolist(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
     axes.add_patch(Rectangle((extent[0], extent[3]), width, height, fc="none", ec=INK, lw=1.6))
     for first in range(0, num_tokens, size):
         for start in range(first + size, num_tokens, size):
@@ -168,16 +168,16 @@ def _running(columns: Sequence[Axes], done: Sequence[Tile], last: Mapping[int, T
     maxima, shares, distances = columns
     final = {tile.first: tile for tile in done}
     for tile in final.values():
-        end, rows = last[tile.first], torch.arange(tile.first, tile.first + len(tile.m))
+        end, rows = last[tile.first], range(tile.first, tile.first + len(tile.m))
         now = tile is done[-1]
         color, alpha = PREFILL, 1.0 if now else 0.35
-        maxima.scatter(end.m.cpu(), rows, s=14, fc="none", ec=FAINT, lw=0.7)
-        maxima.scatter(tile.m.cpu(), rows, s=14, color=color, alpha=alpha)
+        maxima.scatter(end.m.tolist(), rows, s=14, fc="none", ec=FAINT, lw=0.7)
+        maxima.scatter(tile.m.tolist(), rows, s=14, color=color, alpha=alpha)
         share = tile.l * torch.exp(tile.m - end.m) / end.l
-        shares.barh(rows, share.cpu(), height=0.8, color=color, alpha=alpha)
+        shares.barh(rows, share.tolist(), height=0.8, color=color, alpha=alpha)
         out, right = tile.acc / tile.l[:, None], end.acc / end.l[:, None]
         distance = (out - right).norm(dim=-1) / right.norm(dim=-1)
-        distances.barh(rows, distance.cpu(), height=0.8, color=INK if now else FAINT)
+        distances.barh(rows, distance.tolist(), height=0.8, color=INK if now else FAINT)
     top = max(float(tile.m.max()) for tile in last.values())
     low = min(float(tile.m.min()) for tile in [*last.values(), *done])
     maxima.set_xlim(low - 0.1 * (top - low), top + 0.1 * (top - low))
