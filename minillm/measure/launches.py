@@ -1,0 +1,195 @@
+"""What a step asks the device to do, one launch after the other: counted, and on a time axis.
+
+`Ledger` counts. It sees every operator that Python calls and the bytes of its tensors, so it is exact and the same on
+every machine; a hand-written kernel, which torch does not know, is put on it by `as_one`. `timelines` is the record of
+torch.profiler: on a GPU each kernel from its start to its end, on a CPU each operator, and between them the gaps.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from minillm.measure.timing import synchronize
+
+STEP = "minillm: one step"  # how a step is marked in the profiler's record
+ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty")  # memory is taken, nothing is launched
+LOOKS_UP = ("embedding", "index", "index_select", "gather")  # these read as many rows as they return
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator: the bytes of the tensors it reads and writes; a view reads and writes none."""
+
+    name: str
+    is_view: bool
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    @property
+    def bytes_moved(self) -> int:
+        return self.bytes_read + self.bytes_written
+
+
+class Ledger(TorchDispatchMode):
+    """`with Ledger() as ledger: step()` notes each operator that is called inside, in order.
+
+    Where memory is a bus that everything crosses (a GPU's, for tensors beyond its cache), a launch reads its tensors
+    and writes its result. An operator in place is taken to write as much as it is given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self._inside_one = False
+
+    @property
+    def launches(self) -> list[Call]:
+        """The calls that run something on the device: all but the views, which only describe memory anew."""
+        return [call for call in self.calls if not call.is_view]
+
+    @property
+    def bytes_moved(self) -> int:
+        return sum(call.bytes_moved for call in self.calls)
+
+    def __enter__(self) -> "Ledger":
+        # Outside of inference mode torch takes some operators apart before they are seen here.
+        self._inference = torch.inference_mode()
+        self._inference.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._inference.__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if not self._inside_one and name not in ALLOCATES:
+            self.calls.append(_call(name, func, args, out))
+        return out
+
+    def as_one(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function` counted as a single launch that reads its tensors once and writes its results once."""
+
+        def one(*args: Any) -> Any:
+            self._inside_one = True
+            try:
+                out = function(*args)
+            finally:
+                self._inside_one = False
+            self.calls.append(Call(name, False, _nbytes(tensors(args)), _nbytes(tensors([out]))))
+            return out
+
+        return one
+
+
+def _call(name: str, func: Any, args: Any, out: Any) -> Call:
+    given, made = list(tensors(args)), list(tensors([out]))
+    if func._schema.is_mutable:
+        # The first tensor is written into; of the others the largest is what is put there.
+        rest = given[1:]
+        return Call(name, False, _nbytes(rest), max((_nbytes([x]) for x in rest), default=_nbytes(given)))
+    memory = {x.untyped_storage().data_ptr() for x in given}
+    if all(x.untyped_storage().data_ptr() in memory for x in made):
+        return Call(name, True)
+    read = _nbytes(given)
+    if name in LOOKS_UP:
+        read = _nbytes(made) + _nbytes(given[1:])
+    return Call(name, False, read, _nbytes(made))
+
+
+def tensors(values: Iterable[Any]) -> Iterable[Tensor]:
+    """The tensors among these values, and among the lists and tuples in them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+
+
+def _nbytes(some: Iterable[Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in some)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """An operator or kernel by its name, and the seconds from the step's begin at which it started and ended."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One step: how long it took, and its launches in the order of their start. `on` is where they ran."""
+
+    seconds: float
+    launches: tuple[Launch, ...]
+    on: Literal["cpu", "cuda"]
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which at least one launch was running: two at the same time count once."""
+        total, until = 0.0, 0.0
+        for launch in self.launches:
+            total += max(0.0, launch.end - max(launch.start, until))
+            until = max(until, launch.end)
+        return total
+
+
+def timelines(
+    step: Callable[[], object], rounds: int, device: torch.device | str, *, warmup: int = 3
+) -> list[Timeline]:
+    """`rounds` calls of `step` as torch.profiler saw them, after `warmup` that it did not see.
+
+    The profiler takes time itself, a microsecond or so a launch, and on a CPU that is in the gaps.
+    """
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports its own start and stop on stderr
+    device = torch.device(device)
+    cuda = [ProfilerActivity.CUDA] if device.type == "cuda" else []
+    for _ in range(warmup):
+        step()
+    synchronize(device)
+    with profile(activities=[ProfilerActivity.CPU, *cuda]) as recorded:
+        for _ in range(rounds):
+            with record_function(STEP):
+                step()
+                synchronize(device)
+    return read(recorded.events(), "cuda" if cuda else "cpu")
+
+
+def read(events: Iterable[Any], on: Literal["cpu", "cuda"]) -> list[Timeline]:
+    """The steps in the profiler's events: kernels on a GPU, on a CPU the operators that Python itself called."""
+    events = list(events)
+    marks = [e for e in events if e.name == STEP and _is_on(e, "cpu")]
+    if on == "cpu":
+        launched = [e for e in events if e.cpu_parent is not None and e.cpu_parent.name == STEP]
+    else:
+        launched = [e for e in events if _is_on(e, "cuda") and e.name != STEP and not e.is_user_annotation]
+    steps = []
+    for mark in sorted(marks, key=lambda e: e.time_range.start):
+        begin, end = mark.time_range.start, mark.time_range.end
+        inside = [e for e in launched if begin <= e.time_range.start < end]
+        launches = [
+            Launch(
+                e.name.removeprefix("aten::"),
+                1e-6 * (e.time_range.start - begin),
+                1e-6 * (e.time_range.end - begin),
+            )
+            for e in sorted(inside, key=lambda e: e.time_range.start)
+        ]
+        steps.append(Timeline(1e-6 * (end - begin), tuple(launches), on))
+    return steps
+
+
+def _is_on(event: Any, device: str) -> bool:
+    return bool(event.device_type.name.lower() == device)
