@@ -3,7 +3,6 @@
 The walk is drawn from the records of a run (`Tile`); the bytes from formulas that the chapter counts after.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,9 +58,9 @@ def tiled_bytes(
     num_tokens: int, head_dim: int, tile: int, element: int = 2, *, causal: bool = True
 ) -> dict[str, int]:
     """Bytes that one head moves if a tile of `tile` queries stays on the chip while K and V pass by."""
-    ends = (min(first + tile, num_tokens) for first in range(0, num_tokens, tile))
-    # K and V are read in tiles of the same size: up to the one that the diagonal cuts, or all of them.
-    keys = sum(min(math.ceil(end / tile) * tile, num_tokens) if causal else num_tokens for end in ends)
+    firsts = range(0, num_tokens, tile)
+    # K and V are read up to the tile of queries' end, on the diagonal, or all of them.
+    keys = sum(min(first + tile, num_tokens) if causal else num_tokens for first in firsts)
     row = head_dim * element
     return {"Q read": num_tokens * row, "K, V read": 2 * keys * row, "out written": num_tokens * row}
 
@@ -121,7 +120,6 @@ def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -
 
     `plain` is what the same attention moves when it is written out.
     """
-    step = min(step, len(tiles))
     now, last = tiles[step - 1], {tile.first: tile for tile in tiles}  # the rows' final sums
     with style():
         figure = Picture(figsize=(9.5, 5.6))
