@@ -88,6 +88,15 @@ def _launches(axes: Axes, timeline: Timeline, window: tuple[float, float]) -> No
             middle = (max(start, window[0]) + min(end, window[1])) / 2
             text = INK if color == KV else "white"
             axes.text(middle, 0.5, launch.name, ha="center", va="center", fontsize=7.5, color=text)
+    if 1e3 * timeline.seconds < window[0]:
+        axes.text(
+            window[0],
+            0.5,
+            f"  ended at {1e3 * timeline.seconds:.2f} ms",
+            va="center",
+            fontsize=8,
+            color=FAINT,
+        )
     axes.set_ylim(0, 1)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -313,21 +322,22 @@ def bound_figure(
     rows = []
     for name, config in models.items():
         work = time_at(decode_cost(config, 1024, requests), KNOWN_GPUS[gpu], "bfloat16").seconds
-        rows += [
-            (f"{name}, {way}", work, count(config) * us_a_launch * 1e-6) for way, count in launches.items()
-        ]
+        memory = 2 * config.num_parameters + 1024 * requests * config.kv_bytes_per_token(2)
+        for way, count in launches.items():
+            host = count(config) * us_a_launch * 1e-6
+            rows.append((f"{name}, {way}", work, host, memory <= KNOWN_GPUS[gpu].memory_bytes))
     with style():
         figure = Picture(figsize=(9, 1.3 + 0.42 * len(rows)))
         axes = figure.subplots()
-        for y, (_, work, host) in enumerate(rows):
+        for y, (_, work, host, fits) in enumerate(rows):
             axes.barh(y - 0.17, 1e3 * work, height=0.3, color=DECODE)
             axes.barh(y + 0.17, 1e3 * host, height=0.3, color=WASTE)
-            gain = max(work, host) / work
-            note = f"a graph gives ×{gain:.1f}" if gain >= 1.05 else "the launches hide: ×1.0"
+            note = f"a graph gives ×{host / work:.2f}" if host > work else "the launches hide: ×1"
+            note += "" if fits else " (but it does not fit this GPU)"
             axes.text(1e3 * max(work, host), y, f"  {note}", va="center", fontsize=8.5)
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.35e3 * max(max(work, host) for _, work, host in rows))
+        axes.set_xlim(0, 1.45e3 * max(max(work, host) for _, work, host, _ in rows))
         axes.set_xlabel("milliseconds a step (calculated, not measured)")
         axes.set_title(f"{gpu}, {requests} request{'s' * (requests > 1)}, {us_a_launch:g} µs a launch")
         handles = [

@@ -64,6 +64,7 @@ def test_a_window_shows_its_part_of_the_longest_run() -> None:
     assert figure.axes[0].get_xlim() == pytest.approx((8, 10))
     drawn = [[patch.get_x() for patch in axes.patches[1:]] for axes in figure.axes]
     assert drawn == [[pytest.approx(7)], []]
+    assert figure.axes[1].texts[0].get_text().strip() == "ended at 4.00 ms"
 
 
 def test_kernels_are_called_kernels() -> None:
@@ -158,7 +159,14 @@ def test_a_graph_gains_what_launching_takes_longer() -> None:
     axes = pictures.bound_figure({"8B": llama}, {"many": lambda _: launches}, "H100", 5, 1).axes[0]
     work, host = (bar.get_width() for bar in axes.patches)
     assert (work, host) == (pytest.approx(1e3 * seconds), pytest.approx(3e3 * seconds))
-    assert axes.texts[0].get_text().strip() == "a graph gives ×3.0"
+    assert axes.texts[0].get_text().strip() == "a graph gives ×3.00"
+
+
+def test_a_model_that_does_not_fit_is_said_to_be_too_large() -> None:
+    models = {name: KNOWN_MODELS[f"llama_3_{name}"] for name in ("8b", "70b")}
+    axes = pictures.bound_figure(models, {"fused": lambda _: 1.0}, "H100", 5, 1).axes[0]
+    said = [text.get_text().strip() for text in axes.texts]
+    assert said == ["the launches hide: ×1", "the launches hide: ×1 (but it does not fit this GPU)"]
 
 
 def test_the_bound_moves_with_its_sliders() -> None:
