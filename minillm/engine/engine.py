@@ -329,9 +329,11 @@ class Engine:
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:
     computed = request.num_computed_tokens
-    kind: Kind = "decode" if computed >= request.num_prompt_tokens else "prefill"
+    kind: Kind = "prefill"  # so is what a preempted request computes again, its outputs included
     if request.status is Status.FINISHED:
         kind = "padding"
+    elif computed >= request.num_prompt_tokens and computed == request.num_tokens - 1:
+        kind = "decode"
     # A hit is told once: with the first tokens that are computed after it.
     cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0
     return ScheduledRequest(

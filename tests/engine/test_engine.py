@@ -465,6 +465,23 @@ def test_the_trace_adds_up():
     assert all(a.end <= b.start for a, b in itertools.pairwise(steps))
 
 
+def test_what_is_computed_again_is_prefill_and_one_token_a_step_is_decode():
+    llm = tiny.llm(num_gpu_blocks_override=8, block_size=8, max_num_batched_tokens=3, trace=True)
+    prompts = [list(PROMPTS[i]) for i in (0, 4, 5, 1)]
+    llm.generate(prompts, SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
+    steps, again = llm.trace.of(StepRecord), 0
+    assert any(step.preempted for step in steps)
+    for i, prompt in enumerate(prompts):
+        reached = 0
+        for part in (part for step in steps for part in step.scheduled if part.request_id == str(i)):
+            end = part.num_computed_tokens + part.num_tokens
+            if part.kind == "decode":
+                assert part.num_tokens == 1 and end > max(reached, len(prompt))
+            again += part.kind == "prefill" and part.num_computed_tokens >= len(prompt)
+            reached = max(reached, end)
+    assert again, "outputs that were computed again are among them"
+
+
 def test_without_a_cache_every_step_computes_all_again():
     llm = tiny.llm(kv_cache="none", trace=True)
     llm.generate([3, 4, 5], SamplingParams(max_tokens=3, ignore_eos=True))
