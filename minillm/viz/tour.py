@@ -24,8 +24,8 @@ def figure_of(report: Mapping[str, Any]) -> Picture:
         _bars(right, y, rungs, "seconds_per_token", DECODE, lambda rung: _seconds(rung["seconds_per_token"]))
         work, machine = report["workload"], report["machine"]
         figure.suptitle(
-            f"{work['num_prompts']} prompts, up to {work['max_tokens']} tokens each · {report['model']}, {report['dtype']} · "
-            f"{machine['machine']} · {machine['date'][:10]}",
+            f"{work['num_prompts']} prompts, up to {work['max_tokens']} tokens each · {report['model']}, "
+            f"{report['dtype']} · {machine['machine']} · {machine['date'][:10]}",
             fontsize=9,
             color=FAINT,
             x=0.01,
