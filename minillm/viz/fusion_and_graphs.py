@@ -226,15 +226,18 @@ class Frame:
 
 def watch(graphs: DecodeGraphs, frames: list[Frame]) -> None:
     """Append the buffers to `frames` after each step that `graphs` replays."""
-    run, buffers = graphs.run, graphs._buffers
+    run, buffers, sizes = graphs.run, graphs._buffers, list[int]()
+
+    def noted(size: int, replay: Callable[[], None]) -> None:
+        sizes.append(size)
+        replay()
 
     def watched(batch: Batch) -> Tensor | None:
         logits = run(batch)
         if logits is not None:
-            rows = len(logits)
             frame = Frame(
-                size=next(size for size in graphs.sizes if size >= rows),
-                num_requests=rows,
+                size=sizes[-1],
+                num_requests=len(logits),
                 slots=buffers.slot_mapping.tolist(),
                 lengths=buffers.seq_lens.tolist(),
                 tables=buffers.block_tables.tolist(),
@@ -243,6 +246,7 @@ def watch(graphs: DecodeGraphs, frames: list[Frame]) -> None:
             frames.append(frame)
         return logits
 
+    graphs._replay = {size: partial(noted, size, replay) for size, replay in graphs._replay.items()}
     graphs.run = watched  # type: ignore[method-assign]
 
 

@@ -105,6 +105,7 @@ def test_the_kernels_of_each_step_on_a_gpu() -> None:
         Event(STEP, Device.CPU, Range(10, 90), None, True),
     ]
     twin = Event(STEP, Device.CUDA, Range(20, 60), None, True)
+    other = Event("somebody's mark", Device.CUDA, Range(20, 60), None, True)
     operator = Event("aten::mm", Device.CPU, Range(12, 18), marks[1])
     kernels = [
         Event("gemm", Device.CUDA, Range(30, 50)),
@@ -112,7 +113,7 @@ def test_the_kernels_of_each_step_on_a_gpu() -> None:
         Event("gemm", Device.CUDA, Range(120, 150)),
         Event("before any step", Device.CUDA, Range(1, 5)),
     ]
-    first, second = read([*marks, twin, operator, *kernels], "cuda")
+    first, second = read([*marks, twin, other, operator, *kernels], "cuda")
     assert [launch.name for launch in first.launches] == ["rms_norm", "gemm"]
     assert first.launches[0].start == pytest.approx(10e-6) and first.seconds == pytest.approx(80e-6)
     assert first.busy == pytest.approx(25e-6)

@@ -133,20 +133,24 @@ def test_the_cells_of_the_buffers_are_live_stale_or_padding() -> None:
 
 def test_a_watched_graph_leaves_a_frame_of_each_replay() -> None:
     class Graphs:
-        sizes = [1, 2, 4]  # noqa: RUF012
+        """Replays the size that it is told to."""
 
         def __init__(self) -> None:
             self._buffers = Batch.of([Chunk([1], 3, [0])] * 4, 8)
             self.cache = type("Cache", (), {"block_size": 8})
+            self._replay = {size: lambda: None for size in (1, 2, 4)}
 
         def run(self, batch: Batch) -> torch.Tensor | None:
-            return None if len(batch.seq_lens) > 4 else torch.zeros(len(batch.seq_lens), 5)
+            if len(batch.seq_lens) > 4:
+                return None
+            self._replay[4 if len(batch.seq_lens) > 1 else 2]()
+            return torch.zeros(len(batch.seq_lens), 5)
 
     graphs, frames = Graphs(), []
     pictures.watch(graphs, frames)
     for requests in (3, 5, 1):
         graphs.run(Batch.of([Chunk([1], 3, [0])] * requests, 8))
-    assert [(frame.num_requests, frame.size) for frame in frames] == [(3, 4), (1, 1)]
+    assert [(frame.num_requests, frame.size) for frame in frames] == [(3, 4), (1, 2)]
     assert frames[0].slots == [3] * 4 and frames[0].lengths == [4] * 4
 
 
