@@ -2,7 +2,7 @@
 
     python benchmarks/batching.py
 
-256 requests arrive at once, outputs exponentially distributed (mean 48, at most 320), 32 at a time. Continuous, static
+256 requests arrive at once, outputs exponentially distributed (mean 32, at most 256), 32 at a time. Continuous, static
 and one at a time are one engine under three policies; static keeps computing finished rows until its batch drains.
 `generate` is transformers' on left-padded batches of 32, to the longest of each; `generate_batch` is transformers' own
 continuous batching, warm, one manager for all rounds, over a KV pool of the same tokens. All in one process, by turns.
@@ -24,7 +24,7 @@ from minillm import LLM, SamplingParams
 from minillm.llm import model_folder
 from minillm.measure.timing import interleaved, ratio_of, spread_of
 
-LONGEST, PAGE = 320, 64
+LONGEST, PAGE = 256, 64
 FLOORS = {"static": 1.8, "one at a time": 6.0, "generate": 2.5, "generate_batch": 3.0}
 
 
@@ -94,9 +94,9 @@ def manager_of(model: Any, at_once: int, pool_tokens: int) -> Any:
 
 
 def main() -> None:
-    args = arguments(__doc__, requests=256, at_once=32, mean=48.0, rounds=3)
+    args = arguments(__doc__, requests=256, at_once=32, mean=32.0, rounds=2)
     logging.set_verbosity_error()
-    folder, context = model_folder("tinytales"), 384
+    folder, context = model_folder("tinytales"), 320
     # Every round brings the same prompts: none is to find them known.
     llm = LLM(
         folder,
