@@ -113,6 +113,13 @@ def test_asked_for_a_story_it_tells_one() -> None:
             assert share_of_known_words(answer.outputs[0].text) > 0.85
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_transformers_generates_with_its_cache(name: str, file: str) -> None:
+    """Or every comparison with it would be won against a naive loop."""
+    assert json.loads((BUNDLED / name / file).read_text())["use_cache"] is True
+
+
 def test_nothing_but_safetensors_json_and_text_ships() -> None:
     endings = {file.suffix for file in Path(BUNDLED).rglob("*") if file.is_file()}
     assert endings <= {".safetensors", ".json", ".md", ".txt"}

@@ -126,7 +126,8 @@ def save(model: LlamaForCausalLM, name: str, folder: Path, log: dict[str, int]) 
     out = folder / FOLDERS[name]
     copy = build(name)
     copy.load_state_dict(model.state_dict())
-    copy.config.use_cache = True
+    # Training needs no cache; whoever generates with it does.
+    copy.config.use_cache = copy.generation_config.use_cache = True
     copy.to(torch.bfloat16).save_pretrained(out)
     for file in (folder / "tokenizer").iterdir():
         shutil.copy(file, out / file.name)
