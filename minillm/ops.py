@@ -130,7 +130,7 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
     """
     k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
     block_size, out = k_cache.shape[1], []
-    queries = q.split([len(chunk.token_ids) for chunk in batch.chunks])
+    queries = q.split_with_sizes([len(chunk.token_ids) for chunk in batch.chunks])
     for r, (chunk, query) in enumerate(zip(batch.chunks, queries, strict=True)):
         seq_len = chunk.seq_len
         if batch.in_place[r]:
