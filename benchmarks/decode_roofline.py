@@ -25,7 +25,8 @@ from minillm.measure.known_models import KNOWN_MODELS
 from minillm.measure.local import this_machine
 from minillm.measure.timing import interleaved, ratio_of, spread_of
 from minillm.model.families import read_config
-from minillm.model.transformer import Block, Linear, Norm, Transformer, Weights
+from minillm.model.linear import Linear, linear_for
+from minillm.model.transformer import Block, Norm, Transformer, Weights
 from minillm.ops import ops_for
 from minillm.sampling import SamplingParams
 
@@ -38,7 +39,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     def linear(size_in: int, size_out: int) -> Linear:
         shape = (size_in, size_out) if device.type == "cpu" else (size_out, size_in)
         memory = torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
-        return Linear(memory if device.type == "cpu" else memory.t())
+        return linear_for(memory if device.type == "cpu" else memory.t())
 
     def norm(size: int) -> Norm:
         return Norm(torch.ones(size, dtype=dtype, device=device))

@@ -121,27 +121,41 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | 
     return out
 
 
+def attend_each(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+    """Attention of R tokens q [R, H, D], each over its own row of k and v [R, S, H_kv, D] where `visible` [R, S]."""
+    num_requests, num_heads, head_dim = q.shape
+    num_kv_heads = k.shape[2]
+    out = F.scaled_dot_product_attention(
+        q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=visible[:, None, None],
+    )
+    return out.reshape(num_requests, num_heads, head_dim)
+
+
 def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None) -> Tensor:
     """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
 
-    k_cache and v_cache are [blocks, block_size, H_kv, D]. Blocks that follow one another in memory are read in place;
-    others are gathered, one request after the other: its keys and values stay in a processor's cache until they are
-    used, and no row is padded to the longest.
+    k_cache and v_cache are [blocks, block_size, H_kv, D]. A kernel reads them where they lie; here, blocks that do not
+    follow one another are gathered first, for one request, or for several of like length that decode (`Batch.reads`).
     """
     k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
-    block_size, out = k_cache.shape[1], []
-    queries = q.split_with_sizes([len(chunk.token_ids) for chunk in batch.chunks])
-    for r, (chunk, query) in enumerate(zip(batch.chunks, queries, strict=True)):
-        seq_len = chunk.seq_len
-        if batch.in_place[r]:
-            first = chunk.block_table[0] * block_size
-            k, v = k_slots[first : first + seq_len], v_slots[first : first + seq_len]
+    out = torch.empty_like(q)
+    for read in batch.reads:
+        if isinstance(read.slots, slice):
+            k, v = k_slots[read.slots], v_slots[read.slots]
         else:
-            blocks = batch.block_tables[r, : len(chunk.block_table)]
-            k = k_cache.index_select(0, blocks).flatten(0, 1)[:seq_len]
-            v = v_cache.index_select(0, blocks).flatten(0, 1)[:seq_len]
-        out.append(attend(query, k, v, window))
-    return torch.cat(out)
+            k, v = k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots)
+        if read.ages is not None:
+            visible = read.ages >= 0 if window is None else (read.ages >= 0) & (read.ages < window)
+            shape = (*visible.shape, *k.shape[1:])  # [R, S, H_kv, D]
+            out[read.rows] = attend_each(q[read.rows], k.view(shape), v.view(shape), visible)
+        elif len(batch.reads) == 1:
+            return attend(q, k, v, window)
+        else:
+            out[read.rows] = attend(q[read.rows], k, v, window)
+    return out
 
 
 class _RmsNorm(Protocol):

@@ -1,12 +1,14 @@
 import dataclasses
 from array import array
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm import batch as batches
 from minillm.batch import Batch, Chunk
 
 
@@ -42,9 +44,6 @@ def test_a_batch_is_its_chunks_laid_end_to_end(step):
     for r, chunk in enumerate(chunks):
         rows = slice(*batch.query_start[r : r + 2].tolist())
         table = batch.block_tables[r].tolist()
-        first = chunk.block_table[0]
-        in_place = list(range(first, first + len(chunk.block_table)))
-        assert batch.in_place[r] == (list(chunk.block_table) == in_place)
         assert batch.seq_lens[r] == chunk.seq_len == chunk.num_computed + len(chunk.token_ids)
         assert table[: len(chunk.block_table)] == list(chunk.block_table)
         assert not any(table[len(chunk.block_table) :])
@@ -62,6 +61,58 @@ def test_no_two_tokens_share_a_slot(step):
     assert len(set(slots)) == len(slots)
 
 
+@given(steps(), st.sampled_from([1, 20, 4096]))
+def test_reads_are_every_requests_own_slots(step, most):
+    """Each row once; its slots in order; padding is the request's own; what is read together is alike and small."""
+    block_size, chunks = step
+    batch = Batch.of(chunks, block_size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "READ_AT_ONCE", most)
+        reads = batch.reads
+    starts, seen = batch.query_start.tolist(), []
+
+    def slots_of(chunk):
+        return [
+            chunk.block_table[p // block_size] * block_size + p % block_size for p in range(chunk.seq_len)
+        ]
+
+    for read in reads:
+        if read.ages is None:
+            chunk = chunks[starts.index(read.rows.start)]
+            assert read.rows.stop - read.rows.start == len(chunk.token_ids)
+            expected = slots_of(chunk)
+            if isinstance(read.slots, slice):
+                assert list(range(read.slots.start, read.slots.stop)) == expected
+            else:
+                assert read.slots.tolist() == expected
+                table = chunk.block_table[: -(-chunk.seq_len // block_size)]
+                assert any(b - a != 1 for a, b in pairwise(table)), "in order: read in place"
+            seen += range(read.rows.start, read.rows.stop)
+            continue
+        rows, (number, longest) = read.rows.tolist(), read.ages.shape
+        assert 1 < number == len(rows) and number * longest <= most
+        lengths = []
+        for row, slots, ages in zip(rows, read.slots.view(number, longest), read.ages, strict=True):
+            chunk = chunks[starts.index(row)]
+            assert len(chunk.token_ids) == 1
+            own = slots_of(chunk)
+            lengths.append(len(own))
+            assert slots.tolist() == own + own[:1] * (longest - len(own))
+            assert ages.tolist() == list(range(len(own) - 1, len(own) - 1 - longest, -1))
+        assert longest == max(lengths) <= 2 * min(lengths)
+        seen += rows
+    assert sorted(seen) == list(range(len(batch.token_ids)))
+
+
+def test_requests_of_like_length_are_read_together():
+    chunks = [Chunk([0], n - 1, [r]) for r, n in enumerate((60, 500, 40, 1000, 70, 3))]
+    lengths = [
+        [1] if read.ages is None else sorted((read.ages[:, 0] + 1).tolist())
+        for read in Batch.of(chunks, 1000).reads
+    ]
+    assert lengths == [[40, 60, 70], [500, 1000], [1]]
+
+
 def test_types():
     batch = Batch.of([Chunk([7, 8], 3, [0, 1]), Chunk([9], 0, [2])], 4)
     assert batch.token_ids.dtype == batch.positions.dtype == batch.slot_mapping.dtype == torch.int64
@@ -75,6 +126,7 @@ def test_a_batch_cannot_be_changed():
         batch.positions = batch.token_ids
 
 
-def test_a_block_table_too_short_for_the_tokens_is_an_error():
+@pytest.mark.parametrize("token_ids", [[1], [1, 2, 3]])
+def test_a_block_table_too_short_for_the_tokens_is_an_error(token_ids):
     with pytest.raises(IndexError):
-        Batch.of([Chunk([1, 2, 3], 2, [0])], 4)
+        Batch.of([Chunk(token_ids, 4, [0])], 4)

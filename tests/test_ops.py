@@ -204,7 +204,7 @@ def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
     assert_close(ops.paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
 
 
-@pytest.mark.parametrize("lengths", [(3, 9, 5), (700, 9, 300)])
+@pytest.mark.parametrize("lengths", [(5, 7, 6), (3, 9, 5), (700, 9, 300)])
 def test_a_request_with_nan_keys_spoils_no_other(lengths):
     """The second request's own keys are NaN; the others stay as they were."""
     batch = Batch.of([Chunk([0], n, [row]) for row, n in enumerate(lengths)], 1024)
@@ -219,16 +219,16 @@ def test_a_request_with_nan_keys_spoils_no_other(lengths):
 
 def test_blocks_that_follow_one_another_are_not_copied():
     """In memory that may only be read where it lies, a gather is the one thing that fails."""
-    q, k_cache, v_cache = normal(2, 4, 8), normal(6, 4, 2, 8, seed=1), normal(6, 4, 2, 8, seed=2)
-    batch = Batch.of([Chunk([0], 6, [1, 2]), Chunk([0], 9, [3, 4, 5])], 4)
+    q, k_cache, v_cache = normal(3, 4, 8), normal(6, 4, 2, 8, seed=1), normal(6, 4, 2, 8, seed=2)
+    batch = Batch.of([Chunk([0], 6, [1, 2]), Chunk([0] * 2, 8, [3, 4, 5])], 4)
     with without(torch.Tensor, "index_select"):
         out = ops.paged_attention(q, k_cache, v_cache, batch, None)
-    scattered = Batch.of([Chunk([0], 6, [2, 1]), Chunk([0], 9, [3, 4, 5])], 4)
+    scattered = Batch.of([Chunk([0], 6, [2, 1]), Chunk([0] * 2, 8, [3, 4, 5])], 4)
     with without(torch.Tensor, "index_select"), pytest.raises(AssertionError, match="index_select"):
         ops.paged_attention(q, k_cache, v_cache, scattered, None)
-    for r, (blocks, n) in enumerate(((slice(1, 3), 7), (slice(3, 6), 10))):
+    for rows, blocks, n in ((slice(0, 1), slice(1, 3), 7), (slice(1, 3), slice(3, 6), 10)):
         k, v = (cache[blocks].flatten(0, 1)[:n] for cache in (k_cache, v_cache))
-        assert_close(out[r : r + 1], attention_by_definition(q[r : r + 1], k, v, None))
+        assert_close(out[rows], attention_by_definition(q[rows], k, v, None))
 
 
 def test_attention_without_a_cache_is_each_requests_own():

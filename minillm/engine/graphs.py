@@ -79,8 +79,8 @@ class DecodeGraphs:
             query_start=torch.arange(rows + 1, dtype=torch.int32, device=model.device),
             seq_lens=empty(rows, dtype=torch.int32),
             block_tables=empty((rows, width), dtype=torch.int32),
+            block_size=cache.block_size,
             chunks=(),
-            in_place=(),
         )
         self._logits = torch.empty((rows, model.config.vocab_size), device=model.device)
         # The largest first: the others then find room in the memory that it took.

@@ -17,7 +17,8 @@ from torch import Tensor
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
 from minillm.model.families import Names, names_of
-from minillm.model.transformer import Block, Linear, Norm, Transformer, Weights
+from minillm.model.linear import Linear, linear_for
+from minillm.model.transformer import Block, Norm, Transformer, Weights
 from minillm.ops import Ops
 
 INDEX = "model.safetensors.index.json"
@@ -224,7 +225,7 @@ class _Loader:
             if biases is not None:
                 biases[start : start + size].copy_(self.stored(f"{name}.bias", (size,)))
             start += size
-        return Linear(weight, biases)
+        return linear_for(weight, biases)
 
     def norm(self, name: str, size: int) -> Norm:
         bias = self.tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minillm.batch import Batch
 from minillm.config import ModelConfig
+from minillm.model.linear import Projection
 from minillm.model.rope import rope_table
 from minillm.ops import Ops
 
@@ -29,25 +30,11 @@ class Cache(Protocol):
 
 
 @dataclass(slots=True)
-class Linear:
-    """y = x W + b. `weight` has the shape [in, out]; its memory runs whichever way the device reads faster."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.weight if self.bias is None else torch.addmm(self.bias, x, self.weight)
-
-
-@dataclass(slots=True)
 class Norm:
     """Weight [hidden] of an RMSNorm, and for a LayerNorm its bias."""
 
     weight: Tensor
     bias: Tensor | None = None
-
-
-Projection = Callable[[Tensor], Tensor]  # [T, in] -> [T, out]: a Linear, or what takes its place
 
 
 @dataclass(slots=True)

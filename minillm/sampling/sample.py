@@ -36,11 +36,8 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None =
     Raises what `process_logits` raises.
     """
     processed = process_logits(logits, rows, vocab_size)
-    greedy = [r for r, row in enumerate(rows) if row.params.is_greedy]
     drawn = [r for r, row in enumerate(rows) if not row.params.is_greedy]
-    token_ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-    if greedy:
-        token_ids[greedy] = _select(processed, greedy).argmax(-1)
+    token_ids = processed.argmax(-1)  # of equal logits the first, that is, the lowest id
     if drawn:
         u = uniform([rows[r].seed for r in drawn], [rows[r].position for r in drawn], Stream.SAMPLE)
         probs = _select(processed, drawn).softmax(-1)
@@ -56,7 +53,6 @@ def probabilities(processed: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     probs = processed.softmax(-1)
     greedy = [r for r, row in enumerate(rows) if row.params.is_greedy]
     if greedy:
-        # Of equal logits torch.argmax is documented to take the first, that is, the lowest id.
         best = processed[greedy].argmax(-1, keepdim=True)
         probs[greedy] = torch.zeros_like(probs[greedy]).scatter(-1, best, 1.0)
     return probs

@@ -3,8 +3,8 @@
     processors, allowed ids, minimum length, bad words, bias, repetition, frequency and presence penalties,
     [greedy stops here] temperature, min-p, top-k, top-p
 
-Each step is a function `(logits, rows) -> logits` on the whole batch. It returns its input where no row asks for it,
-so the default row pays for none, and it changes nothing in place, so that any step may be lifted out and read alone.
+Each step is a function `(logits, rows, asking) -> logits` on the whole batch, called where some rows, `asking`, want
+it: the default row pays for none. It changes nothing in place, so that any step may be lifted out and read alone.
 
 Sources: the order is vLLM's (v1/sample/sampler.py); the repetition penalty is from Keskar et al., "CTRL: A
 Conditional Transformer Language Model" (2019), section 4.1.
@@ -13,7 +13,7 @@ Conditional Transformer Language Model" (2019), section 4.1.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -54,11 +54,30 @@ class SamplingRow:
     output_token_ids: Sequence[int]
     eos_token_ids: tuple[int, ...] = ()
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    steps: frozenset["Step"] = field(init=False)  # what it may ever ask of `process_logits`
+
+    def __post_init__(self) -> None:
+        self.steps = frozenset(step for step, asks in _STEPS.items() if asks(self))
 
     @property
     def position(self) -> int:
         """The absolute position of the token drawn from this row."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
+
+
+Step = Callable[[Tensor, Sequence[SamplingRow], list[int]], Tensor]
+Asks = Callable[[SamplingRow], bool]
+_STEPS: dict[Step, Asks] = {}  # in their order, which is that of this file
+
+
+def _step(asks: Asks) -> Callable[[Step], Step]:
+    """The next step; for rows that `asks` says may want it."""
+
+    def add(step: Step) -> Step:
+        _STEPS[step] = asks
+        return step
+
+    return add
 
 
 def process_logits(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None = None) -> Tensor:
@@ -73,17 +92,17 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int 
     if vocab_size is not None and vocab_size < logits.shape[-1]:
         processed = processed.clone()
         processed[:, vocab_size:] = -math.inf
-    for step in _STEPS:
-        processed = step(processed, rows)
+    wanted = frozenset[Step]().union(*(row.steps for row in rows))
+    for step in _STEPS if wanted else ():
+        if step in wanted:
+            processed = step(processed, rows, [r for r, row in enumerate(rows) if step in row.steps])
     if processed is not logits:
         _check_something_left(processed, rows)
     return processed
 
 
-def _run_processors(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    asking = _asking(rows, lambda row: bool(row.params.logits_processors))
-    if not asking:
-        return logits
+@_step(lambda row: bool(row.params.logits_processors))
+def _run_processors(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     logits = logits.clone()
     for r in asking:
         for processor in rows[r].params.logits_processors or ():
@@ -97,10 +116,8 @@ def _run_processors(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return logits
 
 
-def _keep_allowed(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    asking = _asking(rows, lambda row: row.params.allowed_token_ids is not None)
-    if not asking:
-        return logits
+@_step(lambda row: row.params.allowed_token_ids is not None)
+def _keep_allowed(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     forbidden = torch.zeros_like(logits, dtype=torch.bool)
     for r in asking:
         forbidden[r] = True
@@ -108,21 +125,24 @@ def _keep_allowed(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return logits.masked_fill(forbidden, -math.inf)
 
 
-def _mask_early_stops(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.min_tokens > 0)
+def _mask_early_stops(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     """Until `min_tokens` are out, nothing that could end the output."""
     entries = (
         (r, token_id, -math.inf)
-        for r in _asking(rows, lambda row: len(row.output_token_ids) < row.params.min_tokens)
+        for r in asking
+        if len(rows[r].output_token_ids) < rows[r].params.min_tokens
         for token_id in {*rows[r].eos_token_ids, *(rows[r].params.stop_token_ids or ())}
     )
     return _add_entries(logits, entries)
 
 
-def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: bool(row.bad_words_ids))
+def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     """The last token of a bad word, where the output ends in all the others."""
     entries = (
         (r, token_id, -math.inf)
-        for r in _asking(rows, lambda row: bool(row.bad_words_ids))
+        for r in asking
         for token_id in {
             last
             for *start, last in rows[r].bad_words_ids
@@ -132,20 +152,20 @@ def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return _add_entries(logits, entries)
 
 
-def _add_bias(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: bool(row.params.logit_bias))
+def _add_bias(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     entries = (
-        (r, token_id, bias)
-        for r in _asking(rows, lambda row: bool(row.params.logit_bias))
-        for token_id, bias in (rows[r].params.logit_bias or {}).items()
+        (r, token_id, bias) for r in asking for token_id, bias in (rows[r].params.logit_bias or {}).items()
     )
     return _add_entries(logits, entries)
 
 
-def _penalise_repetition(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.repetition_penalty != 1)
+def _penalise_repetition(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     """Make every token seen less likely: a positive logit is divided by the penalty, a negative one multiplied."""
     entries = [
         (r, token_id, rows[r].params.repetition_penalty)
-        for r in _asking(rows, lambda row: row.params.repetition_penalty != 1)
+        for r in asking
         for token_id in {*rows[r].prompt_token_ids, *rows[r].output_token_ids}
     ]
     if not entries:
@@ -155,61 +175,45 @@ def _penalise_repetition(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return logits.index_put(where, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
-def _penalise_output(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: bool(row.params.frequency_penalty or row.params.presence_penalty))
+def _penalise_output(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     """Take off the frequency penalty for each time a token was output, and the presence penalty once."""
     entries = (
         (r, token_id, -rows[r].params.frequency_penalty * count - rows[r].params.presence_penalty)
-        for r in _asking(rows, lambda row: bool(row.params.frequency_penalty or row.params.presence_penalty))
+        for r in asking
         for token_id, count in Counter(rows[r].output_token_ids).items()
     )
     return _add_entries(logits, entries)
 
 
-def _apply_temperature(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.effective_temperature != 1)
+def _apply_temperature(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     temperatures = [row.params.effective_temperature for row in rows]
-    if all(temperature == 1 for temperature in temperatures):
-        return logits
     return logits / torch.tensor(temperatures, device=logits.device)[:, None]
 
 
-def _apply_min_p(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.min_p > 0 and not row.params.is_greedy)
+def _apply_min_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return min_p_mask(logits, [row.params.min_p for row in chosen])
 
-    return _truncate(logits, rows, lambda row: row.params.min_p > 0, keep)
+    return _truncate(logits, rows, asking, keep)
 
 
-def _apply_top_k(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.top_k > 0 and not row.params.is_greedy)
+def _apply_top_k(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return top_k_mask(logits, [row.params.top_k for row in chosen])
 
-    return _truncate(logits, rows, lambda row: 0 < row.params.top_k < logits.shape[-1], keep)
+    return _truncate(logits, rows, [r for r in asking if rows[r].params.top_k < logits.shape[-1]], keep)
 
 
-def _apply_top_p(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+@_step(lambda row: row.params.top_p < 1 and not row.params.is_greedy)
+def _apply_top_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return top_p_mask(logits.softmax(-1), [row.params.top_p for row in chosen])
 
-    return _truncate(logits, rows, lambda row: row.params.top_p < 1, keep)
-
-
-_STEPS: tuple[Callable[[Tensor, Sequence[SamplingRow]], Tensor], ...] = (
-    _run_processors,
-    _keep_allowed,
-    _mask_early_stops,
-    _mask_bad_words,
-    _add_bias,
-    _penalise_repetition,
-    _penalise_output,
-    _apply_temperature,
-    _apply_min_p,
-    _apply_top_k,
-    _apply_top_p,
-)
-
-
-def _asking(rows: Sequence[SamplingRow], condition: Callable[[SamplingRow], bool]) -> list[int]:
-    return [r for r, row in enumerate(rows) if condition(row)]
+    return _truncate(logits, rows, asking, keep)
 
 
 def _to_tensors(
@@ -234,11 +238,10 @@ def _add_entries(logits: Tensor, entries: Iterable[tuple[int, int, float]]) -> T
 def _truncate(
     logits: Tensor,
     rows: Sequence[SamplingRow],
-    condition: Callable[[SamplingRow], bool],
+    asking: list[int],
     keep: Callable[[Tensor, list[SamplingRow]], Tensor],
 ) -> Tensor:
-    """Mask what `keep` drops, in the rows that meet the condition and are not greedy; the others do not pay."""
-    asking = _asking(rows, lambda row: condition(row) and not row.params.is_greedy)
+    """Mask what `keep` drops, in the rows that ask; the others do not pay."""
     if not asking:
         return logits
     chosen = [rows[r] for r in asking]
@@ -251,7 +254,7 @@ def _truncate(
 
 def _unfit_rows(logits: Tensor) -> list[int]:
     # A maximum is NaN if any is, and infinite if one is +inf or all are -inf: one pass, one number a row to look at.
-    return (~logits.amax(-1).isfinite()).nonzero().flatten().tolist()
+    return [r for r, peak in enumerate(logits.amax(-1).tolist()) if not math.isfinite(peak)]
 
 
 def _listed(rows: list[int]) -> str:

@@ -1,12 +1,13 @@
 """The cases of tests/kernels on a GPU: compiled, in the precisions that a GPU is for, and inside a CUDA graph."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("triton", reason="triton has no build for this system")
 
 import torch
 
-from minillm.batch import Batch
 from minillm.kernels.paged_attention import paged_attention
 from tests.kernels import cases_layers
 from tests.kernels.cases_paged import (
@@ -74,8 +75,7 @@ def test_a_graph_captured_once_serves_other_lengths() -> None:
     k, v = (x.view(num_blocks, 16, 2, 64).cuda() for x in cache.kv)
     right = cache.attend(q, batch)
     lengths = batch.seq_lens.clone()
-    fields = {name: getattr(batch, name) for name in Batch.__slots__}
-    static = Batch(**fields | {"seq_lens": torch.ones_like(lengths)})
+    static = replace(batch, seq_lens=torch.ones_like(lengths))
     paged_attention(q, k, v, static, None)  # compiled before the capture
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -7,6 +7,7 @@ use point outside the cache, and fresh memory is NaN.
 import math
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,8 +48,7 @@ def batch_of(requests: Sequence[Request], block_size: int, device: str) -> tuple
     tables = torch.full((len(requests), max(needed) + 2), NOWHERE, dtype=torch.int32)
     for row, chunk in zip(tables, chunks, strict=True):
         row[: len(chunk.block_table)] = torch.tensor(chunk.block_table)
-    fields = {name: getattr(batch, name) for name in Batch.__slots__}
-    return Batch(**fields | {"block_tables": tables.to(device)}), sum(needed) + 3
+    return replace(batch, block_tables=tables.to(device)), sum(needed) + 3
 
 
 def slots_of(chunk: Chunk, block_size: int) -> Tensor:
@@ -200,13 +200,16 @@ def padded(num_splits: int, device: str = "cpu") -> None:
     cache = Cache(num_blocks, 16, 2, 16, torch.float32, None)
     q = normal(5, 4, 16, seed=1, dtype=torch.float32, device=device)
     alone = cache.attend(q[:2], batch, num_splits=num_splits)
-    fields = {name: getattr(batch, name) for name in Batch.__slots__}
-    fields["query_start"] = torch.arange(6, dtype=torch.int32, device=device)
-    fields["seq_lens"] = torch.tensor([21, 4, 0, 0, 0], dtype=torch.int32, device=device)
-    fields["block_tables"] = torch.full((5, 4), NOWHERE, dtype=torch.int32, device=device)
-    fields["block_tables"][:2, : batch.block_tables.shape[1]] = batch.block_tables
+    tables = torch.full((5, 4), NOWHERE, dtype=torch.int32, device=device)
+    tables[:2, : batch.block_tables.shape[1]] = batch.block_tables
+    recorded = replace(
+        batch,
+        query_start=torch.arange(6, dtype=torch.int32, device=device),
+        seq_lens=torch.tensor([21, 4, 0, 0, 0], dtype=torch.int32, device=device),
+        block_tables=tables,
+    )
     with poisoned():
-        out = cache.attend(q, Batch(**fields), num_splits=num_splits)
+        out = cache.attend(q, recorded, num_splits=num_splits)
     assert torch.equal(out[:2], alone) and not out[2:].any()
 
 
@@ -232,7 +235,7 @@ def shipped(
         ),
     }
     flat = torch.empty(num_tokens, dtype=torch.int64, device="meta")
-    batch = Batch(token_ids=flat, positions=flat, slot_mapping=flat, **tensors, chunks=(), in_place=())
+    batch = Batch(flat, flat, flat, **tensors, block_size=block_size, chunks=())
     q = torch.empty(num_tokens, num_heads, head_dim, dtype=dtype, device="meta")
     cache = torch.empty(1024, block_size, num_kv_heads, head_dim, dtype=kv_dtype or dtype, device="meta")
     scales = None if kv_dtype is None else torch.empty(cache.shape[:3], device="meta")
