@@ -2,7 +2,7 @@
 
     python benchmarks/batching.py
 
-256 requests arrive at once, outputs exponentially distributed (mean 32, at most 256), 32 at a time. Continuous, static
+256 requests arrive at once, outputs exponentially distributed (mean 64, at most 256), 32 at a time. Continuous, static
 and one at a time are one engine under three policies; static keeps computing finished rows until its batch drains.
 `generate` is transformers' on left-padded batches of 32, to the longest of each; `generate_batch` is transformers' own
 continuous batching over a KV pool of the same tokens. All in one process, by turns.
@@ -106,7 +106,7 @@ def manager_of(model: Any, at_once: int, pool_tokens: int) -> Any:
 
 
 def main() -> None:
-    args = arguments(__doc__, requests=256, at_once=32, mean=32.0, rounds=2)
+    args = arguments(__doc__, requests=256, at_once=32, mean=64.0, rounds=2)
     logging.set_verbosity_error()
     folder, context = model_folder("tinytales"), 320
     # Every round brings the same prompts: none is to find them known.

@@ -2,15 +2,17 @@
 
     python benchmarks/cpu_paged_attention.py
 
-One layer of a decode step, 64 requests. The engine gathers request by request (ops.paged_attention). Beside it: one
-gather of all, padded to the longest, with a mask; a loop over columns of the block tables with an online softmax, which
-copies no history at once; and no gather at all, as if every request's blocks followed one another. By turns, medians.
+One layer of a decode step, 64 requests. The engine reads requests of like length together (ops.paged_attention). Beside
+it: one request after the other, from scattered blocks, and in place, as if their blocks followed one another; one
+gather of all, padded to the longest; and a loop over columns of the block tables with an online softmax, which copies
+no history at once. By turns, medians.
 """
 
 import math
 from array import array
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from _rows import arguments, report
 from torch import Tensor
 
+import minillm.batch
 from minillm.batch import Batch, Chunk
 from minillm.measure.timing import interleaved, ratio_of, spread_of
 from minillm.ops import paged_attention
@@ -39,6 +42,13 @@ def batch_of(lengths: list[int], scattered: bool) -> Batch:
         ],
         BLOCK,
     )
+
+
+def alone(batch: Batch) -> Batch:
+    """The same, to be read one request after the other."""
+    with patch.object(minillm.batch, "READ_AT_ONCE", 1):
+        assert len(batch.reads) == REQUESTS  # made now, and kept
+    return batch
 
 
 def padded(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch) -> Tensor:
@@ -91,27 +101,31 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for shortest, longest in ((20, 120), (100, 600)):
         lengths = np.random.default_rng(1).integers(shortest, longest + 1, REQUESTS).tolist()
-        scattered, in_place = batch_of(lengths, True), batch_of(lengths, False)
+        scattered = batch_of(lengths, True)
         torch.manual_seed(0)
         q, num_blocks = torch.randn(REQUESTS, HEADS, D), sum(-(-s // BLOCK) for s in lengths)
         k_cache, v_cache = (torch.randn(num_blocks, BLOCK, KV_HEADS, D) for _ in range(2))
         sides = {
-            "request by request": partial(paged_attention, q, k_cache, v_cache, scattered, None),
+            "together": partial(paged_attention, q, k_cache, v_cache, scattered, None),
+            "one by one": partial(paged_attention, q, k_cache, v_cache, alone(batch_of(lengths, True)), None),
+            "one by one, in place": partial(
+                paged_attention, q, k_cache, v_cache, alone(batch_of(lengths, False)), None
+            ),
             "all at once, padded": partial(padded, q, k_cache, v_cache, scattered),
             "blockwise": partial(blockwise, q, k_cache, v_cache, scattered),
-            "in place": partial(paged_attention, q, k_cache, v_cache, in_place, None),
         }
-        right = sides["request by request"]()
-        for name in ("all at once, padded", "blockwise"):
+        right = sides["together"]()
+        for name in ("one by one", "all at once, padded", "blockwise"):
             torch.testing.assert_close(sides[name](), right)
         times, what = interleaved(sides, args.rounds), f"{shortest} to {longest} tokens"
         for name, seconds in times.items():
             rows.append({"name": f"{what}, {name}", "value": 1e3 * spread_of(seconds).median, "unit": "ms"})
-            ratio = ratio_of(seconds, times["request by request"])
-            rows.append(
-                {"name": f"{what}, {name} / request by request", "value": ratio.median, "unit": "x"}
-                | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
-            )
+            if name != "together":
+                ratio = ratio_of(seconds, times["together"])
+                rows.append(
+                    {"name": f"{what}, {name} / together", "value": ratio.median, "unit": "x"}
+                    | {"low": ratio.low, "high": ratio.high, "rounds": args.rounds}
+                )
     report(rows, args)
 
 

@@ -20,7 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-READ_AT_ONCE = 4096  # tokens that a `Read` of several requests may span, padding included
+# Tokens that a `Read` of several requests may span, and how many of them may be padding: about as many as are read in
+# the time of another call (`benchmarks/cpu_paged_attention.py`).
+READ_AT_ONCE, PADDING_AT_ONCE = 4096, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Batch:
         """The batch, taken apart for attention without a kernel; made once and used by every layer.
 
         A call costs as much as reading hundreds of tokens, and padding is read too: so requests that decode are read
-        together where the longest is at most twice as long as the shortest.
+        together where their lengths are alike.
         """
         alone: list[tuple[slice, Chunk]] = []
         decoding: list[tuple[int, Chunk]] = []
@@ -157,12 +159,14 @@ class Batch:
 def _alike(decoding: list[tuple[int, Chunk]]) -> Iterable[list[tuple[int, Chunk]]]:
     """Cut requests, in order of length, into groups that are read together."""
     group: list[tuple[int, Chunk]] = []
+    total = 0  # of their own tokens
     for row, chunk in sorted(decoding, key=lambda one: one[1].seq_len):
-        length = chunk.seq_len
-        if group and (length > 2 * group[0][1].seq_len or (len(group) + 1) * length > READ_AT_ONCE):
+        padded = (len(group) + 1) * chunk.seq_len
+        if group and (padded > READ_AT_ONCE or padded - total - chunk.seq_len > PADDING_AT_ONCE):
             yield group
-            group = []
+            group, total = [], 0
         group.append((row, chunk))
+        total += chunk.seq_len
     if group:
         yield group
 

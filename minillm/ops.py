@@ -35,13 +35,13 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     x [T, H, D]; cos and sin [T, 1, D], where the first half of `sin` carries the minus sign of the rotation,
     so that swapping the halves of x is all that is left to do.
     """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of the fused projection [T, 2 M] -> [T, M] (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up
+    return F.silu(gate).mul_(up)
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
@@ -150,7 +150,8 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
         if read.ages is not None:
             visible = read.ages >= 0 if window is None else (read.ages >= 0) & (read.ages < window)
             shape = (*visible.shape, *k.shape[1:])  # [R, S, H_kv, D]
-            out[read.rows] = attend_each(q[read.rows], k.view(shape), v.view(shape), visible)
+            queries = q.index_select(0, read.rows)
+            out.index_copy_(0, read.rows, attend_each(queries, k.view(shape), v.view(shape), visible))
         elif len(batch.reads) == 1:
             return attend(q, k, v, window)
         else:

@@ -61,13 +61,14 @@ def test_no_two_tokens_share_a_slot(step):
     assert len(set(slots)) == len(slots)
 
 
-@given(steps(), st.sampled_from([1, 20, 4096]))
-def test_reads_are_every_requests_own_slots(step, most):
+@given(steps(), st.sampled_from([1, 20, 4096]), st.sampled_from([0, 3, 512]))
+def test_reads_are_every_requests_own_slots(step, most, most_padding):
     """Each row once; its slots in order; padding is the request's own; what is read together is alike and small."""
     block_size, chunks = step
     batch = Batch.of(chunks, block_size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "READ_AT_ONCE", most)
+        patch.setattr(batches, "PADDING_AT_ONCE", most_padding)
         reads = batch.reads
     starts, seen = batch.query_start.tolist(), []
 
@@ -99,18 +100,18 @@ def test_reads_are_every_requests_own_slots(step, most):
             lengths.append(len(own))
             assert slots.tolist() == own + own[:1] * (longest - len(own))
             assert ages.tolist() == list(range(len(own) - 1, len(own) - 1 - longest, -1))
-        assert longest == max(lengths) <= 2 * min(lengths)
+        assert longest == max(lengths) and number * longest - sum(lengths) <= most_padding
         seen += rows
     assert sorted(seen) == list(range(len(batch.token_ids)))
 
 
 def test_requests_of_like_length_are_read_together():
-    chunks = [Chunk([0], n - 1, [r]) for r, n in enumerate((60, 500, 40, 1000, 70, 3))]
+    chunks = [Chunk([0], n - 1, [r]) for r, n in enumerate((60, 500, 40, 1300, 70, 3))]
     lengths = [
         [1] if read.ages is None else sorted((read.ages[:, 0] + 1).tolist())
-        for read in Batch.of(chunks, 1000).reads
+        for read in Batch.of(chunks, 2000).reads
     ]
-    assert lengths == [[40, 60, 70], [500, 1000], [1]]
+    assert lengths == [[3, 40, 60, 70], [1], [1]]
 
 
 def test_types():

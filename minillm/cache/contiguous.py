@@ -1,8 +1,8 @@
 """The contiguous KV cache: one stretch of memory a request, reserved whole when the request begins.
 
 It is the paged layout with a single block per request: the block is `max_model_len` tokens long, and a
-request's block table has one entry, its row. Keys and values are written in place and read in place. What it
-costs is plain to see: a request of 50 tokens holds the memory of `max_model_len`.
+request's block table has one entry, its row. Keys and values are written in place, and a request alone is read in
+place. What it costs is plain to see: a request of 50 tokens holds the memory of `max_model_len`.
 
 `NoCache` is what came before: nothing is kept, so every step computes the whole sequence again.
 """

@@ -2,8 +2,8 @@
 
 A token's place is its slot: `block_table[position // block_size] * block_size + position % block_size`. Writing is the
 same scatter by slots. Attention follows the block table: a kernel does it block by block where the keys lie; torch on a
-CPU gathers a request's blocks side by side first (ops.py), which `benchmarks/cpu_paged_attention.py` compares with the
-other ways.
+CPU gathers the blocks of one request, or of several of like length, side by side first (ops.py), which
+`benchmarks/cpu_paged_attention.py` compares with the other ways.
 
 Source: Kwon et al. 2023 (arXiv 2309.06180), section 4.1.
 """
