@@ -46,7 +46,7 @@ def batch_of(lengths: list[int], scattered: bool) -> Batch:
 
 def alone(batch: Batch) -> Batch:
     """The same, to be read one request after the other."""
-    with patch.object(minillm.batch, "READ_AT_ONCE", 1):
+    with patch.object(minillm.batch, "MOST_TOGETHER", 1):
         assert len(batch.reads) == REQUESTS  # made now, and kept
     return batch
 

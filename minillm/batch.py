@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Tokens that a `Read` of several requests may span, and how many of them may be padding: about as many as are read in
-# the time of another call (`benchmarks/cpu_paged_attention.py`).
-READ_AT_ONCE, PADDING_AT_ONCE = 4096, 512
+# Tokens that a `ReadTogether` may span, and how many of them may be padding: about as many as are read in the time that
+# another call costs (`benchmarks/cpu_paged_attention.py`).
+MOST_TOGETHER, MOST_PADDING = 4096, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +40,26 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What attention without a kernel reads at once: one request, or R that compute one token each, side by side.
+class ReadAlone:
+    """What attention without a kernel reads at once for one request, which computes any number of tokens.
 
-    Each of the R is as long as the longest, S; shorter ones are padded with their own first slot, never a stranger's.
-    One request whose blocks follow one another is read where it lies: its `slots` are a slice.
+    If its blocks follow one another they are read where they lie: `slots` is a slice.
     """
 
-    rows: slice | Tensor  # of the batch's T tokens: all of one request, or [R]
-    slots: slice | Tensor  # of the cache: S of one request, or [R * S]
-    ages: Tensor | None = (
-        None  # [R, S]: how many tokens before the last, negative where padded; None for one request
-    )
+    rows: slice  # its own of the batch's T tokens
+    slots: slice | Tensor  # [S], of the cache
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTogether:
+    """The same for R requests that compute one token each, side by side, all as long as the longest, S.
+
+    Shorter ones are padded with their own first slot, never a stranger's.
+    """
+
+    rows: Tensor  # [R], of the batch's T tokens
+    slots: Tensor  # [R * S], of the cache
+    ages: Tensor  # [R, S]: how many tokens before the last each is, negative where padded
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Batch:
         seq_lens = [c.seq_len for c in chunks]
         if starts[-1] == len(
             chunks
-        ):  # a decode step, the most common by far: integers are quicker than arrays of one
+        ):  # all decode, most steps by far: integers are quicker than arrays of one
             positions: Any = [c.num_computed for c in chunks]
             slots: Any = [
                 c.block_table[p // block_size] * block_size + p % block_size
@@ -106,51 +114,41 @@ class Batch:
         )
 
     @cached_property
-    def reads(self) -> list[Read]:
+    def reads(self) -> list[ReadAlone | ReadTogether]:
         """The batch, taken apart for attention without a kernel; made once and used by every layer.
 
         A call costs as much as reading hundreds of tokens, and padding is read too: so requests that decode are read
         together where their lengths are alike.
         """
-        alone: list[tuple[slice, Chunk]] = []
+        reads: list[ReadAlone | ReadTogether] = []
         decoding: list[tuple[int, Chunk]] = []
         row = 0
         for chunk in self.chunks:
-            rows = slice(row, row := row + len(chunk.token_ids))
-            if len(chunk.token_ids) > 1:
-                alone.append((rows, chunk))
+            if len(chunk.token_ids) == 1:
+                decoding.append((row, chunk))
             else:
-                decoding.append((rows.start, chunk))
-        reads = []
+                reads.append(self._read_alone(row, chunk))
+            row += len(chunk.token_ids)
         for group in _alike(decoding):
-            if len(group) > 1:
-                reads.append(self._read_together(group))
-            else:
-                [(row, chunk)] = group
-                alone.append((slice(row, row + 1), chunk))
-        return [*reads, *(self._read_alone(rows, chunk) for rows, chunk in alone)]
+            reads.append(self._read_together(group) if len(group) > 1 else self._read_alone(*group[0]))
+        return reads
 
-    def _read_alone(self, rows: slice, chunk: Chunk) -> Read:
-        table = np.array(chunk.block_table[: -(-chunk.seq_len // self.block_size)], np.int64)
+    def _read_alone(self, row: int, chunk: Chunk) -> ReadAlone:
+        rows = slice(row, row + len(chunk.token_ids))
+        table = np.array(chunk.block_table[: -(-chunk.seq_len // self.block_size)], np.int32)
         if (table == table[0] + np.arange(len(table))).all():
             first = int(table[0]) * self.block_size
-            return Read(rows, slice(first, first + chunk.seq_len))
-        slots = _slots(table, np.arange(chunk.seq_len), self.block_size)
-        return Read(rows, self._tensor(slots))
+            return ReadAlone(rows, slice(first, first + chunk.seq_len))
+        return ReadAlone(rows, self._tensor(_slots(table, np.arange(chunk.seq_len), self.block_size)))
 
-    def _read_together(self, group: Sequence[tuple[int, Chunk]]) -> Read:
+    def _read_together(self, group: Sequence[tuple[int, Chunk]]) -> ReadTogether:
         """`group` is in order of length."""
-        longest = group[-1][1].seq_len
-        width = -(-longest // self.block_size)
-        tables = _tables([chunk.block_table[:width] for _, chunk in group]).astype(np.int64)
-        offsets = np.arange(width * self.block_size)
-        slots = (tables.repeat(self.block_size, axis=1) * self.block_size + offsets % self.block_size)[
-            :, :longest
-        ]
-        ages = np.array([[chunk.seq_len - 1] for _, chunk in group]) - offsets[:longest]
+        positions = np.arange(group[-1][1].seq_len)
+        slots = _slots(_tables([chunk.block_table for _, chunk in group]), positions, self.block_size)
+        ages = np.array([[chunk.seq_len - 1] for _, chunk in group]) - positions
         slots = np.where(ages < 0, slots[:, :1], slots)
         rows = np.array([row for row, _ in group])
-        return Read(self._tensor(rows), self._tensor(slots.ravel()), self._tensor(ages))
+        return ReadTogether(self._tensor(rows), self._tensor(slots.ravel()), self._tensor(ages))
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.token_ids.device)
@@ -162,7 +160,7 @@ def _alike(decoding: list[tuple[int, Chunk]]) -> Iterable[list[tuple[int, Chunk]
     total = 0  # of their own tokens
     for row, chunk in sorted(decoding, key=lambda one: one[1].seq_len):
         padded = (len(group) + 1) * chunk.seq_len
-        if group and (padded > READ_AT_ONCE or padded - total - chunk.seq_len > PADDING_AT_ONCE):
+        if group and (padded > MOST_TOGETHER or padded - total - chunk.seq_len > MOST_PADDING):
             yield group
             group, total = [], 0
         group.append((row, chunk))
@@ -172,16 +170,15 @@ def _alike(decoding: list[tuple[int, Chunk]]) -> Iterable[list[tuple[int, Chunk]
 
 
 def _slots(
-    block_table: Sequence[int] | NDArray[Any], positions: NDArray[np.int64], block_size: int
+    block_tables: Sequence[int] | NDArray[np.int32], positions: NDArray[np.int64], block_size: int
 ) -> NDArray[np.int64]:
-    table = np.asarray(block_table, np.int64)
-    return table[positions // block_size] * block_size + positions % block_size
+    """Where `positions` [P] lie: [P] by one block table, [R, P] by R of them."""
+    tables = np.asarray(block_tables)
+    return tables[..., positions // block_size].astype(np.int64) * block_size + positions % block_size
 
 
 def _tables(block_tables: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     """[R, longest], rows padded with 0."""
-    if len(block_tables) == 1:
-        return np.array(block_tables, np.int32)
     tables = np.zeros((len(block_tables), max(map(len, block_tables))), np.int32)
     for row, table in zip(tables, block_tables, strict=True):
         row[: len(table)] = table

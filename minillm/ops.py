@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.batch import Batch
+from minillm.batch import Batch, ReadTogether
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -147,7 +147,7 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
             k, v = k_slots[read.slots], v_slots[read.slots]
         else:
             k, v = k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots)
-        if read.ages is not None:
+        if isinstance(read, ReadTogether):
             visible = read.ages >= 0 if window is None else (read.ages >= 0) & (read.ages < window)
             shape = (*visible.shape, *k.shape[1:])  # [R, S, H_kv, D]
             queries = q.index_select(0, read.rows)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm import batch as batches
-from minillm.batch import Batch, Chunk
+from minillm.batch import Batch, Chunk, ReadAlone
 
 
 @st.composite
@@ -67,8 +67,8 @@ def test_reads_are_every_requests_own_slots(step, most, most_padding):
     block_size, chunks = step
     batch = Batch.of(chunks, block_size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "READ_AT_ONCE", most)
-        patch.setattr(batches, "PADDING_AT_ONCE", most_padding)
+        patch.setattr(batches, "MOST_TOGETHER", most)
+        patch.setattr(batches, "MOST_PADDING", most_padding)
         reads = batch.reads
     starts, seen = batch.query_start.tolist(), []
 
@@ -78,7 +78,7 @@ def test_reads_are_every_requests_own_slots(step, most, most_padding):
         ]
 
     for read in reads:
-        if read.ages is None:
+        if isinstance(read, ReadAlone):
             chunk = chunks[starts.index(read.rows.start)]
             assert read.rows.stop - read.rows.start == len(chunk.token_ids)
             expected = slots_of(chunk)
@@ -108,7 +108,7 @@ def test_reads_are_every_requests_own_slots(step, most, most_padding):
 def test_requests_of_like_length_are_read_together():
     chunks = [Chunk([0], n - 1, [r]) for r, n in enumerate((60, 500, 40, 1300, 70, 3))]
     lengths = [
-        [1] if read.ages is None else sorted((read.ages[:, 0] + 1).tolist())
+        [1] if isinstance(read, ReadAlone) else sorted((read.ages[:, 0] + 1).tolist())
         for read in Batch.of(chunks, 2000).reads
     ]
     assert lengths == [[3, 40, 60, 70], [1], [1]]
