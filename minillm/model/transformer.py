@@ -7,7 +7,7 @@ step. The model owns weights and nothing else: memory of past tokens is reached 
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -84,6 +84,16 @@ class Transformer:
         """The same model, weights and all, on other operations."""
         other = copy(self)
         other.ops = ops
+        return other
+
+    def with_projections(self, change: Callable[[Projection], Projection]) -> "Transformer":
+        """The same model with `change(p)` in the place of each projection p, the head's included."""
+        other = copy(self)
+        blocks = [
+            replace(b, qkv=change(b.qkv), o=change(b.o), up=change(b.up), down=change(b.down))
+            for b in self.weights.blocks
+        ]
+        other.weights = replace(self.weights, blocks=blocks, lm_head=change(self.weights.lm_head))
         return other
 
     def __call__(self, batch: Batch, cache: Cache) -> Tensor:

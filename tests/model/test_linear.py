@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.batch import Batch, Chunk
 from minillm.model import linear as module
 from minillm.model.linear import CpuLinear, Linear, linear_for
+from tests.model.zoo import sample
 
 x86 = pytest.mark.skipif(
     not isinstance(linear_for(torch.zeros(2, 2)), CpuLinear), reason="a processor that CpuLinear is not for"
@@ -72,3 +74,21 @@ def test_elsewhere_pytorchs_own_product_is_used(weight):
 def test_other_processors_keep_pytorchs_own_product(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert type(linear_for(torch.zeros(4, 3))) is Linear
+
+
+def test_a_model_with_other_projections_is_another_model():
+    model, cache = sample("biases").model, sample("biases").no_cache
+    batch = Batch.of([Chunk([1, 2, 3], 0, [0])], 64)
+    before = model.logits(model(batch, cache()))
+    seen = []
+
+    def noted(projection):
+        seen.append(projection)
+        return lambda x: projection(x)
+
+    same = model.with_projections(noted)
+    assert len(seen) == 4 * model.config.num_hidden_layers + 1
+    torch.testing.assert_close(same.logits(same(batch, cache())), before)
+    silent = model.with_projections(lambda projection: lambda x: projection(x) * 0)
+    assert not silent.logits(silent(batch, cache())).any()
+    torch.testing.assert_close(model.logits(model(batch, cache())), before)
