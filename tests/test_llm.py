@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-import minillm.llm
+import minillm.assembly
 from minillm import LLM, CheckpointError, RequestError, SamplingParams
 from minillm.measure.trace import StepRecord
 from tests.engine import tiny
@@ -462,7 +462,7 @@ def test_cuda_without_a_device_is_refused():
 
 def test_a_cache_that_memory_cannot_hold_is_refused(monkeypatch):
     row = tiny.CONTEXT * 2 * 2 * 2 * 8 * 4  # tokens x layers x (k, v) x heads x head_dim x bytes
-    monkeypatch.setattr(minillm.llm, "available_bytes", lambda: 4 * row - 4)
+    monkeypatch.setattr(minillm.assembly, "available_bytes", lambda: 4 * row - 4)
     with pytest.raises(
         ValueError, match=r"max_model_len=96 tokens takes .* MiB, and .* smaller max_model_len"
     ):
@@ -473,7 +473,7 @@ def test_a_cache_that_memory_cannot_hold_is_refused(monkeypatch):
 
 def test_blocks_are_as_many_as_memory_holds_and_the_rest_waits(monkeypatch):
     row = tiny.CONTEXT * 2 * 2 * 2 * 8 * 4
-    monkeypatch.setattr(minillm.llm, "available_bytes", lambda: 4 * (2 * row + 1))
+    monkeypatch.setattr(minillm.assembly, "available_bytes", lambda: 4 * (2 * row + 1))
     with tiny.llm(max_num_seqs=4) as llm:
         assert llm.engine.memory.num_blocks == 12
         outputs = llm.generate([list(prompt) for prompt in PROMPTS], GREEDY)

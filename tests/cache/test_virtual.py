@@ -404,12 +404,12 @@ def test_the_pool_holds_as_many_whole_texts_as_there_are_rows():
 
 def test_the_pool_is_a_quarter_of_the_free_memory_at_most(monkeypatch):
     page_bytes = 4 * PAGE.num_bytes  # K and V of two layers
-    monkeypatch.setattr("minillm.llm.available_bytes", lambda: 4 * 5 * page_bytes)
+    monkeypatch.setattr("minillm.assembly.available_bytes", lambda: 4 * 5 * page_bytes)
     assert tiny.llm(kv_cache="virtual", max_num_seqs=30).engine.memory.num_blocks == 5
 
 
 def test_a_pool_in_which_no_whole_text_fits_is_refused(monkeypatch):
-    monkeypatch.setattr("minillm.llm.available_bytes", lambda: 4 * PAGE.num_bytes)
+    monkeypatch.setattr("minillm.assembly.available_bytes", lambda: 4 * PAGE.num_bytes)
     with pytest.raises(ValueError, match=r"max_model_len=96 tokens takes .* MiB, and 0 MiB may be used"):
         tiny.llm(kv_cache="virtual")
 

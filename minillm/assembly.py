@@ -1,0 +1,131 @@
+"""From a configuration to an engine: what runs over which cache, and how much memory that may take.
+
+Nothing but this file knows all of the engine's parts; `minillm.swap` puts others in their places here.
+"""
+
+import torch
+
+from minillm.cache.blocks import BlockAllocator
+from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.manager import KVCacheManager
+from minillm.cache.paged import PagedKVCache
+from minillm.cache.prefix import PrefixCache
+from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
+from minillm.config import EngineConfig, ModelConfig
+from minillm.engine.engine import Engine
+from minillm.engine.graphs import CudaRecorder, DecodeGraphs
+from minillm.engine.runner import Runner
+from minillm.engine.scheduler import Scheduler
+from minillm.engine.static import StaticScheduler
+from minillm.measure.memory import available_bytes
+from minillm.measure.trace import Trace
+from minillm.model.tokenizer import Tokenizer
+from minillm.model.transformer import Transformer
+from minillm.ops import Ops
+from minillm.sampling import sample
+from minillm.swap import anything_swapped, swapped, swapped_ops
+
+
+def context_of(config: EngineConfig, model: ModelConfig) -> int:
+    """The longest sequence served: what was asked for, at most what the model was made for."""
+    longest = model.max_position_embeddings
+    if config.max_model_len is not None and config.max_model_len > longest:
+        raise ValueError(f"max_model_len={config.max_model_len} exceeds the model's {longest} positions")
+    return config.max_model_len or longest
+
+
+def engine_of(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
+    """The engine that a configuration describes, with what `minillm.swap` puts in place of its parts."""
+    assert config.max_model_len is not None
+    model = model.with_ops(swapped_ops(model.ops))
+    cache, memory = _memory(model, config)
+    max_num_batched_tokens = config.max_num_batched_tokens
+    if config.kv_cache == "none":  # without a cache a sequence cannot be computed in parts
+        max_num_batched_tokens = config.max_num_seqs * config.max_model_len
+    scheduler: Scheduler = swapped(
+        "scheduler", StaticScheduler if config.scheduling_policy == "static" else Scheduler
+    )(
+        memory,
+        config.max_num_seqs,
+        max_num_batched_tokens,
+        enable_chunked_prefill=config.enable_chunked_prefill,
+        long_prefill_token_threshold=config.long_prefill_token_threshold,
+        policy="priority" if config.scheduling_policy == "priority" else "fcfs",
+    )
+    return Engine(
+        Runner(model, cache, _graphs(model, cache, config)),
+        memory,
+        scheduler,
+        tokenizer=tokenizer,
+        max_model_len=config.max_model_len,
+        sample=swapped("sample", sample),
+        seed=config.seed,
+        trace=Trace() if config.trace else None,
+    )
+
+
+def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
+    """Recorded decode steps where there is a GPU that runs our kernels, and nothing of somebody else's among them."""
+    assert config.max_model_len is not None
+    recordable = model.device.type == "cuda" and model.ops.write_kv is not Ops().write_kv
+    if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):
+        return None
+    return DecodeGraphs(model, cache, config.max_num_seqs, config.max_model_len, CudaRecorder())
+
+
+def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache, KVCacheManager]:
+    """The cache and who lends its blocks."""
+    assert config.max_model_len is not None
+    if config.kv_cache == "none":
+        nothing = NoCache(model.config, config.max_model_len)
+        return nothing, KVCacheManager(config.max_num_seqs, config.max_model_len, one_block_each=True)
+    if config.kv_cache == "contiguous":
+        num_rows = _num_blocks(model, config, config.max_model_len)
+        rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
+        return rows, KVCacheManager(num_rows, config.max_model_len, one_block_each=True)
+    if config.kv_cache == "virtual":
+        page = Page.of_model(model.config, model.dtype, model.device)
+        page_bytes = 2 * model.config.num_hidden_layers * page.num_bytes
+        num_pages = _num_blocks(model, config, page.num_tokens, page_bytes)
+        rows = VirtualKVCache(
+            model.config,
+            config.max_num_seqs,
+            config.max_model_len,
+            num_pages,
+            page,
+            model.dtype,
+            model.device,
+            model.ops,
+        )
+        return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
+    num_blocks = _num_blocks(model, config, config.block_size)
+    paged = PagedKVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
+    make_prefix = swapped("prefix_cache", PrefixCache)
+    prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
+    allocator = swapped("allocator", BlockAllocator)
+    return paged, KVCacheManager(num_blocks, config.block_size, prefix, allocator)
+
+
+def _num_blocks(
+    model: Transformer, config: EngineConfig, block_size: int, block_bytes: int | None = None
+) -> int:
+    """How many blocks of `block_size` tokens, which take `block_bytes` in all layers, or just what their tokens take:
+    enough for `max_num_seqs` whole texts, if a quarter of the free RAM or the GPU's share holds them; at least one
+    whole text must fit."""
+    if config.num_gpu_blocks_override is not None:
+        return config.num_gpu_blocks_override
+    assert config.max_model_len is not None
+    blocks_a_text = -(-config.max_model_len // block_size)
+    block = block_bytes or block_size * model.config.kv_bytes_per_token(model.dtype.itemsize)
+    if model.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(model.device)
+        budget = free - int((1 - config.gpu_memory_utilization) * total)
+    else:
+        budget = available_bytes() // 4
+    if budget < blocks_a_text * block:
+        raise ValueError(
+            f"one request's cache of max_model_len={config.max_model_len} tokens takes "
+            f"{blocks_a_text * block / 2**20:,.0f} MiB, and {max(budget, 0) / 2**20:,.0f} MiB may be used: set a "
+            "smaller max_model_len, or free memory"
+        )
+    return min(config.max_num_seqs * blocks_a_text, budget // block)
