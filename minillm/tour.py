@@ -24,7 +24,7 @@ from minillm.engine.request import RequestOutput
 from minillm.llm import LLM, model_folder
 from minillm.measure.costs import decode_cost
 from minillm.measure.local import this_machine
-from minillm.measure.memory import peak_memory, return_freed_memory_at_once
+from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
 from minillm.measure.roofline import time_at
 from minillm.measure.timing import machine_record, synchronize
 from minillm.model.tokenizer import load_tokenizer
@@ -300,7 +300,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
         with peak_memory(device) as memory:
             step = next(step for step in LADDER if step.name == name)
             _run(step.make(_base(model, max_num_seqs=1)), max_tokens)
-    except NotImplementedError:
+    except NoCounterError:
         print(json.dumps(None))
     else:
         print(json.dumps(memory.added))

@@ -6,15 +6,18 @@
 The order is that of discovery: nothing returned, not a tensor, shape, dtype, NaN, a known mistake, other values.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import permutations
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from minillm.course.exercise import Wrong
+from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
+
+Result = TypeVar("Result")
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -117,6 +120,21 @@ def own_memory(value: Tensor, name: str = "the result", **inputs: Tensor) -> Non
             raise Wrong(
                 f"{name} is a view of `{argument}`: who writes into one changes the other. Return a copy"
             )
+
+
+def peak_of(warm_up: Callable[[], object], call: Callable[[], Result]) -> tuple[Result, int]:
+    """What `call` returns, and how many bytes it needed at one time beyond what there was; 0 where nobody counts them.
+
+    `warm_up` runs before, as the first call of anything loads code. For parts that run in a process of their own.
+    """
+    try:
+        return_freed_memory_at_once()
+        warm_up()
+        with peak_memory() as memory:
+            out = call()
+    except NoCounterError:
+        return call(), 0
+    return out, memory.added
 
 
 @contextmanager

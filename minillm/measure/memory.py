@@ -30,6 +30,10 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _M_MMAP_THRESHOLD = -3  # from <malloc.h>
 
 
+class NoCounterError(NotImplementedError):
+    """This system, or the device, does not count its memory."""
+
+
 @dataclass(slots=True)
 class PeakMemory:
     """Bytes in use on entry, and the most in use since. `peak` is final when the `with` block ends."""
@@ -54,7 +58,7 @@ def peak_memory(device: torch.device | str = "cpu") -> Iterator[PeakMemory]:
 
     On a CPU it is the whole process's resident memory, with the error described above; file-mapped weights
     count once they are touched.
-    Raises NotImplementedError where the system has no such counter (macOS, Windows, some sandboxes), and for
+    Raises `NoCounterError` where the system has no such counter (macOS, Windows, some sandboxes), and for
     other devices than CPU and CUDA.
     """
     device = _one_device(device)
@@ -79,17 +83,15 @@ def return_freed_memory_at_once() -> None:
 
     This is how a process starts; glibc raises the threshold to the size of each block that is freed, up to
     32 MiB, unless it is set by hand. Call it before the first large tensor is freed: holes that the heap has
-    already remain. Raises NotImplementedError where the C library is not glibc.
+    already remain. Raises `NoCounterError` where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not mallopt(_M_MMAP_THRESHOLD, 128 * 1024):
-        raise NotImplementedError(
-            "the allocator's threshold can be set in glibc only, which is not in use here"
-        )
+        raise NoCounterError("the allocator's threshold can be set in glibc only, which is not in use here")
 
 
 def rss_bytes() -> int:
-    """Bytes of this process that are in physical memory now. Raises NotImplementedError outside Linux."""
+    """Bytes of this process that are in physical memory now. Raises `NoCounterError` outside Linux."""
     return _status_bytes("VmRSS")
 
 
@@ -106,7 +108,7 @@ def _one_device(device: torch.device | str) -> torch.device:
     """The device by its full name: "cuda" and "cuda:0" share a counter."""
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
-        raise NotImplementedError(f"peak memory of {device}: only cpu and cuda are known here")
+        raise NoCounterError(f"peak memory of {device}: only cpu and cuda are known here")
     return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
@@ -124,21 +126,17 @@ def _reset_peak(device: torch.device) -> None:
     try:
         _CLEAR_REFS.write_text("5")
     except OSError as error:
-        raise NotImplementedError(
-            f"peak memory of a CPU is measured through {_CLEAR_REFS}: {error}"
-        ) from error
+        raise NoCounterError(f"peak memory of a CPU is measured through {_CLEAR_REFS}: {error}") from error
 
 
 def _status_bytes(field: str) -> int:
     """A size from /proc/self/status, which gives it in KiB: "VmRSS:     1234 kB"."""
     if not _STATUS.exists():
-        raise NotImplementedError(
-            f"resident memory is read from {_STATUS}, which {sys.platform} does not have"
-        )
+        raise NoCounterError(f"resident memory is read from {_STATUS}, which {sys.platform} does not have")
     for line in _STATUS.read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise NotImplementedError(f"{_STATUS} has no {field} here")
+    raise NoCounterError(f"{_STATUS} has no {field} here")
 
 
 def _trim_heap() -> None:
