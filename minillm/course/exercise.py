@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -38,8 +39,8 @@ class Exercise:
 
     `minutes` is what it takes, `difficulty` runs from 1 to 5, `points` is the sum over the parts. `hints` are three:
     a nudge, the invariant, nearly the code. `changes` names the arguments that an answer is meant to change in place;
-    changing another is an error. `seconds` (of processor time) and `megabytes` (more than torch itself takes) limit an
-    answer.
+    changing another is an error. `needs` is a module that some systems lack. `seconds` (of processor time) and
+    `megabytes` (more than torch itself takes) limit an answer.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Exercise:
     changes: tuple[str, ...] = ()
     seconds: float = 10.0
     megabytes: int = 2048
+    needs: str = ""
     parts: list[Part] = field(default_factory=list, repr=False)
 
     def part(
@@ -64,6 +66,11 @@ class Exercise:
             return function
 
         return add
+
+    @property
+    def can_be_done(self) -> bool:
+        """Whether this system has what the exercise needs."""
+        return not self.needs or find_spec(self.needs) is not None
 
     @property
     def chapter(self) -> str:

@@ -1,6 +1,9 @@
 """Every check is proved: it fails what is wrong, each mistake with its own message, and passes whatever is right."""
 
+from dataclasses import replace
+
 import pytest
+from _pytest.mark import ParameterSet
 
 from minillm.course import notebook as nb
 from minillm.course.check import grade
@@ -9,11 +12,22 @@ from minillm.course.source import from_text
 from tests.exercises.answers import EXERCISES, Answer, answers, from_notebook, notebook, report
 
 WRONG, RIGHT = answers("wrong"), answers("right")
-every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 
 
-def name(answer: Answer) -> str:
-    return f"{answer.exercise.id}-{answer.path.stem}"
+def possible(exercise: Exercise) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.skipif(not exercise.can_be_done, reason=f"needs {exercise.needs}")]
+
+
+every_exercise = pytest.mark.parametrize(
+    "exercise", [pytest.param(exercise, marks=possible(exercise), id=exercise.id) for exercise in EXERCISES]
+)
+
+
+def each(answers: list[Answer]) -> list[ParameterSet]:
+    return [
+        pytest.param(answer, marks=possible(answer.exercise), id=f"{answer.exercise.id}-{answer.path.stem}")
+        for answer in answers
+    ]
 
 
 @every_exercise
@@ -38,7 +52,7 @@ def test_it_is_the_learners_function_that_runs(exercise: Exercise) -> None:
     assert [part.name for part in result.parts if "probe 7341" not in part.wrong] == [], str(result)
 
 
-@pytest.mark.parametrize("answer", WRONG, ids=name)
+@pytest.mark.parametrize("answer", each(WRONG))
 def test_a_wrong_answer_reads_its_own_message(answer: Answer) -> None:
     result = report(answer)
     assert result.earned < answer.exercise.points, "it passes"
@@ -47,7 +61,7 @@ def test_a_wrong_answer_reads_its_own_message(answer: Answer) -> None:
     assert [other.path.name for other in others if other.says in result.message] == [], "not its own"
 
 
-@pytest.mark.parametrize("answer", RIGHT, ids=name)
+@pytest.mark.parametrize("answer", each(RIGHT))
 def test_another_right_answer_passes(answer: Answer) -> None:
     assert report(answer).earned == answer.exercise.points, str(report(answer))
 
@@ -91,3 +105,9 @@ def test_the_solutions_cells_are_marked_for_nbgrader(exercise: Exercise) -> None
 
 def test_ids_are_unique() -> None:
     assert len({exercise.id for exercise in EXERCISES}) == len(EXERCISES)
+
+
+def test_an_exercise_that_this_system_cannot_run_says_so() -> None:
+    exercise = replace(EXERCISES[0], needs="no_such_module")
+    result = grade(exercise, from_notebook("solutions", exercise))
+    assert result.earned == 0 and "needs no_such_module, which this system does not have" in str(result)

@@ -10,6 +10,7 @@ ADD_RMS_NORM = Exercise(
     minutes=15,
     difficulty=3,
     seconds=30.0,
+    needs="triton",
     hints=(
         "One program has one row in its registers from the load to the stores. Which row is its own, where does it "
         "begin in memory, and what lies in the places beyond the row's end?",
