@@ -248,7 +248,7 @@ def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) ->
 
 def speed_figure(lengths: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> Picture:
     """How many times as fast as attention written out each side is, against the length of the text."""
-    colors = [DECODE, KV]
+    colors = [KV, DECODE]  # as in the picture of the memory
     with style():
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()

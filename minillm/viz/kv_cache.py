@@ -103,11 +103,17 @@ def time_figure(naive: Trace, cached: Trace, position: int) -> Picture:
         left.set_ylabel("milliseconds")
         usual = _robust_top([*without.values(), *with_cache.values()])  # with room for the legend above it
         left.set_ylim(0, 1e3 * max(1.45 * usual, 1.1 * without[at], 1.1 * with_cache[at]))
-        left.legend(loc="upper left", title=f"at {at} tokens: ×{without[at] / with_cache[at]:.1f}")
+        title = f"at {at} tokens: ×{without[at] / with_cache[at]:.1f}"
+        left.legend(loc="upper left", title=title, frameon=True, framealpha=1, edgecolor="none")
         right.set_title("All steps so far")
         totals = [sum(t for p, t in times.items() if p <= at) for times in (without, with_cache)]
-        _bars(right, ["no cache", "KV cache"], totals, [PREFILL, DECODE], [f"{t:.2f} s" for t in totals])
+        _bars(right, ["no cache", "KV cache"], totals, [PREFILL, DECODE], [_seconds(t) for t in totals])
+        right.set_xlim(0, 1.4 * max(sum(times.values()) for times in (without, with_cache)))  # they grow
         return figure
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
 
 
 def _robust_top(values: Sequence[float]) -> float:

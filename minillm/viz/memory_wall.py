@@ -124,7 +124,7 @@ def forecast_of(
     dots = [Dot("prefill", prefill, PREFILL), Dot("decode", decode, DECODE)]
     with style():
         picture = Picture(figsize=(8.6, 4.2))
-        axes, notes = picture.subplots(1, 2, width_ratios=[1.55, 1])
+        axes, notes = picture.subplots(1, 2, width_ratios=[1.4, 1])
         axes.set_title(f"{model} on {machine.name.removeprefix('NVIDIA ')}")
         _roof(axes, machine, dtype, dots)
         _dots(axes, machine, dtype, dots, labels=True)
@@ -205,7 +205,7 @@ def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot]) -> None
     axes.set_yscale("log")
     axes.set_xlim(low, high)
     heights = [dot.achieved(machine, dtype) for dot in dots]
-    axes.set_ylim(min([floor / 3, *(h / 2 for h in heights)]), max([peak * 6, *(h * 2 for h in heights)]))
+    axes.set_ylim(min([floor / 3, *(h / 6 for h in heights)]), max([peak * 6, *(h * 2 for h in heights)]))
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("FLOP per second")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -248,7 +248,8 @@ def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels:
 
 def _say(axes: Axes, height: float, text: str, color: str = INK, *, bold: bool = False) -> None:
     weight = "bold" if bold else "normal"
-    axes.text(0, height, text, color=color, fontweight=weight, fontsize=9, va="top")
+    said = axes.text(0, height, text, color=color, fontweight=weight, fontsize=9, va="top")
+    said.set_in_layout(False)  # a longer number must not move the roofline beside it
 
 
 def _shares(axes: Axes, cost: Cost) -> None:
@@ -293,6 +294,8 @@ def _labelled(label: str) -> dict[str, Any]:
 
 
 def _seconds(value: float) -> str:
+    if value >= 1000:
+        return f"{value:,.0f} s"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

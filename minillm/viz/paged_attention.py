@@ -344,6 +344,7 @@ def waste_figure(lives: Sequence[Life], block_size: int, max_model_len: int) -> 
                 mfc="none",
                 mec=DECODE,
                 mew=2,
+                clip_on=False,
             )
         right.set_xscale("log", base=2)
         right.set_xticks(BLOCK_SIZES[::2], [str(size) for size in BLOCK_SIZES[::2]])
@@ -378,15 +379,16 @@ def gather_figure(
         for (size, values), line in zip(ratios.items(), (":", "-", "--"), strict=False):
             left.plot(lengths, values, line, marker="o", ms=4, color=DECODE, label=f"blocks of {size}")
         left.axhline(1, color=FAINT, lw=1, zorder=0)
-        left.text(lengths[0], 1, "contiguous rows", va="bottom", fontsize=8.5, color=FAINT)
+        below = {"textcoords": "offset points", "va": "top", "fontsize": 8.5, "color": FAINT}
+        left.annotate("contiguous rows", (lengths[0], 1), (0, -6), **below)
         left.set_ylabel("times the rows' time")
         left.set_ylim(0, 1.35 * max(1.0, *(value for values in ratios.values() for value in values)))
         left.legend(ncols=3, loc="upper left", fontsize=8.5)
         right.set_title("Memory wasted")
         right.plot(list(wasted), list(wasted.values()), "o-", color=FAINT)
         for size, share in wasted.items():
-            at = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
-            right.annotate(f"{share:.1%}", (size, share), (0, 7), **at)
+            beside = {"textcoords": "offset points", "ha": "right", "fontsize": 9}
+            right.annotate(f"{share:.1%}", (size, share), (-2, 6), **beside)
         right.yaxis.set_major_formatter(PercentFormatter(1))
         right.set_ylim(0, 1.25 * max(wasted.values()))
         for axes, values, name in (

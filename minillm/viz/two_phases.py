@@ -79,9 +79,8 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
         axes.set_xlim(0, end * 1.34)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("time since the request arrived (ms)")
-        axes.set_title(
-            f"{tokens} token{'s' * (tokens != 1)}" + (f": …{text[-60:]}" if text else ""), fontsize=10
-        )
+        said = " ".join(text.split())[-60:]  # on one line, so that the bars stay where they are
+        axes.set_title(f"{tokens} token{'s' * (tokens != 1)}" + (f": …{said}" if said else ""), fontsize=10)
         patches = [
             Patch(color=PREFILL, label="step over the whole text"),
             Patch(color=DECODE, label="step over one token"),
@@ -150,6 +149,7 @@ def sampling(
         )
         axes.set_xticks(x, tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=8.5)
         axes.tick_params(axis="x", length=0)
+        axes.yaxis.set_major_formatter("{x:.3f}")  # of one width whatever the height, so that the bars stay
         axes.set_ylabel("probability")
         axes.set_title(f"{count:,} of {len(logits):,} tokens can be drawn")
         axes.legend(loc="upper right")

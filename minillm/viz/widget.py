@@ -5,6 +5,7 @@ carries the picture at the sliders' first position as well.
 """
 
 import base64
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -70,6 +71,7 @@ def _control(name: str, control: Control) -> widgets.Widget:
         low, high, value = control
         whole = all(isinstance(number, int) for number in control)
         slider = widgets.IntSlider if whole else widgets.FloatSlider
-        step = {} if whole else {"step": (high - low) / 100}
+        # About a hundred steps, each a round number: the page moves a first value that lies between two.
+        step = {} if whole else {"step": 10 ** round(math.log10((high - low) / 100))}
         return slider(value=value, min=low, max=high, description=label, style=style, layout=layout, **step)
     return widgets.Dropdown(options=list(control), description=label, style=style, layout=layout)

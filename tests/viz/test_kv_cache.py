@@ -69,6 +69,10 @@ def test_each_dot_is_a_step_and_the_bars_are_their_sums() -> None:
     assert dots[2] == ([3, 4, 5], pytest.approx([30, 10, 20]))
     assert dots[3] == ([4], pytest.approx([10]))
     assert [bar.get_width() for bar in right.patches] == pytest.approx([0.070, 0.040])
+    assert [text.get_text().strip() for text in right.texts] == ["70 ms", "40 ms"]
+    assert (
+        right.get_xlim() == kv_cache.time_figure(NAIVE, CACHED, 5).axes[1].get_xlim()
+    )  # so that the bars grow
     assert left.get_legend().get_title().get_text() == "at 4 tokens: ×4.0"
     assert left.get_ylabel() == "milliseconds"
 

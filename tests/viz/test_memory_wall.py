@@ -107,6 +107,17 @@ def test_what_does_not_fit_is_said() -> None:
     assert said.get_color() == REJECTED
 
 
+def test_the_roofline_stays_where_it_is_while_the_numbers_beside_it_grow() -> None:
+    bounds = []
+    for batch, context in ((1, 16), (1024, 131_072)):
+        picture = memory_wall.forecast_of(LLAMA, H100, weights="bfloat16", batch=batch, context=context)
+        picture.draw_without_rendering()
+        bounds.append(picture.axes[0].get_position().bounds)
+        right = max(text.get_window_extent().x1 for text in picture.axes[1].texts)
+        assert right <= picture.bbox.x1  # and no number is cut off
+    assert bounds[0] == pytest.approx(bounds[1])
+
+
 def test_the_calculator_redraws_and_keeps_its_values() -> None:
     explorer = memory_wall.calculator(KNOWN_MODELS, KNOWN_GPUS)
     before, draws = explorer.png, explorer.num_draws

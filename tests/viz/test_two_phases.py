@@ -19,7 +19,7 @@ from minillm.measure.trace import (
     ttft,
 )
 from minillm.viz import two_phases as viz
-from minillm.viz.style import DECODE, PREFILL
+from minillm.viz.style import DECODE, PREFILL, Picture
 from minillm.viz.widget import Explorer
 
 
@@ -121,3 +121,24 @@ def test_moving_a_slider_draws_another_picture() -> None:
     assert explorer.png != before
     assert explorer.box.children[-1].layout.align_self == "flex-start"  # a box stretches what says nothing
     assert matplotlib.image.imread(io.BytesIO(explorer.png)).shape[1] > 800
+
+
+@pytest.mark.parametrize("control", [(0.05, 2.0, 1.0), (0.05, 1.0, 0.8), (0.0, 0.5, 0.1)])
+def test_a_slider_of_fractions_can_stand_at_its_first_value(control: tuple[float, float, float]) -> None:
+    """A page moves a value between two steps of its slider to one of them, and shows what was not drawn."""
+    slider = Explorer(lambda x: viz.arrivals(runs(), 1), x=control).box.children[0]
+    steps = (control[2] - slider.min) / slider.step
+    assert steps == pytest.approx(round(steps), abs=1e-6)
+    assert 50 <= (slider.max - slider.min) / slider.step <= 500
+
+
+def test_the_bars_stay_where_they_are_while_a_slider_moves() -> None:
+    def place(picture: Picture) -> list[float]:
+        picture.draw_without_rendering()
+        return list(picture.axes[0].get_position().bounds)
+
+    logits = torch.arange(24.0) / 4
+    one, three = viz.arrivals(runs(), 1, "a"), viz.arrivals(runs(), 3, 'a b.\n\n"c')
+    assert place(one) == pytest.approx(place(three))
+    warm, cold = (viz.sampling(logits, list("abcdefgh"), temperature=t) for t in (2.0, 0.05))
+    assert place(warm) == pytest.approx(place(cold))
