@@ -65,9 +65,10 @@ def gantt_figure(traces: Mapping[str, Trace], step: int, milliseconds: bool = Fa
     preempted.
     """
     steps = {name: trace.of(StepRecord) for name, trace in traces.items()}
-    longest = max(map(len, steps.values()))
+    most = max(steps.values(), key=len)
+    longest = len(most)
     end = max(run[-1].end - run[0].start for run in steps.values())
-    now = end * min(step, longest) / longest
+    now = most[step - 1].end - most[0].start if step < longest else end
     with style():
         rows = max(len(trace.of(RequestAdded)) for trace in traces.values())
         figure = Picture(figsize=(9, 0.9 + len(traces) * (0.75 + 0.11 * rows)))
@@ -185,7 +186,8 @@ def step_figure(trace: Trace, budget: int, step: int) -> Picture:
         top.text(len(run) + 0.5, budget, f"budget {budget}", ha="right", va="bottom", fontsize=9)
         top.set_ylabel("tokens")
         top.set_title(f"Step {at.step - run[0].step + 1}: {at.num_tokens()} tokens")
-        top.legend(loc="upper left", ncols=3)
+        over_the_line = {"frameon": True, "framealpha": 1, "edgecolor": "none"}
+        top.legend(loc="upper left", ncols=3, **over_the_line)
         for name, color in (("waiting", FAINT), ("running", DECODE)):
             values = [getattr(record, f"num_{name}") for record in run]
             here = values[x.index(min(step, len(run)))]
@@ -201,7 +203,7 @@ def step_figure(trace: Trace, budget: int, step: int) -> Picture:
         bottom.set_ylabel("blocks")
         bottom.set_xlabel("step of the engine")
         bottom.set_xlim(0.5, len(run) + 0.5)
-        middle.legend(loc="upper right", ncols=2)
+        middle.legend(loc="upper right", ncols=2, **over_the_line)
         for axes in (top, middle, bottom):
             axes.axvline(min(step, len(run)), color=INK, lw=0.8)
         return figure

@@ -341,9 +341,9 @@ def difference_figure(
         axes.barh(y, computed, left=cached, color=PREFILL, height=0.66, label="computed again")
         axes.plot(positions, y, "x", color=INK, ms=6, mew=1.6, clip_on=False, label="the token that differs")
         for row, (n, time) in enumerate(zip(cached, seconds, strict=True)):
-            axes.text(prompt, row, f"  {n:3} cached, {time * 1e3:.0f} ms", va="center", fontsize=9)
+            axes.text(prompt, row, f"   {n:3} cached, {time * 1e3:.0f} ms", va="center", fontsize=9)
         axes.set_yticks(y, [f"token {p}" for p in positions])
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=9)  # beside a cross at 0
         axes.invert_yaxis()
         axes.set_xlim(0, prompt * 1.25)
         axes.set_xticks(range(0, prompt, 8 * block_size))

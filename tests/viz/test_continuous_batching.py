@@ -116,7 +116,8 @@ def test_in_milliseconds_all_panels_have_one_time_and_the_cursor_is_the_same_mom
     static, continuous = pictures.gantt_figure({"s": STATIC, "c": CONTINUOUS}, 3, milliseconds=True).axes
     assert static.get_xlim() == continuous.get_xlim() == (0, pytest.approx(70))
     cursors = [axes.lines[-1].get_xdata()[0] for axes in (static, continuous)]
-    assert cursors == [pytest.approx(52.5)] * 2  # three quarters of 70 ms
+    assert cursors == [pytest.approx(50)] * 2  # the third step of the run of most steps ends there
+    assert "after 3 steps" in static.get_title(loc="left")
     assert bars(static)[0, DECODE] == [
         (pytest.approx(30), pytest.approx(40)),
         (pytest.approx(40), pytest.approx(50)),
