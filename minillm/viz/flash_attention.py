@@ -216,7 +216,12 @@ def walk_explorer(
     look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
     at = widgets.IntSlider(value=step, min=1, max=len(walk(size)), description="tile of the walk", **look)
     choice = widgets.SelectionSlider(options=list(sizes), value=size, description="size of a tile", **look)
-    choice.observe(lambda change: setattr(at, "max", len(walk(change["new"]))), names="value")
+
+    def new_walk(change: Mapping[str, int]) -> None:
+        at.max = len(walk(change["new"]))
+        at.disabled = at.max == 1  # there is nothing to step through
+
+    choice.observe(new_walk, names="value")
     return Explorer(
         lambda tile_size, at: walk_figure(walk(tile_size), num_tokens, plain, at), tile_size=choice, at=at
     )

@@ -117,6 +117,7 @@ def test_a_size_starts_a_new_walk_and_no_step_is_beyond_it(size: int, steps: int
     explorer.set(tile_size=size)
     explorer.set(at=100)
     assert explorer.values == {"tile_size": size, "at": steps}
+    assert explorer.box.children[1].disabled == (steps == 1)
     assert sorted(walked) == sorted({2, size})  # each walked once
 
 
