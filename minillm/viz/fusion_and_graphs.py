@@ -268,8 +268,9 @@ def buffers_figure(frames: Sequence[Frame], replay: int) -> Picture:
         axes.set_xlim(-1.1, columns + 2.1)
         axes.set_ylim(len(frame.slots) + 0.1, -1.1)
         axes.set_axis_off()
+        who = "1 request runs" if frame.num_requests == 1 else f"{frame.num_requests} requests run"
         axes.set_title(
-            f"Replay {replay}: {frame.num_requests} requests run as the graph of {frame.size} rows, "
+            f"Replay {replay}: {who} as the graph of {frame.size} row{'s' * (frame.size > 1)}, "
             f"{frame.size - frame.num_requests} of them padding"
         )
         handles = [
