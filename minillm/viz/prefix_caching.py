@@ -165,7 +165,7 @@ def tree_figure(
         style(),
         rc_context({"figure.constrained_layout.use": False}),
     ):  # the places are known, and it is slow
-        figure = Picture(figsize=(11, height))
+        figure = Picture(figsize=(9.6, height))
         tree = figure.add_axes((0.01, 0.98 / height, 0.98, 0.5 * rows / height))
         tree.set_title("\n".join(_sentences(moment.step)), fontsize=9.5)
         tree.set_xlim(-0.14, columns)

@@ -66,8 +66,11 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
             for token in shown:
                 left = (token.time - token.wait) * 1e3
                 color = PHASE_COLOR[token.kind]
+                edge = (
+                    0.8 if token.wait * 1e3 > end / 100 else 0.15
+                )  # a narrow bar would be all edge, and pale
                 axes.barh(
-                    row, token.wait * 1e3, left=left, height=0.5, color=color, edgecolor="white", lw=0.8
+                    row, token.wait * 1e3, left=left, height=0.5, color=color, edgecolor="white", lw=edge
                 )
             computed = sum(token.num_computed for token in shown)
             label = f" {_ms(shown[-1].time)}, {computed:,} tokens computed"
