@@ -396,7 +396,7 @@ def gather_figure(
             (right, list(wasted), "tokens in a block"),
         ):
             axes.set_xscale("log", base=2)
-            axes.set_xlim(min(values) / 1.5, max(values) * 1.5)
+            axes.set_xlim(min(values) / 2, max(values) * 1.5)
             axes.set_xticks(values, [f"{value:,}" for value in values])
             axes.set_xlabel(name)
         return figure

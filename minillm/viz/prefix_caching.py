@@ -203,7 +203,7 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     axes.add_patch(box)
     color = "#FFFFFF" if state == "decode" else WASTE if gone else INK
     drawable = "".join(c if c.isprintable() and c < "\u0250" else "·" for c in " ".join(text.split()))
-    lines = textwrap.wrap(drawable or "·", width=max(8, 150 // columns))[:2]
+    lines = textwrap.wrap(drawable or "·", width=max(8, 135 // columns))[:2]
     axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=7.5, color=color, parse_math=False)
     if not gone:
         axes.text(x + 0.92, y + 0.35, f"{block}", va="bottom", ha="right", fontsize=6, color=color)
