@@ -19,6 +19,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.minillm-installed
+LABCONFIG := $(VENV)/etc/jupyter/labconfig
 NOTEBOOK := notebooks/00_your_machine.ipynb
 
 # One thread a worker: two workers with as many threads as cores each would only wait for one another.
@@ -60,14 +61,18 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  *://*) index='--extra-index-url $(TORCH_INDEX)' ;; \
 	  *) index='--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)' ;; \
 	esac; \
-	echo 'Installing minillm and what it needs into $(VENV) (once)'; \
-	$(BIN)/python -m pip install --disable-pip-version-check $$index -c constraints.txt -e '.[course,serve,dev]'
+	echo 'Installing minillm and what it needs into $(VENV) (once; it takes some minutes)'; \
+	set -- --disable-pip-version-check -c constraints.txt; \
+	if [ -n "$$index" ]; then $(BIN)/python -m pip install "$$@" $$index torch || exit 1; fi; \
+	$(BIN)/python -m pip install "$$@" -e '.[course,serve,dev]'
+	@mkdir -p $(LABCONFIG) && printf '%s\n' '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
+	  > $(LABCONFIG)/page_config.json
 	@touch $@
 
 lab: $(INSTALLED)
 	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
 	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
-	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
+	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
 	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $(LAB_ARGS)
 
 tour: $(INSTALLED)

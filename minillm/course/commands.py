@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,21 @@ def _start(args: argparse.Namespace) -> None:
             "JupyterLab is not installed here: pip install 'minillm[course]', or open the notebook in your editor."
         )
         return
-    subprocess.run([sys.executable, "-m", "jupyterlab", str(path)], check=False)
+    if server := _server_over(path):
+        print(f"JupyterLab runs already: open {path.resolve().relative_to(server)} in it.")
+        return
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    ended = subprocess.run([sys.executable, "-m", "jupyterlab", *root, str(path)], check=False)
+    if ended.returncode:
+        raise SystemExit(ended.returncode)
+
+
+def _server_over(path: Path) -> Path | None:
+    """The folder of a running Jupyter server in which `path` lies."""
+    from jupyter_server.serverapp import list_running_servers
+
+    folders = (Path(server["root_dir"]).resolve() for server in list_running_servers())
+    return next((folder for folder in folders if path.resolve().is_relative_to(folder)), None)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,17 +79,51 @@ def test_start_renews_a_copy_whose_code_was_not_touched(course: Path) -> None:
     assert own.read_bytes() == (course / "exercises" / NAME).read_bytes()
 
 
+@pytest.mark.parametrize(("user", "root"), [(0, ["--allow-root"]), (1000, [])])
 def test_start_opens_it(
-    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    course: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: int,
+    root: list[str],
 ) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(commands.subprocess, "run", lambda words, check: ran.append(words))
-    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: object())
+
+    def run(words: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        ran.append(words)
+        return subprocess.CompletedProcess(words, len(ran) - 1)
+
+    monkeypatch.setattr(commands.subprocess, "run", run)
+    monkeypatch.setattr(commands.os, "geteuid", lambda: user)
+    monkeypatch.setattr(commands, "_server_over", lambda path: None)
     minillm("start", "01")
-    assert ran[0][1:] == ["-m", "jupyterlab", str(course / "work" / NAME)]
+    assert ran[0][1:] == ["-m", "jupyterlab", *root, str(course / "work" / NAME)]
+    with pytest.raises(SystemExit) as stopped:
+        minillm("start", "01")
+    assert stopped.value.code == 1, "JupyterLab's own"
     monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
     minillm("start", "01")
-    assert len(ran) == 1 and "JupyterLab is not installed here" in capsys.readouterr().out
+    assert len(ran) == 2 and "JupyterLab is not installed here" in capsys.readouterr().out
+
+
+def test_start_opens_no_second_jupyterlab(
+    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jupyter_server import serverapp
+
+    elsewhere, here = {"root_dir": str(course / "notebooks")}, {"root_dir": str(course)}
+    ran: list[object] = []
+    monkeypatch.setattr(
+        commands.subprocess,
+        "run",
+        lambda words, check: ran.append(words) or subprocess.CompletedProcess(words, 0),
+    )
+    monkeypatch.setattr(serverapp, "list_running_servers", lambda: [elsewhere])
+    minillm("start", "01")
+    assert len(ran) == 1
+    monkeypatch.setattr(serverapp, "list_running_servers", lambda: [elsewhere, here])
+    minillm("start", "01")
+    assert len(ran) == 1 and f"open work/{NAME} in it" in capsys.readouterr().out
 
 
 def test_reset_keeps_every_earlier_copy(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
