@@ -1,7 +1,7 @@
 """Chapter 01, two phases: its exercises' checks."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -30,24 +30,53 @@ def masked_too_late(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("hts,shd->thd", scores.softmax(-1).tril(), v)
 
 
+def heads_compared(q: Tensor, k: Tensor, v: Tensor, *, triangle: bool = False) -> Tensor:
+    """q k^T of [T, H, D] as it stands: scores [T, H, H]. `triangle`: masked as if its last two axes were tokens."""
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    hidden = torch.ones_like(scores, dtype=torch.bool).triu(1 if triangle else scores.shape[-1])
+    return torch.matmul(scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
+
+
+HEADS = (
+    "the scores are [T, H, H]: they compare the heads of one token with each other; they must be [H, T, T], "
+    "each head's tokens with each other: bring H to the front"
+)
+
+
+@contextmanager
+def sizes_explained() -> Iterator[None]:
+    """A mask [T, T] does not fit scores that are not [H, T, T]: then torch speaks of sizes alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "must match the size" in str(error):
+            error.args = (f"{error}. Are the scores [H, T, T]?",)
+        raise
+
+
 @CAUSAL_ATTENTION.part("one token sees itself", points=1)
 def one_token(attend: Learner) -> None:
     q, k, v = (expect.randn(1, 2, 4, seed=seed) for seed in range(3))
     ready_made = "scaled_dot_product_attention is what you are writing: do without it"
     with expect.without(torch.nn.functional, "scaled_dot_product_attention", ready_made):
         out = attend(q, k, v)
-    expect.close(out, v, "T H D")
+    mistakes = {HEADS: heads_compared(q, k, v), HEADS + ", then mask": heads_compared(q, k, v, triangle=True)}
+    expect.close(out, v, "T H D", mistakes=mistakes)
     expect.own_memory(out, q=q, k=k, v=v)
 
 
 @CAUSAL_ATTENTION.part("the mask, the scale, the softmax", points=2)
 def values(attend: Learner) -> None:
     q, k, v = (expect.randn(6, 2, 16, seed=seed) for seed in range(3, 6))
+    with sizes_explained():
+        out = attend(q, k, v)
     expect.close(
-        attend(q, k, v),
+        out,
         attention(q, k, v),
         "T H D",
         mistakes={
+            HEADS: heads_compared(q, k, v),
+            HEADS + ", then mask": heads_compared(q, k, v, triangle=True),
             "row 3 attends to token 4: the mask is off by one, and token t may see 0 … t only": attention(
                 q, k, v, first_hidden=2
             ),
@@ -116,12 +145,14 @@ def large_and_small(softmax: Learner) -> None:
             "one maximum for the whole tensor: rows far below it become 0 / 0. Each row has its own": together
             / together.sum(-1, keepdim=True),
             "the scores are clamped, so that 1000, 1001 and 999 become equal": _clamped(x),
+            "scores beyond a limit become equal, 1000 and 1001 as well as -1000 and -1001: shift each row by its "
+            "maximum, don't clip it": _clamped(x, least=-80.0),
         },
     )
 
 
-def _clamped(x: Tensor) -> Tensor:
-    e = x.clamp(max=80).exp()
+def _clamped(x: Tensor, least: float = -torch.inf) -> Tensor:
+    e = x.clamp(least, 80).exp()
     return e / e.sum(-1, keepdim=True)
 
 
@@ -167,11 +198,25 @@ def chances(
 LOGITS = torch.tensor([0.2, 2.1, -0.4, 1.5, 0.9, 1.8, -1.0, 1.2])  # in order: 1 5 3 7 4 0 2 6
 SORTED = "the result is in sorted order: entry i must belong to token i"
 ZERO = "a token that is cut has a logit of 0, which is a score like any other: use -inf"
+TOO_SMALL = "the token that crosses top_p is missing: the nucleus must reach top_p"
+TOO_LARGE = "the nucleus has one token too many: it is the smallest set that reaches top_p"
+NOT_OFF = (
+    "top_p=1 is off, but yours cuts the least likely token: its sum includes itself and so reaches 1. Keep each token "
+    "for which the sum of those *before* it is below top_p"
+)
+
+
+def cuts_the_least(distribution: Learner, temperature: float) -> bool:
+    """Is the least likely token alone cut where top-k and top-p are both off?"""
+    out = distribution(LOGITS, temperature, 0, 1.0)
+    expect.tensor(out, LOGITS.shape, "V", LOGITS.dtype)
+    return torch.equal(out > 0, LOGITS.ne(LOGITS.min()))
 
 
 @DISTRIBUTION.part("temperature", points=1)
 def temperature(distribution: Learner) -> None:
     for t in (0.5, 1.6):
+        expect.that(not cuts_the_least(distribution, t), NOT_OFF)
         expect.close(
             distribution(LOGITS, t, 0, 1.0),
             right := chances(LOGITS, t, 0, 1.0),
@@ -186,8 +231,12 @@ def temperature(distribution: Learner) -> None:
 
 @DISTRIBUTION.part("top-k", points=1)
 def top_k(distribution: Learner) -> None:
+    out = distribution(LOGITS, 0.8, 3, 1.0)
+    expect.tensor(out, LOGITS.shape, "V", LOGITS.dtype)
+    if int((out > 0).sum()) == 2:  # one too few: is it top-k, or a top-p that should be off?
+        expect.that(not cuts_the_least(distribution, 0.8), NOT_OFF)
     expect.close(
-        distribution(LOGITS, 0.8, 3, 1.0),
+        out,
         right := chances(LOGITS, 0.8, 3, 1.0),
         "V",
         mistakes={
@@ -209,12 +258,8 @@ def top_p(distribution: Learner) -> None:
             right := chances(LOGITS, 1.0, 0, p),
             "V",
             mistakes={
-                "the token that crosses top_p is missing: the nucleus must reach top_p": chances(
-                    LOGITS, 1.0, 0, p, extra=-1
-                ),
-                "the nucleus has one token too many: it is the smallest set that reaches top_p": chances(
-                    LOGITS, 1.0, 0, p, extra=1
-                ),
+                TOO_SMALL: chances(LOGITS, 1.0, 0, p, extra=-1),
+                TOO_LARGE: chances(LOGITS, 1.0, 0, p, extra=1),
                 ZERO: chances(LOGITS, 1.0, 0, p, cut=0.0),
                 SORTED: right.sort(descending=True).values,
                 "what top-p leaves is not divided by its sum, so the probabilities sum to less than 1": _unscaled(
@@ -233,6 +278,19 @@ def _unscaled(right: Tensor, temperature: float) -> Tensor:
 
 @DISTRIBUTION.part("all three, in their order", points=1)
 def order(distribution: Learner) -> None:
+    # Each mistake needs numbers on which it looks like no other one.
+    expect.close(
+        distribution(LOGITS, 0.5, 7, 0.85),
+        chances(LOGITS, 0.5, 7, 0.85),
+        "V",
+        mistakes={
+            TOO_SMALL: chances(LOGITS, 0.5, 7, 0.85, extra=-1),
+            TOO_LARGE: chances(LOGITS, 0.5, 7, 0.85, extra=1),
+            "the temperature comes first: the cuts must see the scores already divided by it": chances(
+                LOGITS, 0.5, 7, 0.85, late=True
+            ),
+        },
+    )
     expect.close(
         distribution(LOGITS, 2.0, 4, 0.6),
         chances(LOGITS, 2.0, 4, 0.6),
@@ -240,9 +298,6 @@ def order(distribution: Learner) -> None:
         mistakes={
             "top-p counts the probabilities before top-k; it acts on what top-k left, whose sum is 1 again": chances(
                 LOGITS, 2.0, 4, 0.6, of_all=True
-            ),
-            "the temperature comes first: the cuts must see the scores already divided by it": chances(
-                LOGITS, 2.0, 4, 0.6, late=True
             ),
         },
     )

@@ -42,8 +42,8 @@ DISTRIBUTION = Exercise(
     minutes=12,
     difficulty=3,
     hints=(
-        "Take the settings one at a time, on scores: a token that is cut gets the score -inf, and one "
-        "softmax at the end does the rest.",
+        "Take the settings one at a time, on scores: a token that is cut gets the score -inf. Top-p "
+        "needs a softmax of what is left by then, to see the probabilities; one more at the end gives the result.",
         "The nucleus is the smallest set of the likeliest tokens whose probabilities reach top_p. So a "
         "token stays as long as the sum of those *before* it is still below top_p, and the likeliest always "
         "stays.",

@@ -1,5 +1,5 @@
 # exercise: 01.4
-# says: changes its argument `prompt_ids`
+# says: `list(prompt_ids)` does
 """ids is the caller's list, not a copy."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 01.2
-# says: changes its argument `x`
+# says: for -= and +=
 """Saves memory at the caller's cost."""
 
 import torch
