@@ -54,13 +54,13 @@ class Report:
     def __str__(self) -> str:
         """The report as the learner reads it: the same for the same answer, so that a notebook can be tested for it."""
         title = f"{self.exercise.id} {self.exercise.title}: {self.earned} of {self.exercise.points} points"
-        lines, said = [title], set[str]()
+        lines, said = [title], ""
         for part in self.parts:
             sign = "✓" if part.earned else "✗" if part.tried else "·"
             lines.append(f"  {sign} {part.name} ({part.points})" + ("" if part.tried else ": not tried"))
-            if part.wrong and part.wrong not in said:
-                lines.append(f"      {part.wrong}")
-                said.add(part.wrong)
+            if part.wrong:
+                lines.append("      " + ("the same as above" if part.wrong == said else part.wrong))
+                said = part.wrong
         if self.problem:
             lines.append(f"  {self.problem}")
         if self.output:

@@ -50,7 +50,10 @@ def equal(value: Any, right: Any, name: str = "the result") -> None:
     if isinstance(right, list | tuple):
         that(len(value) == len(right), f"{name} has {len(value)} entries; {len(right)} are wanted")
         for index, (got, correct) in enumerate(zip(value, right, strict=True)):
-            that(got == correct, f"{name}[{index}] is {got!r:.80}; it should be {correct!r:.80}")
+            that(
+                got == correct,
+                f"{name.removeprefix('the ')}[{index}] is {got!r:.80}; it should be {correct!r:.80}",
+            )
     that(value == right, f"{name} is {value!r:.80}; it should be {right!r:.80}")
 
 

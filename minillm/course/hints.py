@@ -12,7 +12,7 @@ def hint(exercise_id: str) -> None:
     used, notice = progress.use_hint(exercise_id, len(KINDS))
     for kind, text in list(zip(KINDS, exercise.hints, strict=True))[:used]:
         print(f"{kind}: {text}")
-    if used == len(KINDS):
-        print("That was the last hint.")
+    further = "call again for the next" if used < len(KINDS) else "that was the last hint"
+    print(f"({used} of {len(KINDS)}; {further})")
     if notice:
         print(notice)

@@ -32,7 +32,7 @@ class Learner:
             if _state(arguments[name]) != state:
                 raise Wrong(
                     f"{self._name} changes its argument `{name}`, which the caller still needs: work on a copy, and "
-                    "look for operations that end in _ and for assignments to a slice"
+                    f"{_where_to_look(name, arguments[name])}"
                 )
         return result
 
@@ -62,6 +62,15 @@ def _state(value: Any) -> Any:
         plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy knows no bfloat16
         return value._version, plain.numpy().tobytes()
     return repr(value) if isinstance(value, list | dict | set) else None
+
+
+def _where_to_look(name: str, changed: Any) -> str:
+    """What changes an argument of this kind in place."""
+    if isinstance(changed, Tensor):
+        return "look for operations that end in _, for -= and +=, and for assignments to a slice"
+    if isinstance(changed, list):
+        return f"look for append and +=: `ids = {name}` makes no copy, `list({name})` does"
+    return f"remember that `mine = {name}` makes none, while `{name}.copy()` does"
 
 
 def explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:

@@ -44,6 +44,10 @@ def test_a_right_answer_earns_all_and_says_so() -> None:
         ("return x * x", "this is the square"),
         ("return 2.1 * x", "is wrong in 6 of 6 places, by up to"),
         ("x *= 2; return x.clone()", "double changes its argument `x`"),
+        (
+            "x *= 2; return x.clone()",
+            "look for operations that end in _, for -= and +=, and for assignments to",
+        ),
         ("x.data.mul_(2); return x.clone()", "double changes its argument `x`"),
         ("x.numpy()[:] *= 2; return x.clone()", "double changes its argument `x`"),
         (
@@ -69,6 +73,23 @@ def test_each_mistake_has_its_message(body: str, message: str) -> None:
     report = attempt(f"def double(x):\n    {body}\n")
     assert message in report.message, str(report)
     assert report.earned < 3
+
+
+def test_what_was_said_just_above_is_not_said_again() -> None:
+    body = "return 2.0 * x if len(x) == 3 else x if len(x) == 2 else None"
+    assert str(attempt(f"def double(x):\n    {body}\n")).splitlines()[2:6] == [
+        "  ✗ an empty tensor (1)",
+        "      the result is None: is there a `return` on every path?",
+        "  ✗ in a process of its own (1)",
+        "      the result is wrong in 4 of 4 places, by up to 1; first at T=0, D=0: 1 where 2 is right",
+    ]
+    assert str(attempt("def double(x):\n    pass\n")).splitlines()[1:6] == [
+        "  ✗ values (1)",
+        "      the result is None: is there a `return` on every path?",
+        "  ✗ an empty tensor (1)",
+        "      the same as above",
+        "  ✗ in a process of its own (1)",
+    ]
 
 
 def test_partial_credit_keeps_what_works() -> None:

@@ -1,12 +1,42 @@
-"""What a call needed of memory, for checks."""
+"""How a check words what it found, and what a call needed of memory."""
 
+import re
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from minillm.course import expect
+from minillm.course.exercise import Wrong
+from minillm.course.learner import Learner
 from minillm.measure.memory import NoCounterError
+
+
+def test_an_entry_is_named_without_an_article() -> None:
+    with pytest.raises(Wrong, match=r"^result\[1\] is 1; it should be 9$"):
+        expect.equal([4, 1], [4, 9])
+    with pytest.raises(Wrong, match=r"^the result has 1 entries; 2 are wanted$"):
+        expect.equal([4], [4, 9])
+
+
+@pytest.mark.parametrize(
+    ("argument", "change", "advice"),
+    [
+        ([1], lambda x: x.append(2), "append and +=: `ids = x` makes no copy, `list(x)` does"),
+        ({1: 2}, lambda x: x.clear(), "`mine = x` makes none, while `x.copy()` does"),
+        (torch.ones(2), lambda x: x.mul_(2), "operations that end in _, for -= and +=, and"),
+    ],
+)
+def test_what_changes_an_argument_is_named_by_its_kind(
+    argument: Any, change: Callable[[Any], Any], advice: str
+) -> None:
+    def f(x: Any) -> None:
+        change(x)
+
+    with pytest.raises(Wrong, match=re.escape(advice)):
+        Learner(f, "f")(argument)
 
 
 def test_what_a_call_needs_is_told_with_its_result() -> None:

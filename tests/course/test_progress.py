@@ -88,9 +88,10 @@ def test_each_hint_goes_one_further(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(4):
         hint("01.1")
         said.append(capsys.readouterr().out)
-    assert said[0].startswith("A nudge: ") and "The invariant" not in said[0]
+    assert said[0].startswith("A nudge: ") and said[0].endswith("\n(1 of 3; call again for the next)\n")
+    assert "The invariant" not in said[0]
     assert "The invariant: " in said[1] and "Nearly the code" not in said[1]
-    assert "Nearly the code: " in said[2] and "the last hint" in said[2]
+    assert "Nearly the code: " in said[2] and said[2].endswith("\n(3 of 3; that was the last hint)\n")
     assert said[3] == said[2]
     assert progress.load().marks["01.1"].hints == 3
 
