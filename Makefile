@@ -73,7 +73,8 @@ lab: $(INSTALLED)
 	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
 	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $$root $(LAB_ARGS)
+	  --ServerApp.terminado_settings="{'shell_command': ['$${SHELL:-sh}']}" \
+	  $$root $(LAB_ARGS)
 
 tour: $(INSTALLED)
 	@$(BIN)/python -m minillm.cli tour $(TOUR_ARGS)
