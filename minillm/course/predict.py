@@ -70,12 +70,10 @@ def predict(key: str, question: str, *, low: float, high: float, unit: str) -> w
     style, layout = {"description_width": "initial"}, widgets.Layout(width="34em")
     if low > 0 and high / low >= 50:
         base = {"min": math.log10(low), "max": math.log10(high), "step": 0.01, "readout_format": ".3g"}
-        slider = widgets.FloatLogSlider(
-            value=math.sqrt(low * high), description=unit, style=style, layout=layout, **base
-        )
+        slider = widgets.FloatLogSlider(value=low, description=unit, style=style, layout=layout, **base)
     else:
         slider = widgets.FloatSlider(
-            value=(low + high) / 2,
+            value=low,
             min=low,
             max=high,
             step=(high - low) / 200,
