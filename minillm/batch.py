@@ -10,7 +10,7 @@ Everything is flat. A step over three requests that compute 5, 1 and 1 tokens is
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
 from typing import Any
@@ -60,6 +60,15 @@ class ReadTogether:
     rows: Tensor  # [R], of the batch's T tokens
     slots: Tensor  # [R * S], of the cache
     ages: Tensor  # [R, S]: how many tokens before the last each is, negative where padded
+    _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict, compare=False)
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[R, 1, 1, S]: what attention adds to the scores, 0 for what is seen; made once and used by every layer."""
+        if (window, dtype) not in self._masks:
+            seen = self.ages >= 0 if window is None else (self.ages >= 0) & (self.ages < window)
+            mask = torch.zeros(self.ages.shape, dtype=dtype, device=self.ages.device)
+            self._masks[window, dtype] = mask.masked_fill_(~seen, float("-inf"))[:, None, None]
+        return self._masks[window, dtype]
 
 
 @dataclass(frozen=True)

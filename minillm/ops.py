@@ -121,15 +121,16 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | 
     return out
 
 
-def attend_each(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-    """Attention of R tokens q [R, H, D], each over its own row of k and v [R, S, H_kv, D] where `visible` [R, S]."""
+def attend_each(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of R tokens q [R, H, D], each over its own row of k and v [R, S, H_kv, D], with `mask` [R, 1, 1, S]
+    added to the scores."""
     num_requests, num_heads, head_dim = q.shape
     num_kv_heads = k.shape[2]
     out = F.scaled_dot_product_attention(
         q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim),
         k.transpose(1, 2),
         v.transpose(1, 2),
-        attn_mask=visible[:, None, None],
+        attn_mask=mask,
     )
     return out.reshape(num_requests, num_heads, head_dim)
 
@@ -148,10 +149,9 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
         else:
             k, v = k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots)
         if isinstance(read, ReadTogether):
-            visible = read.ages >= 0 if window is None else (read.ages >= 0) & (read.ages < window)
-            shape = (*visible.shape, *k.shape[1:])  # [R, S, H_kv, D]
-            queries = q.index_select(0, read.rows)
-            out.index_copy_(0, read.rows, attend_each(queries, k.view(shape), v.view(shape), visible))
+            shape = (*read.ages.shape, *k.shape[1:])  # [R, S, H_kv, D]
+            queries, mask = q.index_select(0, read.rows), read.mask(window, q.dtype)
+            out.index_copy_(0, read.rows, attend_each(queries, k.view(shape), v.view(shape), mask))
         elif len(batch.reads) == 1:
             return attend(q, k, v, window)
         else:
