@@ -19,6 +19,8 @@ def steps(draw):
     sizes = draw(
         st.lists(st.tuples(st.integers(0, 12), st.integers(1, 7), st.integers(0, 2)), min_size=1, max_size=5)
     )
+    if draw(st.booleans()):
+        sizes = [(done, 1, ahead) for done, _, ahead in sizes]  # a decode step
     needed = [-(-(done + new) // block_size) + ahead for done, new, ahead in sizes]
     order = st.permutations(range(sum(needed))) | st.just(list(range(sum(needed))))
     blocks, table = iter(draw(order)), draw(st.sampled_from([list, partial(array, "i")]))
