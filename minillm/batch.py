@@ -93,9 +93,8 @@ class Batch:
         """
         starts = list(accumulate((len(c.token_ids) for c in chunks), initial=0))
         seq_lens = [c.seq_len for c in chunks]
-        if starts[-1] == len(
-            chunks
-        ):  # all decode, most steps by far: integers are quicker than arrays of one
+        if starts[-1] == len(chunks):
+            # All decode, as most steps are: integers are quicker than arrays of one.
             positions: Any = [c.num_computed for c in chunks]
             slots: Any = [
                 c.block_table[p // block_size] * block_size + p % block_size

@@ -93,7 +93,7 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int 
         processed = processed.clone()
         processed[:, vocab_size:] = -math.inf
     wanted = frozenset[Step]().union(*(row.steps for row in rows))
-    for step in _STEPS if wanted else ():
+    for step in _STEPS:
         if step in wanted:
             processed = step(processed, rows, [r for r, row in enumerate(rows) if step in row.steps])
     if processed is not logits:
