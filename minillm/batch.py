@@ -83,6 +83,9 @@ class Batch:
     block_tables: Tensor  # [R, max_blocks] int32, rows padded with 0
     block_size: int
     chunks: tuple[Chunk, ...]
+    plans: dict[Any, Any] = field(
+        default_factory=dict, compare=False
+    )  # what an operation keeps for the next layer
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device | str = "cpu") -> "Batch":
@@ -122,24 +125,24 @@ class Batch:
         )
 
     @cached_property
-    def reads(self) -> list[ReadAlone | ReadTogether]:
-        """The batch, taken apart for attention without a kernel; made once and used by every layer.
+    def prompt_reads(self) -> list[ReadAlone]:
+        """The requests that compute several tokens, for attention without a kernel; made once, used by every layer."""
+        return [self._read_alone(row, chunk) for row, chunk in self._placed if len(chunk.token_ids) > 1]
 
-        A call costs as much as reading hundreds of tokens, and padding is read too: so requests that decode are read
-        together where their lengths are alike.
+    @cached_property
+    def decode_reads(self) -> list[ReadAlone | ReadTogether]:
+        """The requests that compute one token, likewise.
+
+        A call costs as much as reading hundreds of tokens, and padding is read too: so they are read together where
+        their lengths are alike.
         """
-        reads: list[ReadAlone | ReadTogether] = []
-        decoding: list[tuple[int, Chunk]] = []
-        row = 0
-        for chunk in self.chunks:
-            if len(chunk.token_ids) == 1:
-                decoding.append((row, chunk))
-            else:
-                reads.append(self._read_alone(row, chunk))
-            row += len(chunk.token_ids)
-        for group in _alike(decoding):
-            reads.append(self._read_together(group) if len(group) > 1 else self._read_alone(*group[0]))
-        return reads
+        groups = _alike([(row, chunk) for row, chunk in self._placed if len(chunk.token_ids) == 1])
+        return [self._read_together(g) if len(g) > 1 else self._read_alone(*g[0]) for g in groups]
+
+    @property
+    def _placed(self) -> Iterable[tuple[int, Chunk]]:
+        """Each chunk with its first row."""
+        return zip(accumulate((len(c.token_ids) for c in self.chunks), initial=0), self.chunks, strict=False)
 
     def _read_alone(self, row: int, chunk: Chunk) -> ReadAlone:
         rows = slice(row, row + len(chunk.token_ids))

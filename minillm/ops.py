@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.batch import Batch, ReadTogether
+from minillm.batch import Batch, ReadAlone
+from minillm.sparse_attention import Pattern
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -139,24 +140,50 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
     """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
 
     k_cache and v_cache are [blocks, block_size, H_kv, D]. A kernel reads them where they lie; here, blocks that do not
-    follow one another are gathered first, for one request, or for several of like length that decode (`Batch.reads`).
+    follow one another are gathered first, for one request, or for several of like length that decode
+    (`Batch.prompt_reads`, `Batch.decode_reads`).
     """
+    reads = [*batch.prompt_reads, *batch.decode_reads]
     k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
+    if len(reads) == 1 and isinstance(reads[0], ReadAlone):
+        return _attend_alone(q, k_slots, v_slots, reads[0], window)
     out = torch.empty_like(q)
-    for read in batch.reads:
-        if isinstance(read.slots, slice):
-            k, v = k_slots[read.slots], v_slots[read.slots]
+    for read in reads:
+        if isinstance(read, ReadAlone):
+            out[read.rows] = _attend_alone(q[read.rows], k_slots, v_slots, read, window)
         else:
-            k, v = k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots)
-        if isinstance(read, ReadTogether):
-            shape = (*read.ages.shape, *k.shape[1:])  # [R, S, H_kv, D]
-            queries, mask = q.index_select(0, read.rows), read.mask(window, q.dtype)
-            out.index_copy_(0, read.rows, attend_each(queries, k.view(shape), v.view(shape), mask))
-        elif len(batch.reads) == 1:
-            return attend(q, k, v, window)
-        else:
-            out[read.rows] = attend(q[read.rows], k, v, window)
+            shape = (*read.ages.shape, *k_slots.shape[1:])  # [R, S, H_kv, D]
+            k, v = (x.index_select(0, read.slots).view(shape) for x in (k_slots, v_slots))
+            each = attend_each(q.index_select(0, read.rows), k, v, read.mask(window, q.dtype))
+            out.index_copy_(0, read.rows, each)
     return out
+
+
+def sparse_paged_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None
+) -> Tensor:
+    """The same for a CPU: requests that decode are read where their blocks lie (sparse_attention.py)."""
+    key = (q.shape[1], k_cache.shape, window, q.dtype)
+    if key not in batch.plans:
+        batch.plans[key] = Pattern.of(batch, *key)
+    pattern: Pattern | None = batch.plans[key]
+    if pattern is None:
+        return paged_attention(q, k_cache, v_cache, batch, window)
+    if len(pattern.rows) == len(q):
+        return pattern.attend(q, k_cache, v_cache)
+    out = torch.empty_like(q)
+    out.index_copy_(0, pattern.rows, pattern.attend(q.index_select(0, pattern.rows), k_cache, v_cache))
+    k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)
+    for read in batch.prompt_reads:
+        out[read.rows] = _attend_alone(q[read.rows], k_slots, v_slots, read, window)
+    return out
+
+
+def _attend_alone(q: Tensor, k_slots: Tensor, v_slots: Tensor, read: ReadAlone, window: int | None) -> Tensor:
+    """q [n, H, D] of one request over its tokens in k_slots and v_slots [slots, H_kv, D]."""
+    if isinstance(read.slots, slice):
+        return attend(q, k_slots[read.slots], v_slots[read.slots], window)
+    return attend(q, k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots), window)
 
 
 class _RmsNorm(Protocol):
@@ -204,7 +231,7 @@ class Ops:
 
 
 def ops_for(device: torch.device) -> Ops:
-    """The Triton kernels on a GPU that runs them, else the definitions above.
+    """The Triton kernels on a GPU that runs them, else the definitions above; on a CPU, its own attention.
 
     `MINILLM_KERNELS=off` asks for the definitions everywhere; one by one, `minillm.swap(rope=minillm.ops.rope)` does.
     `MINILLM_KERNELS=interpret` runs the kernels on a CPU, slowly, in Triton's interpreter, which must be on
@@ -219,6 +246,8 @@ def ops_for(device: torch.device) -> Ops:
             raise RuntimeError(
                 "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
             )
+    elif wanted == "" and device.type == "cpu":
+        return Ops(paged_attention=sparse_paged_attention)
     elif wanted == "off" or device.type != "cuda" or not _runs_kernels(device):
         return Ops()
     from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm import ops
+from minillm import ops, sparse_attention
 from minillm.batch import Batch, Chunk
 from minillm.config import RopeConfig
 from minillm.model.rope import rope_table
@@ -175,6 +175,10 @@ def paged_steps(draw):
     return block_size, len(order), chunks
 
 
+both_ways = pytest.mark.parametrize("paged_attention", [ops.paged_attention, ops.sparse_paged_attention])
+
+
+@both_ways
 @settings(max_examples=150)
 @given(
     step=paged_steps(),
@@ -184,7 +188,7 @@ def paged_steps(draw):
     dtype=st.sampled_from(list(GATES)),
 )
 def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
-    step, heads, window, poison, dtype
+    paged_attention, step, heads, window, poison, dtype
 ):
     """The cache is poison but for the tokens that were written: one number read beyond them would show."""
     block_size, num_blocks, chunks = step
@@ -201,20 +205,70 @@ def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
             k_cache[block, offset], v_cache[block, offset] = k[p], v[p]
         rows = slice(*batch.query_start[r : r + 2].tolist())
         expected.append(attention_by_definition(q[rows], k, v, window))
-    assert_close(ops.paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
+    assert_close(paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
 
 
+@both_ways
 @pytest.mark.parametrize("lengths", [(5, 7, 6), (3, 9, 5), (700, 9, 300)])
-def test_a_request_with_nan_keys_spoils_no_other(lengths):
+def test_a_request_with_nan_keys_spoils_no_other(paged_attention, lengths):
     """The second request's own keys are NaN; the others stay as they were."""
     batch = Batch.of([Chunk([0], n, [row]) for row, n in enumerate(lengths)], 1024)
     q, k_cache, v_cache = normal(3, 4, 8), normal(3, 1024, 2, 8, seed=1), normal(3, 1024, 2, 8, seed=2)
-    clean = ops.paged_attention(q, k_cache, v_cache, batch, None)
+    clean = paged_attention(q, k_cache, v_cache, batch, None)
     for row, n in enumerate(lengths):
         k_cache[row, n + 1 :], v_cache[row, n + 1 :] = math.nan, math.nan
     k_cache[1] = math.nan
-    out = ops.paged_attention(q, k_cache, v_cache, batch, None)
+    out = paged_attention(q, k_cache, v_cache, batch, None)
     torch.testing.assert_close(out[::2], clean[::2])
+
+
+def decode_step(lengths, block_size=4):
+    """Requests with so many tokens in the cache, blocks dealt out in turns; and a cache of their size."""
+    needed, blocks = [-(-n // block_size) for n in lengths], iter(range(10**6))
+    tables = [[] for _ in lengths]
+    for column in range(max(needed)):
+        for table, n in zip(tables, needed, strict=True):
+            table += [next(blocks)] if column < n else []
+    batch = Batch.of([Chunk([0], n - 1, table) for n, table in zip(lengths, tables, strict=True)], block_size)
+    k_cache, v_cache = (normal(sum(needed), block_size, 2, 8, seed=seed) for seed in (1, 2))
+    return batch, normal(len(lengths), 4, 8), k_cache, v_cache
+
+
+def test_decode_reads_the_cache_where_it_lies():
+    """In memory that may only be read where it lies: no key is gathered, and no matrix as large as the cache made."""
+    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
+    right = ops.paged_attention(q, k_cache, v_cache, batch, None)
+    with without(ops, "attend"), without(ops, "attend_each"):
+        out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
+    torch.testing.assert_close(out, right)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_next_layer_finds_nothing_of_the_last(window):
+    """What a step keeps for all layers is overwritten by each, whose windows may differ."""
+    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
+    ops.sparse_paged_attention(100 * q, k_cache, v_cache, batch, None)
+    right = ops.paged_attention(q, v_cache, k_cache, batch, window)
+    torch.testing.assert_close(ops.sparse_paged_attention(q, v_cache, k_cache, batch, window), right)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dtype", "made"),
+    [
+        ((9, 30), torch.float32, True),
+        ((9, 30), torch.float64, True),
+        ((9, 30), torch.bfloat16, False),  # PyTorch has no such product
+        ((30,), torch.float32, False),  # one request has nothing to share a call with
+        ((2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 300), torch.float32, False),  # ten rows of 298 paddings
+        ((200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 300), torch.float32, True),
+    ],
+)
+def test_when_decode_is_a_sparse_product(monkeypatch, lengths, dtype, made):
+    monkeypatch.setattr(sparse_attention, "SMALL", 1000)
+    batch, q, k_cache, v_cache = (x if isinstance(x, Batch) else x.to(dtype) for x in decode_step(lengths))
+    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
+    assert [plan is not None for plan in batch.plans.values()] == [made]
+    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
 
 
 def test_blocks_that_follow_one_another_are_not_copied():

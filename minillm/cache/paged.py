@@ -1,9 +1,9 @@
 """The paged KV cache: the same memory as the contiguous one, cut into blocks that any request may hold.
 
 A token's place is its slot: `block_table[position // block_size] * block_size + position % block_size`. Writing is the
-same scatter by slots. Attention follows the block table: a kernel does it block by block where the keys lie; torch on a
-CPU gathers the blocks of one request, or of several of like length, side by side first (ops.py), which
-`benchmarks/cpu_paged_attention.py` compares with the other ways.
+same scatter by slots. Attention follows the block table: a kernel does it block by block where the keys lie, and so do
+PyTorch's sparse products on a CPU (sparse_attention.py); where neither is to be had the blocks are gathered first, side
+by side (ops.py). `benchmarks/cpu_paged_attention.py` compares the ways.
 
 Source: Kwon et al. 2023 (arXiv 2309.06180), section 4.1.
 """

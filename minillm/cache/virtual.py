@@ -1,7 +1,7 @@
 """The virtual KV cache: a contiguous row of addresses a request, and memory under it only as far as it is written.
 
 Paging (paged.py) saves memory by giving up contiguity. Each access then goes through a block table: every attention
-kernel must be written anew for it and look blocks up as it reads, and on a CPU torch must gather what lies scattered.
+kernel must be written anew for it and look blocks up as it reads, and dense products need the scattered gathered first.
 But each load and store goes through a table of pages already, the processor's own, which its memory management unit
 (MMU) walks in hardware. So reserve the addresses of `max_model_len` tokens for each of `max_num_seqs` requests, which
 costs nothing, and put pages of memory under them one by one. The row is one block as in the contiguous cache: attention

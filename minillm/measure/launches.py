@@ -19,6 +19,8 @@ from minillm.measure.timing import synchronize
 STEP = "minillm: one step"  # how a step is marked in the profiler's record
 ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty")  # memory is taken, nothing is launched
 LOOKS_UP = ("embedding", "index", "index_select", "gather")  # these read as many rows as they return
+# And sparse products a row of a matrix for each index: which tensor is the matrix, the axis along a row, the indices.
+PICKS = {"embedding_bag": (0, 1, 1), "sparse_sampled_addmm": (4, 0, 2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class Ledger(TorchDispatchMode):
 
 def _call(name: str, func: Any, args: Any, out: Any) -> Call:
     given, made = list(tensors(args)), list(tensors([out]))
+    if name in PICKS:
+        matrix, axis, indices = PICKS[name]
+        rows = given[indices].numel() * given[matrix].shape[axis] * given[matrix].element_size()
+        rest = [x for i, x in enumerate(given) if i != matrix]
+        return Call(name, False, _nbytes(rest) + rows, _nbytes(made[:1]))
     if func._schema.is_mutable:
         # The first tensor is written into; of the others the largest is what is put there.
         rest = given[1:]
@@ -107,7 +114,9 @@ def _call(name: str, func: Any, args: Any, out: Any) -> Call:
 def tensors(values: Iterable[Any]) -> Iterable[Tensor]:
     """The tensors among these values, and among the lists and tuples in them."""
     for value in values:
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.layout == torch.sparse_csr:
+            yield from (value.values(), value.crow_indices(), value.col_indices())
+        elif isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
             yield from tensors(value)

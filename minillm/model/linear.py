@@ -1,7 +1,8 @@
 """The matrix product y = x W + b: nine tenths of a model's arithmetic, and of the bytes that a token waits for.
 
-PyTorch's own product is the one to use on a GPU, and on most processors. On x86 its float32 product is MKL's, which
-reads the matrix of a lone token with one core, and is slow for a few tokens. There, `CpuLinear` goes two other ways:
+PyTorch's own product is the one to use on a GPU, and on most processors. On x86 its float32 product is MKL's, which is
+at its best on Intel's processors only: on others it reads the matrix of a lone token with one core, and is slow for a
+few tokens. There, `CpuLinear` goes two other ways:
 
     one token    W is cut along `in` into one part for each core: a batch of small products, whose results are added
     several      oneDNN, which PyTorch carries too, compiles a product for the very shape
@@ -14,6 +15,8 @@ import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +26,8 @@ Projection = Callable[[Tensor], Tensor]  # [T, in] -> [T, out]: a Linear, or wha
 # oneDNN compiles for each number of rows, some 0.4 ms at first use, and keeps 1,024 products. Cut into stretches of at
 # most so many rows, prompts of all lengths share these few.
 ROWS_AT_ONCE = 64
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(slots=True)
@@ -38,7 +43,7 @@ class Linear:
 
 @dataclass(slots=True)
 class CpuLinear(Linear):
-    """The same in float32 on x86."""
+    """The same in float32 on x86 that is not Intel's."""
 
     parts: Tensor = field(init=False)  # the weight's own memory as [cores, in / cores, out]
 
@@ -73,8 +78,17 @@ def linear_for(weight: Tensor, bias: Tensor | None = None) -> Linear:
         and weight.dtype == torch.float32
         and weight.is_contiguous()
         and platform.machine() in ("x86_64", "AMD64")
+        and not _is_intel()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         return CpuLinear(weight, bias)
     return Linear(weight, bias)
+
+
+@cache
+def _is_intel() -> bool:
+    try:
+        return "GenuineIntel" in CPUINFO.read_text()
+    except OSError:  # no Linux
+        return "GenuineIntel" in platform.processor()

@@ -1,13 +1,15 @@
 """Operators counted with their bytes, and the profiler's record read as steps."""
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import Enum
 from typing import Any
 
 import pytest
 import torch
 
+from minillm.batch import Batch, Chunk
 from minillm.measure.launches import STEP, Launch, Ledger, Timeline, read, timelines
+from minillm.ops import sparse_paged_attention
 
 
 def calls_of(step: Any) -> list[tuple[str, bool, int, int]]:
@@ -37,6 +39,24 @@ SIZE = 4 * 8 * 4
 )
 def test_an_operator_and_its_bytes(step: Any, expected: tuple[str, bool, int, int]) -> None:
     assert calls_of(step)[-1] == expected
+
+
+def test_a_sparse_product_reads_the_rows_that_it_picks() -> None:
+    """Of a cache of 40 blocks, the 9 and 4 keys and values of two requests: for each of 4 heads, rows of 8."""
+    batch = Batch.of([Chunk([0], 8, [0, 1, 2]), Chunk([0], 3, [3])], 4)
+    q, cache = torch.randn(2, 4, 8), torch.randn(40, 4, 2, 8)
+    sparse_paged_attention(q, cache, cache, batch, None)  # the pattern is made
+    with Ledger() as ledger:
+        sparse_paged_attention(q, cache, cache, batch, None)
+    scores, *_, out = map(astuple, ledger.launches)
+    entries, indices = 4 * (9 + 4), 8 * (4 * (9 + 4) + 2 * 4 + 1)
+    assert scores == (
+        "sparse_sampled_addmm",
+        False,
+        entries * 32 + indices + 2 * 128 + entries * 4,
+        entries * 4,
+    )
+    assert out == ("embedding_bag", False, entries * 32 + indices + entries * 4, 2 * 128)
 
 
 def test_a_view_is_no_launch_and_memory_is_no_call() -> None:

@@ -11,7 +11,8 @@ from minillm.model.linear import CpuLinear, Linear, linear_for
 from tests.model.zoo import sample
 
 x86 = pytest.mark.skipif(
-    not isinstance(linear_for(torch.zeros(2, 2)), CpuLinear), reason="a processor that CpuLinear is not for"
+    platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),
+    reason="a processor that CpuLinear is not for",
 )
 
 
@@ -71,9 +72,27 @@ def test_elsewhere_pytorchs_own_product_is_used(weight):
     assert type(linear_for(weight)) is Linear
 
 
-def test_other_processors_keep_pytorchs_own_product(monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert type(linear_for(torch.zeros(4, 3))) is Linear
+@x86
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "expected"),
+    [
+        ("x86_64", "vendor_id\t: AuthenticAMD\n", CpuLinear),
+        ("x86_64", "vendor_id\t: GenuineIntel\n", Linear),
+        ("AMD64", None, CpuLinear),  # no Linux: the processor's own name tells
+        ("arm64", None, Linear),
+    ],
+)
+def test_the_processor_decides(monkeypatch, tmp_path, machine, cpuinfo, expected):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "processor", lambda: "AMD64 Family 25 Model 97, AuthenticAMD")
+    monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
+    if cpuinfo is not None:
+        module.CPUINFO.write_text(cpuinfo)
+    module._is_intel.cache_clear()
+    try:
+        assert type(linear_for(torch.zeros(4, 3))) is expected
+    finally:
+        module._is_intel.cache_clear()
 
 
 def test_a_model_with_other_projections_is_another_model():
