@@ -71,12 +71,13 @@ class Pattern:
         slots += positions % block_size  # [R, S]
         kv_heads = np.arange(num_heads) // (num_heads // num_kv_heads)
         columns = slots[:, None] * num_kv_heads + kv_heads[:, None]  # [R, H, S]
-        places = np.flatnonzero(np.broadcast_to(seen[:, None], columns.shape))  # [E]
+        by_head = np.repeat(seen[:, None], num_heads, axis=1)  # the same
+        places = np.flatnonzero(by_head)  # [E]
         row_starts = np.concatenate([[0], np.repeat(counts, num_heads).cumsum()])
         num_rows = len(decoding) * num_heads
         scores = torch.sparse_csr_tensor(
             torch.from_numpy(row_starts),
-            torch.from_numpy(columns.ravel()[places]),
+            torch.from_numpy(columns[by_head]),
             torch.zeros(len(places), dtype=dtype),
             (num_rows, num_blocks * block_size * num_kv_heads),
         )
