@@ -85,7 +85,7 @@ class Batch:
     chunks: tuple[Chunk, ...]
     plans: dict[Any, Any] = field(
         default_factory=dict, compare=False
-    )  # what an operation keeps for the next layer
+    )  # what operations keep for the next layer
 
     @classmethod
     def of(cls, chunks: Sequence[Chunk], block_size: int, device: torch.device | str = "cpu") -> "Batch":

@@ -6,8 +6,8 @@ attention of all requests that decode is two products with it, for both of which
     scores = q K^T   at the places of the pattern only      sampled_addmm (a "sampled dense-dense product")
     out    = w V     the weighted sum of the rows seen      embedding_bag
 
-No request is padded and no key is copied: a block table is a compressed sparse row. On CPUs only float32 and float64
-have the first product.
+No key is padded and none is copied: a block table is a compressed sparse row. On CPUs only float32 and float64 have the
+first product.
 
 Source: a page table as a sparse matrix is FlashInfer's view of it (Ye et al. 2025, arXiv 2501.01005, section 3.1).
 """
@@ -71,7 +71,7 @@ class Pattern:
         slots += positions % block_size  # [R, S]
         kv_heads = np.arange(num_heads) // (num_heads // num_kv_heads)
         columns = slots[:, None] * num_kv_heads + kv_heads[:, None]  # [R, H, S]
-        by_head = np.repeat(seen[:, None], num_heads, axis=1)  # the same
+        by_head = np.repeat(seen[:, None], num_heads, axis=1)  # [R, H, S]
         places = np.flatnonzero(by_head)  # [E]
         row_starts = np.concatenate([[0], np.repeat(counts, num_heads).cumsum()])
         num_rows = len(decoding) * num_heads
@@ -89,6 +89,7 @@ class Pattern:
     def attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
         """softmax(q k^T / sqrt(D)) v of q [R, H, D] over caches [blocks, block_size, H_kv, D]; [R, H, D]."""
         head_dim = q.shape[-1]
+        self.scores.values().zero_()  # the product multiplies them by beta, and zero times infinity is no zero
         values = torch.sparse.sampled_addmm(
             self.scores,
             q.reshape(-1, head_dim),

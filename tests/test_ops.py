@@ -247,7 +247,8 @@ def test_decode_reads_the_cache_where_it_lies():
 def test_the_next_layer_finds_nothing_of_the_last(window):
     """What a step keeps for all layers is overwritten by each, whose windows may differ."""
     batch, q, k_cache, v_cache = decode_step((9, 30, 17))
-    ops.sparse_paged_attention(100 * q, k_cache, v_cache, batch, None)
+    for layer_window in (None, 5):
+        ops.sparse_paged_attention(torch.full_like(q, math.inf), k_cache, v_cache, batch, layer_window)
     right = ops.paged_attention(q, v_cache, k_cache, batch, window)
     torch.testing.assert_close(ops.sparse_paged_attention(q, v_cache, k_cache, batch, window), right)
 
