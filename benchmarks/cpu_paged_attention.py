@@ -48,7 +48,7 @@ def batch_of(lengths: list[int], scattered: bool) -> Batch:
 def alone(batch: Batch) -> Batch:
     """The same, to be read one request after the other."""
     with patch.object(minillm.batch, "MOST_TOGETHER", 1):
-        assert len(batch.decode_reads) == REQUESTS  # made now, and kept
+        assert len(batch.reads) == REQUESTS  # made now, and kept
     return batch
 
 

@@ -125,57 +125,59 @@ class Batch:
         )
 
     @cached_property
-    def prompt_reads(self) -> list[ReadAlone]:
-        """The requests that compute several tokens, for attention without a kernel; made once, used by every layer."""
-        return [self._read_alone(row, chunk) for row, chunk in self._placed if len(chunk.token_ids) > 1]
+    def reads(self) -> list[ReadAlone | ReadTogether]:
+        """What attention without a kernel reads; made once, used by every layer.
 
-    @cached_property
-    def decode_reads(self) -> list[ReadAlone | ReadTogether]:
-        """The requests that compute one token, likewise.
-
-        A call costs as much as reading hundreds of tokens, and padding is read too: so they are read together where
-        their lengths are alike.
+        A call costs as much as reading hundreds of tokens, and padding is read too: so the requests that compute one
+        token are read together where their lengths are alike.
         """
-        groups = _alike([(row, chunk) for row, chunk in self._placed if len(chunk.token_ids) == 1])
-        return [self._read_together(g) if len(g) > 1 else self._read_alone(*g[0]) for g in groups]
+        reads: list[ReadAlone | ReadTogether] = [
+            self.read_alone(r) for r, chunk in enumerate(self.chunks) if len(chunk.token_ids) > 1
+        ]
+        for group in _alike([(r, c.seq_len) for r, c in enumerate(self.chunks) if len(c.token_ids) == 1]):
+            reads.append(self._read_together(group) if len(group) > 1 else self.read_alone(group[0]))
+        return reads
 
-    @property
-    def _placed(self) -> Iterable[tuple[int, Chunk]]:
-        """Each chunk with its first row."""
-        return zip(accumulate((len(c.token_ids) for c in self.chunks), initial=0), self.chunks, strict=False)
-
-    def _read_alone(self, row: int, chunk: Chunk) -> ReadAlone:
-        rows = slice(row, row + len(chunk.token_ids))
+    def read_alone(self, r: int) -> ReadAlone:
+        """What it reads for request r by itself."""
+        chunk, start = self.chunks[r], self._starts[r]
+        rows = slice(start, start + len(chunk.token_ids))
         table = np.array(chunk.block_table[: -(-chunk.seq_len // self.block_size)], np.int32)
         if (table == table[0] + np.arange(len(table))).all():
             first = int(table[0]) * self.block_size
             return ReadAlone(rows, slice(first, first + chunk.seq_len))
         return ReadAlone(rows, self._tensor(_slots(table, np.arange(chunk.seq_len), self.block_size)))
 
-    def _read_together(self, group: Sequence[tuple[int, Chunk]]) -> ReadTogether:
+    @cached_property
+    def _starts(self) -> list[int]:
+        """`query_start` on the host."""
+        return list(accumulate((len(c.token_ids) for c in self.chunks), initial=0))
+
+    def _read_together(self, group: Sequence[int]) -> ReadTogether:
         """`group` is in order of length."""
-        positions = np.arange(group[-1][1].seq_len)
-        slots = _slots(_tables([chunk.block_table for _, chunk in group]), positions, self.block_size)
-        ages = np.array([[chunk.seq_len - 1] for _, chunk in group]) - positions
+        chunks = [self.chunks[r] for r in group]
+        positions = np.arange(chunks[-1].seq_len)
+        slots = _slots(_tables([chunk.block_table for chunk in chunks]), positions, self.block_size)
+        ages = np.array([[chunk.seq_len - 1] for chunk in chunks]) - positions
         slots = np.where(ages < 0, slots[:, :1], slots)
-        rows = np.array([row for row, _ in group])
+        rows = np.array([self._starts[r] for r in group])
         return ReadTogether(self._tensor(rows), self._tensor(slots.ravel()), self._tensor(ages))
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.token_ids.device)
 
 
-def _alike(decoding: list[tuple[int, Chunk]]) -> Iterable[list[tuple[int, Chunk]]]:
-    """Cut requests, in order of length, into groups that are read together."""
-    group: list[tuple[int, Chunk]] = []
+def _alike(decoding: list[tuple[int, int]]) -> Iterable[list[int]]:
+    """Cut requests with their lengths, in order of length, into groups that are read together."""
+    group: list[int] = []
     total = 0  # of their own tokens
-    for row, chunk in sorted(decoding, key=lambda one: one[1].seq_len):
-        padded = (len(group) + 1) * chunk.seq_len
-        if group and (padded > MOST_TOGETHER or padded - total - chunk.seq_len > MOST_PADDING):
+    for r, length in sorted(decoding, key=lambda one: one[1]):
+        padded = (len(group) + 1) * length
+        if group and (padded > MOST_TOGETHER or padded - total - length > MOST_PADDING):
             yield group
             group, total = [], 0
-        group.append((row, chunk))
-        total += chunk.seq_len
+        group.append(r)
+        total += length
     if group:
         yield group
 

@@ -140,10 +140,9 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
     """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
 
     k_cache and v_cache are [blocks, block_size, H_kv, D]. A kernel reads them where they lie; here, blocks that do not
-    follow one another are gathered first, for one request, or for several of like length that decode
-    (`Batch.prompt_reads`, `Batch.decode_reads`).
+    follow one another are gathered first, for one request, or for several of like length that decode (`Batch.reads`).
     """
-    reads = [*batch.prompt_reads, *batch.decode_reads]
+    reads = batch.reads
     k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
     if len(reads) == 1 and isinstance(reads[0], ReadAlone):
         return _attend_alone(q, k_slots, v_slots, reads[0], window)
@@ -162,19 +161,19 @@ def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, w
 def sparse_paged_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None
 ) -> Tensor:
-    """The same for a CPU: requests that decode are read where their blocks lie (sparse_attention.py)."""
+    """The same for a CPU: all tokens but those of long prompts read their keys where they lie (sparse_attention.py)."""
     key = (q.shape[1], k_cache.shape, window, q.dtype)
     if key not in batch.plans:
         batch.plans[key] = Pattern.of(batch, *key)
     pattern: Pattern | None = batch.plans[key]
     if pattern is None:
         return paged_attention(q, k_cache, v_cache, batch, window)
-    if len(pattern.rows) == len(q):
+    if not pattern.others:
         return pattern.attend(q, k_cache, v_cache)
     out = torch.empty_like(q)
     out.index_copy_(0, pattern.rows, pattern.attend(q.index_select(0, pattern.rows), k_cache, v_cache))
     k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)
-    for read in batch.prompt_reads:
+    for read in pattern.others:
         out[read.rows] = _attend_alone(q[read.rows], k_slots, v_slots, read, window)
     return out
 

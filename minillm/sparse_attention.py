@@ -1,7 +1,8 @@
 """Paged attention as sparse matrices: how a CPU reads keys and values where they lie, without a kernel of ours.
 
 Seen as one matrix, the cache has a row for each slot and KV head. Which of them a query sees is a sparse matrix, and
-attention of all requests that decode is two products with it, for both of which PyTorch has a kernel:
+attention of all requests that decode, and of short prompts with them, is two products with it, for both of which
+PyTorch has a kernel:
 
     scores = q K^T   at the places of the pattern only      sampled_addmm (a "sampled dense-dense product")
     out    = w V     the weighted sum of the rows seen      embedding_bag
@@ -21,11 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.batch import Batch
+from minillm.batch import Batch, ReadAlone
+
+# A prompt whose tokens read so many keys, each by itself, costs as much as a call of its own, where they share them.
+MOST_KEYS = 1024
 
 # The softmax is over rows as long as the longest. Where so few of its numbers would be scores, and it is so large, a
 # long request is better read alone.
 LEAST_SHARE, SMALL = 1 / 8, 2**20
+
+# No score counts as further below its row's highest: exp(-80) is 2e-35, float32's smallest normal number 1e-38.
+FURTHEST = 80.0
 
 with warnings.catch_warnings():
     # PyTorch says once in a process that its sparse tensors may change.
@@ -35,59 +42,60 @@ with warnings.catch_warnings():
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """What the R requests that decode see; made once a step and used by every layer.
+    """What the N tokens see that are not `others`'; made once a step and used by every layer.
 
-    A row stands for one query head of one request: R * H rows, and E entries, one for each key that a row sees.
+    A row stands for one query head of one token: N * H rows, and E entries, one for each key that a row sees.
     """
 
-    rows: Tensor  # [R], of the batch's T tokens
-    scores: Tensor  # sparse CSR [R * H, slots * H_kv]; each layer writes its E values
-    padded: Tensor  # [R * H, longest]: the scores side by side, -inf where a row has no more
+    rows: Tensor  # [N], of the batch's T tokens
+    others: list[ReadAlone]  # the long prompts
+    scores: Tensor  # sparse CSR [N * H, slots * H_kv]; each layer writes its E values
+    padded: Tensor  # [N * H, S]: the scores side by side, -inf where a row has none
     places: Tensor  # [E], of the values in `padded`
 
     @classmethod
     def of(
         cls, batch: Batch, num_heads: int, cache_shape: torch.Size, window: int | None, dtype: torch.dtype
     ) -> "Pattern | None":
-        """None where fewer than two requests decode, for other types, and where one request is so much longer than the
-        others that its row would be most of the softmax."""
-        if dtype not in (torch.float32, torch.float64):
-            return None
+        """None where it would be of fewer than two requests, for other types, where one token sees so much more than
+        the others that its row would be most of the softmax, and for a cache with more rows than int32 can count."""
         num_blocks, block_size, num_kv_heads, _ = cache_shape
-        starts, seq_lens = batch.query_start.numpy(), batch.seq_lens.numpy()
-        decoding = np.flatnonzero(np.diff(starts) == 1)
-        if len(decoding) < 2:
+        cache_rows = num_blocks * block_size * num_kv_heads
+        if dtype not in (torch.float32, torch.float64) or cache_rows >= 2**31:
             return None
-        lengths = seq_lens[decoding, None]  # [R, 1]
-        positions = np.arange(lengths.max())  # [S]
-        seen = (
-            positions < lengths if window is None else (positions < lengths) & (positions >= lengths - window)
-        )
-        counts = seen.sum(1)
+        starts, seq_lens = batch.query_start.numpy(), batch.seq_lens.numpy()
+        num_tokens = starts[1:] - starts[:-1]
+        short = (num_tokens == 1) | (num_tokens * seq_lens <= MOST_KEYS)  # [R]
+        if short.sum() < 2:
+            return None
+        rows = np.flatnonzero(short.repeat(num_tokens))  # [N]
+        requests = np.flatnonzero(short).repeat(num_tokens[short])  # [N], whose they are
+        # All in int32, the half of what these passes and the products read. S is a table's worth of tokens.
+        tables = batch.block_tables.numpy()[requests, :, None]  # [N, blocks, 1]
+        keys = tables * (block_size * num_kv_heads) + np.arange(block_size, dtype=np.int32) * num_kv_heads
+        keys = keys.reshape(len(rows), -1)  # [N, S], each key's first row of the cache
+        ages = batch.positions.numpy()[rows, None].astype(np.int32) - np.arange(keys.shape[1], dtype=np.int32)
+        seen = ages >= 0 if window is None else (ages >= 0) & (ages < window)  # [N, S]
+        counts = seen.sum(1, dtype=np.int32)
         if seen.size * num_heads > SMALL and counts.sum() < LEAST_SHARE * seen.size:
             return None
-        tables = batch.block_tables.numpy()[decoding]
-        slots = tables[:, positions // block_size].astype(np.int64) * block_size
-        slots += positions % block_size  # [R, S]
-        kv_heads = np.arange(num_heads) // (num_heads // num_kv_heads)
-        columns = slots[:, None] * num_kv_heads + kv_heads[:, None]  # [R, H, S]
-        by_head = np.repeat(seen[:, None], num_heads, axis=1)  # [R, H, S]
-        places = np.flatnonzero(by_head)  # [E]
-        row_starts = np.concatenate([[0], np.repeat(counts, num_heads).cumsum()])
-        num_rows = len(decoding) * num_heads
+        places = np.flatnonzero(np.broadcast_to(seen[:, None], (len(rows), num_heads, keys.shape[1])))  # [E]
+        kv_heads = np.arange(num_heads, dtype=np.int32) // (num_heads // num_kv_heads)
+        columns = (keys[:, None] + kv_heads[:, None]).ravel()[places]  # [E]
+        row_starts = np.zeros(len(rows) * num_heads + 1, np.int32)
+        np.repeat(counts, num_heads).cumsum(out=row_starts[1:])
         scores = torch.sparse_csr_tensor(
             torch.from_numpy(row_starts),
-            torch.from_numpy(columns[by_head]),
+            torch.from_numpy(columns),
             torch.zeros(len(places), dtype=dtype),
-            (num_rows, num_blocks * block_size * num_kv_heads),
+            (len(row_starts) - 1, cache_rows),
         )
-        padded = torch.full((num_rows, len(positions)), -math.inf, dtype=dtype)
-        return cls(
-            torch.from_numpy(starts[decoding].astype(np.int64)), scores, padded, torch.from_numpy(places)
-        )
+        padded = torch.full((len(row_starts) - 1, keys.shape[1]), -math.inf, dtype=dtype)
+        others = [batch.read_alone(r) for r in np.flatnonzero(~short).tolist()]
+        return cls(torch.from_numpy(rows), others, scores, padded, torch.from_numpy(places))
 
     def attend(self, q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
-        """softmax(q k^T / sqrt(D)) v of q [R, H, D] over caches [blocks, block_size, H_kv, D]; [R, H, D]."""
+        """softmax(q k^T / sqrt(D)) v of q [N, H, D] over caches [blocks, block_size, H_kv, D]; [N, H, D]."""
         head_dim = q.shape[-1]
         self.scores.values().zero_()  # the product multiplies them by beta, and zero times infinity is no zero
         values = torch.sparse.sampled_addmm(
@@ -99,7 +107,9 @@ class Pattern:
             out=self.scores,
         ).values()
         self.padded.view(-1).scatter_(0, self.places, values)
-        weights = self.padded.softmax(-1).view(-1).index_select(0, self.places)  # [E]
+        # A number smaller than the smallest normal one takes a processor a hundred times as long, and is worth nothing.
+        least = self.padded.amax(-1, keepdim=True).sub_(FURTHEST)
+        weights = torch.maximum(self.padded, least).softmax(-1).view(-1).index_select(0, self.places)  # [E]
         out = F.embedding_bag(
             self.scores.col_indices(),
             v_cache.view(-1, head_dim),

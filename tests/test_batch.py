@@ -71,7 +71,7 @@ def test_reads_are_every_requests_own_slots(step, most, most_padding):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "MOST_TOGETHER", most)
         patch.setattr(batches, "MOST_PADDING", most_padding)
-        reads = batch.prompt_reads + batch.decode_reads
+        reads = batch.reads
     starts, seen = batch.query_start.tolist(), []
 
     def slots_of(chunk):
@@ -111,7 +111,7 @@ def test_requests_of_like_length_are_read_together():
     chunks = [Chunk([0], n - 1, [r]) for r, n in enumerate((60, 500, 40, 1300, 70, 3))]
     lengths = [
         [1] if isinstance(read, ReadAlone) else sorted((read.ages[:, 0] + 1).tolist())
-        for read in Batch.of(chunks, 2000).decode_reads
+        for read in Batch.of(chunks, 2000).reads
     ]
     assert lengths == [[3, 40, 60, 70], [1], [1]]
 

@@ -3,9 +3,11 @@
 import math
 import random
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,9 +188,10 @@ both_ways = pytest.mark.parametrize("paged_attention", [ops.paged_attention, ops
     window=st.none() | st.integers(1, 12),
     poison=st.sampled_from([math.nan, math.inf, -math.inf]),
     dtype=st.sampled_from(list(GATES)),
+    most_keys=st.sampled_from([0, 20, sparse_attention.MOST_KEYS]),
 )
 def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
-    paged_attention, step, heads, window, poison, dtype
+    paged_attention, step, heads, window, poison, dtype, most_keys
 ):
     """The cache is poison but for the tokens that were written: one number read beyond them would show."""
     block_size, num_blocks, chunks = step
@@ -205,7 +208,9 @@ def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
             k_cache[block, offset], v_cache[block, offset] = k[p], v[p]
         rows = slice(*batch.query_start[r : r + 2].tolist())
         expected.append(attention_by_definition(q[rows], k, v, window))
-    assert_close(paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sparse_attention, "MOST_KEYS", most_keys)
+        assert_close(paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
 
 
 @both_ways
@@ -253,6 +258,33 @@ def test_the_next_layer_finds_nothing_of_the_last(window):
     torch.testing.assert_close(ops.sparse_paged_attention(q, v_cache, k_cache, batch, window), right)
 
 
+def test_short_prompts_are_read_with_the_requests_that_decode():
+    """Each in the one product or by itself, and never in both."""
+    chunks = [Chunk([0], 8, [4, 1, 0]), Chunk([0] * 3, 4, [3, 2]), Chunk([0] * 40, 0, list(range(5, 15)))]
+    batch = Batch.of(chunks, 4)
+    q, k_cache, v_cache = (normal(44, 4, 8), *(normal(15, 4, 2, 8, seed=seed) for seed in (1, 2)))
+    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
+    (pattern,) = batch.plans.values()
+    assert pattern.rows.tolist() == [0, 1, 2, 3] and [read.rows for read in pattern.others] == [slice(4, 44)]
+    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
+
+
+def test_no_weight_is_subnormal(monkeypatch):
+    """Scores of a trained model lie hundreds apart, and a processor is slow with numbers as small as those weights."""
+    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
+    q = q * 100
+    given = []
+
+    def embedding_bag(*args, per_sample_weights, **kwargs):
+        given.append(per_sample_weights)
+        return F.embedding_bag(*args, per_sample_weights=per_sample_weights, **kwargs)
+
+    monkeypatch.setattr(sparse_attention, "F", SimpleNamespace(embedding_bag=embedding_bag))
+    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
+    assert given[0].min() >= torch.finfo(torch.float32).tiny
+    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
+
+
 @pytest.mark.parametrize(
     ("lengths", "dtype", "made"),
     [
@@ -270,6 +302,13 @@ def test_when_decode_is_a_sparse_product(monkeypatch, lengths, dtype, made):
     out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
     assert [plan is not None for plan in batch.plans.values()] == [made]
     torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
+
+
+def test_a_cache_beyond_int32_is_no_sparse_matrix():
+    batch, *_ = decode_step((9, 30))
+    for num_blocks, made in ((2**28 - 1, True), (2**28, False)):
+        pattern = sparse_attention.Pattern.of(batch, 4, (num_blocks, 4, 2, 8), None, torch.float32)
+        assert (pattern is not None) == made
 
 
 def test_blocks_that_follow_one_another_are_not_copied():

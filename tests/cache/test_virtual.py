@@ -102,7 +102,7 @@ def test_it_computes_what_the_contiguous_cache_computes(heads, head_dim):
         found = []
         for cache in (ours, theirs):
             batch = Batch.of([Chunk(*chunk) for chunk in chunks], cache.block_size)
-            reads = batch.prompt_reads + batch.decode_reads
+            reads = batch.reads
             assert all(isinstance(read.slots, slice) for read in reads), "one row is one block"
             found += [cache.attend(layer, q, k, v, batch) for layer in range(2)]
         torch.testing.assert_close(found[:2], found[2:], rtol=0, atol=0)

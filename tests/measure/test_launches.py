@@ -49,7 +49,7 @@ def test_a_sparse_product_reads_the_rows_that_it_picks() -> None:
     with Ledger() as ledger:
         sparse_paged_attention(q, cache, cache, batch, None)
     _, scores, *_, out = map(astuple, ledger.launches)
-    entries, indices = 4 * (9 + 4), 8 * (4 * (9 + 4) + 2 * 4 + 1)
+    entries, indices = 4 * (9 + 4), 4 * (4 * (9 + 4) + 2 * 4 + 1)
     assert scores == (
         "sparse_sampled_addmm",
         False,
