@@ -3,7 +3,7 @@
     python benchmarks/scheduling.py
 
 A step of `tinytales` with 64 running requests; the scheduler alone with 256, whose requests hold many blocks or few;
-and the trace, on and off, by turns.
+and the trace, on and off from step to step.
 """
 
 import statistics
@@ -19,7 +19,8 @@ from minillm.cache.manager import KVCacheManager
 from minillm.cache.prefix import PrefixCache
 from minillm.engine.request import Status
 from minillm.engine.scheduler import Scheduler
-from minillm.measure.timing import interleaved, ratio_of
+from minillm.measure.timing import Spread, ratio_of
+from minillm.measure.trace import Trace
 
 
 class Running:
@@ -74,26 +75,39 @@ def step_shares(num_steps: int) -> dict[str, float]:
     }
 
 
-def trace_cost(rounds: int, num_steps: int) -> Any:
-    base = LLM("tinytales", max_model_len=512)
-    params = SamplingParams(temperature=0.0, max_tokens=num_steps, ignore_eos=True, detokenize=False)
-    prompts = [[1 + i] * 24 for i in range(32)]
-    sides = {}
-    for name in (True, False):
-        llm = base.variant(trace=name)
-        sides[str(name)] = lambda llm=llm: llm.generate(prompts, params)
-    times = interleaved(sides, rounds)
-    return ratio_of(times["True"], times["False"])
+def trace_cost(rounds: int, num_steps: int) -> Spread:
+    """A decode step of 32 requests with the trace over one without: of two neighbours in the same run, one has it, as a
+    machine changes its pace from run to run by more than the trace costs."""
+    llm = LLM("tinytales", max_model_len=512)
+    engine, trace = llm.engine, Trace()
+    params = SamplingParams(temperature=0.0, max_tokens=num_steps + 1, ignore_eos=True, detokenize=False)
+    times: dict[bool, list[float]] = {True: [], False: []}  # the median step of each round
+    for _ in range(rounds):
+        steps: dict[bool, list[float]] = {True: [], False: []}
+        for i in range(32):
+            engine.add_request([1 + i] * 24, params)
+        engine.step()  # the prompts
+        traced = True
+        while engine.has_unfinished:
+            engine.trace = trace if traced else None
+            start = time.perf_counter()
+            engine.step()
+            steps[traced].append(time.perf_counter() - start)
+            traced = not traced
+        for side, seconds in steps.items():
+            times[side].append(statistics.median(seconds))
+    assert trace
+    return ratio_of(times[True], times[False])
 
 
 def main() -> None:
-    args = arguments(__doc__, steps=48, rounds=9)
+    args = arguments(__doc__, steps=48, trace_steps=240, rounds=9)
     if args.device != "cpu":
         print("measures the host's work; run it with --device cpu")
         raise SystemExit(77)
     shares, few, many = step_shares(args.steps), decoding(256, 64), decoding(256, 2048)
     running = decoding(64, 256)
-    batch, traced = microseconds(lambda: build(running)), trace_cost(args.rounds, args.steps)
+    batch, traced = microseconds(lambda: build(running)), trace_cost(args.rounds, args.trace_steps)
     rows: list[dict[str, Any]] = [
         {"name": "64 requests: schedule", "value": 1e6 * shares["schedule"], "unit": "us"},
         {"name": "64 requests: build the batch", "value": batch, "unit": "us"},
