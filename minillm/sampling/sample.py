@@ -37,7 +37,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None =
     """
     processed = process_logits(logits, rows, vocab_size)
     drawn = [r for r, row in enumerate(rows) if not row.params.is_greedy]
-    token_ids = processed.argmax(-1)  # of equal logits the first, that is, the lowest id
+    token_ids = _argmax(processed)
     if drawn:
         u = uniform([rows[r].seed for r in drawn], [rows[r].position for r in drawn], Stream.SAMPLE)
         probs = _select(processed, drawn).softmax(-1)
@@ -78,6 +78,13 @@ def _draw_part(probs: Tensor, u: Tensor) -> Tensor:
     # In float64, u <= 1 - 2**-53 times a total, itself rounded to 53 bits, still rounds to less than the total.
     target = (u[:, None] * total).long()
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """The place [R] of the highest of each row [R, V] float32, of equal ones the first, that is, the lowest id."""
+    if logits.is_cpu:  # where NumPy's is vectorised, ten times as fast
+        return torch.from_numpy(logits.detach().numpy().argmax(-1))
+    return logits.argmax(-1)
 
 
 def _select(logits: Tensor, indices: list[int]) -> Tensor:
