@@ -1,0 +1,18 @@
+"""Where Triton is absent, as on macOS, an answer that is a kernel cannot run: it and its check are skipped."""
+
+from itertools import pairwise
+
+import pytest
+
+from minillm.measure.interpreter import has_triton
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if has_triton():
+        return
+    skip = pytest.mark.skip(reason="Triton is not installed: it has no build for this system")
+    # A check is the cell after its answer; nbval's items have the notebook's cells.
+    for answer, check in pairwise(items):
+        if "@triton.jit" in getattr(answer, "cell", {}).get("source", ""):
+            answer.add_marker(skip)
+            check.add_marker(skip)
