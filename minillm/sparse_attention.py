@@ -70,15 +70,18 @@ class Pattern:
             return None
         rows = np.flatnonzero(short.repeat(num_tokens))  # [N]
         requests = np.flatnonzero(short).repeat(num_tokens[short])  # [N], whose they are
-        # All in int32, the half of what these passes and the products read. S is a table's worth of tokens.
-        tables = batch.block_tables.numpy()[requests, :, None]  # [N, blocks, 1]
+        # All in int32, the half of what these passes and the products read. S is what the longest row's blocks hold.
+        lengths = batch.positions.numpy()[rows].astype(np.int32) + 1  # [N]
+        counts = lengths if window is None else np.minimum(lengths, window)
+        blocks = -(-int(lengths.max()) // block_size)
+        size = len(rows) * blocks * block_size
+        if size * num_heads > SMALL and counts.sum() < LEAST_SHARE * size:
+            return None
+        tables = batch.block_tables.numpy()[requests, :blocks, None]  # [N, blocks, 1]
         keys = tables * (block_size * num_kv_heads) + np.arange(block_size, dtype=np.int32) * num_kv_heads
         keys = keys.reshape(len(rows), -1)  # [N, S], each key's first row of the cache
-        ages = batch.positions.numpy()[rows, None].astype(np.int32) - np.arange(keys.shape[1], dtype=np.int32)
-        seen = ages >= 0 if window is None else (ages >= 0) & (ages < window)  # [N, S]
-        counts = seen.sum(1, dtype=np.int32)
-        if seen.size * num_heads > SMALL and counts.sum() < LEAST_SHARE * seen.size:
-            return None
+        positions = np.arange(keys.shape[1], dtype=np.int32)
+        seen = (positions < lengths[:, None]) & (positions >= (lengths - counts)[:, None])  # [N, S]
         places = np.flatnonzero(np.broadcast_to(seen[:, None], (len(rows), num_heads, keys.shape[1])))  # [E]
         kv_heads = np.arange(num_heads, dtype=np.int32) // (num_heads // num_kv_heads)
         columns = (keys[:, None] + kv_heads[:, None]).ravel()[places]  # [E]

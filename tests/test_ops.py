@@ -266,6 +266,7 @@ def test_short_prompts_are_read_with_the_requests_that_decode():
     out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
     (pattern,) = batch.plans.values()
     assert pattern.rows.tolist() == [0, 1, 2, 3] and [read.rows for read in pattern.others] == [slice(4, 44)]
+    assert pattern.padded.shape == (4 * 4, 12)  # as wide as the blocks of the 9 tokens, not the 40
     torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
 
 
