@@ -81,7 +81,9 @@ class Pattern:
         keys = tables * (block_size * num_kv_heads) + np.arange(block_size, dtype=np.int32) * num_kv_heads
         keys = keys.reshape(len(rows), -1)  # [N, S], each key's first row of the cache
         positions = np.arange(keys.shape[1], dtype=np.int32)
-        seen = (positions < lengths[:, None]) & (positions >= (lengths - counts)[:, None])  # [N, S]
+        seen = positions < lengths[:, None]  # [N, S]
+        if window is not None:
+            seen &= positions >= lengths[:, None] - window
         places = np.flatnonzero(np.broadcast_to(seen[:, None], (len(rows), num_heads, keys.shape[1])))  # [E]
         kv_heads = np.arange(num_heads, dtype=np.int32) // (num_heads // num_kv_heads)
         columns = (keys[:, None] + kv_heads[:, None]).ravel()[places]  # [E]
