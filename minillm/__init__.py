@@ -6,8 +6,9 @@ llm = LLM("tinytales")
 print(llm.generate("Once upon a time", SamplingParams(max_tokens=60))[0].outputs[0].text)
 """
 
-from minillm.errors import CheckpointError, MinillmError, RequestError
-from minillm.llm import LLM, StreamOutput, bundled_models
+from minillm.engine.request import CompletionOutput, Delta, RequestOutput
+from minillm.errors import CheckpointError, MinillmError, QueueFullError, RequestError
+from minillm.llm import LLM, bundled_models
 from minillm.perplexity import perplexity
 from minillm.sampling import SamplingParams
 from minillm.swap import swap
@@ -16,10 +17,13 @@ __version__ = "0.1.0"
 __all__ = [
     "LLM",
     "CheckpointError",
+    "CompletionOutput",
+    "Delta",
     "MinillmError",
+    "QueueFullError",
     "RequestError",
+    "RequestOutput",
     "SamplingParams",
-    "StreamOutput",
     "bundled_models",
     "perplexity",
     "swap",

@@ -7,7 +7,7 @@ import torch
 
 from minillm.cache.blocks import BlockAllocator
 from minillm.cache.contiguous import KVCache, NoCache
-from minillm.cache.manager import KVCacheManager
+from minillm.cache.manager import KVCacheManager, NoCacheManager
 from minillm.cache.paged import PagedKVCache
 from minillm.cache.prefix import PrefixCache
 from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
@@ -26,7 +26,7 @@ from minillm.sampling import sample
 from minillm.swap import anything_swapped, swapped, swapped_ops
 
 
-def context_of(config: EngineConfig, model: ModelConfig) -> int:
+def max_model_len_for(config: EngineConfig, model: ModelConfig) -> int:
     """The longest sequence served: what was asked for, at most what the model was made for."""
     longest = model.max_position_embeddings
     if config.max_model_len is not None and config.max_model_len > longest:
@@ -34,7 +34,7 @@ def context_of(config: EngineConfig, model: ModelConfig) -> int:
     return config.max_model_len or longest
 
 
-def engine_of(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
+def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
     """The engine that a configuration describes, with what `minillm.swap` puts in place of its parts."""
     assert config.max_model_len is not None
     model = model.with_ops(swapped_ops(model.ops))
@@ -59,6 +59,7 @@ def engine_of(model: Transformer, tokenizer: Tokenizer | None, config: EngineCon
         tokenizer=tokenizer,
         max_model_len=config.max_model_len,
         sample=swapped("sample", sample),
+        max_num_waiting=config.max_num_waiting,
         seed=config.seed,
         trace=Trace() if config.trace else None,
     )
@@ -78,11 +79,11 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
     assert config.max_model_len is not None
     if config.kv_cache == "none":
         nothing = NoCache(model.config, config.max_model_len)
-        return nothing, KVCacheManager(config.max_num_seqs, config.max_model_len, one_block_each=True)
+        return nothing, NoCacheManager(config.max_num_seqs, config.max_model_len)
     if config.kv_cache == "contiguous":
         num_rows = _num_blocks(model, config, config.max_model_len)
         rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
-        return rows, KVCacheManager(num_rows, config.max_model_len, one_block_each=True)
+        return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
     if config.kv_cache == "virtual":
         page = Page.of_model(model.config, model.dtype, model.device)
         page_bytes = 2 * model.config.num_hidden_layers * page.num_bytes

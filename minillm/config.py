@@ -4,8 +4,9 @@ Nothing here reads a file or touches a tensor: `model/families.py` turns a check
 `ModelConfig`, and everything that asks "how many bytes, how many operations?" needs no more than that.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,42 +109,43 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How a model is run; the fields are `LLM`'s arguments of the same names. Raises `ValueError` on a bad value."""
+    """How a model is run: the one list of `LLM`'s engine arguments. Raises `ValueError` for a bad value.
+
+    The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting` (how many requests may wait before the next one
+    is refused; None is no limit). `num_gpu_blocks_override` counts rows of a contiguous cache and pages of a virtual one.
+    """
 
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
+    max_num_waiting: int | None = None
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = 0
     scheduling_policy: Literal["fcfs", "priority", "static"] = "fcfs"
     gpu_memory_utilization: float = 0.92
     num_gpu_blocks_override: int | None = None
     kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged"
+    kv_cache_dtype: str = "auto"
     block_size: int = 16
     enable_prefix_caching: bool = True
+    quantization: str | None = None
+    speculative_config: Mapping[str, Any] | None = None
+    tensor_parallel_size: int = 1
     enforce_eager: bool = False
     seed: int = 0
     trace: bool = False
 
     def __post_init__(self) -> None:
-        for name, lowest in (
-            ("max_model_len", 2),
-            ("max_num_seqs", 1),
-            ("max_num_batched_tokens", 1),
-            ("long_prefill_token_threshold", 0),
-            ("num_gpu_blocks_override", 1),
-            ("block_size", 1),
-            ("seed", 0),
-        ):
+        for name, lowest in _LOWEST.items():
             value = getattr(self, name)
-            if name in ("max_model_len", "num_gpu_blocks_override") and value is None:
+            if value is None and name in _OPTIONAL:
                 continue
             if type(value) is not int or value < lowest:
                 raise ValueError(f"{name}={value!r}: give an integer of at least {lowest}")
-        for name, known in (
-            ("kv_cache", ("paged", "contiguous", "virtual", "none")),
-            ("scheduling_policy", ("fcfs", "priority", "static")),
-        ):
+        for name in ("enable_chunked_prefill", "enable_prefix_caching", "enforce_eager", "trace"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name}={getattr(self, name)!r}: give True or False")
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: one of {', '.join(map(repr, known))}")
         if self.seed >= 2**64:
@@ -152,9 +154,14 @@ class EngineConfig:
             raise ValueError(
                 f"gpu_memory_utilization={self.gpu_memory_utilization!r}: a share between 0 and 1"
             )
-        self._check_chunks()
+        self._check_together()
 
-    def _check_chunks(self) -> None:
+    def _check_together(self) -> None:
+        if self.long_prefill_token_threshold and self.kv_cache == "none":
+            raise ValueError(
+                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts, and kv_cache='none' "
+                "keeps nothing of the parts before: leave one of them out"
+            )
         if self.enable_chunked_prefill:
             return
         if self.long_prefill_token_threshold:
@@ -168,3 +175,34 @@ class EngineConfig:
                 f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len={longest} and "
                 "enable_chunked_prefill is False: a long prompt could never be scheduled. Raise it, or allow chunks"
             )
+
+
+_LOWEST = {
+    "max_model_len": 2,
+    "max_num_seqs": 1,
+    "max_num_batched_tokens": 1,
+    "max_num_waiting": 1,
+    "long_prefill_token_threshold": 0,
+    "num_gpu_blocks_override": 1,
+    "block_size": 1,
+    "seed": 0,
+}
+_OPTIONAL = ("max_model_len", "max_num_waiting", "num_gpu_blocks_override")
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "kv_cache": ("paged", "contiguous", "virtual", "none"),
+    "scheduling_policy": ("fcfs", "priority", "static"),
+    # vLLM's arguments that have only their default here, so far.
+    "kv_cache_dtype": ("auto",),
+    "quantization": (None,),
+    "speculative_config": (None,),
+    "tensor_parallel_size": (1,),
+}
+
+
+def replace_arguments(config: EngineConfig, function: str, changes: Mapping[str, Any]) -> EngineConfig:
+    """`config` with these changes. Raises `TypeError`, as `function` would, for a name that is no engine argument."""
+    known = EngineConfig.__dataclass_fields__
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"{function}() has no argument {name!r}: it takes {', '.join(known)}")
+    return replace(config, **changes)

@@ -4,6 +4,9 @@ Bad arguments raise `ValueError` or `TypeError`, as everywhere in Python; the cl
 argument check cannot see: a checkpoint on disk, a request against a running engine.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class MinillmError(Exception):
     """Base of every error that is the package's own."""
@@ -14,4 +17,15 @@ class CheckpointError(MinillmError, ValueError):
 
 
 class RequestError(MinillmError, ValueError):
-    """A request that can never be served: empty, too long for the context, or text without a tokenizer."""
+    """A request that can never be served (empty, too long for the context, text without a tokenizer), or that failed.
+
+    `outputs` are all results of a `generate` or `chat` in which requests failed, theirs with finish_reason "error".
+    """
+
+    def __init__(self, message: str, outputs: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.outputs = list(outputs)
+
+
+class QueueFullError(RequestError):
+    """A request that came while `max_num_waiting` others were waiting. It can be sent again later."""

@@ -5,23 +5,29 @@ runs there with one import changed.
 """
 
 import asyncio
-import threading
 import warnings
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from inspect import Signature, signature
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from minillm.assembly import context_of, engine_of
-from minillm.config import EngineConfig, ModelConfig
+from minillm.assembly import build_engine, max_model_len_for
+from minillm.config import EngineConfig, ModelConfig, replace_arguments
 from minillm.engine.engine import Engine
-from minillm.engine.request import FinishReason, RequestOutput
+from minillm.engine.loop import EngineLoop, Listener
+from minillm.engine.request import Delta, RequestOutput
 from minillm.errors import CheckpointError, RequestError
 from minillm.measure.trace import Trace
 from minillm.model.checkpoint import load_model
-from minillm.model.families import read_config
+from minillm.model.families import read_config, read_generation_config
 from minillm.model.tokenizer import Tokenizer, load_tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import ops_for
@@ -30,16 +36,6 @@ from minillm.sampling import SamplingParams
 Prompt = str | Sequence[int] | Mapping[str, Any]
 BUNDLED = Path(__file__).parent / "models"
 WEIGHT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOutput:
-    """What came since the last one: `text` and `token_ids`; `finish_reason` is set on the last of a sample."""
-
-    index: int
-    text: str
-    token_ids: list[int]
-    finish_reason: FinishReason | None
 
 
 def bundled_models() -> list[str]:
@@ -80,20 +76,19 @@ def model_folder(model: str | Path) -> Path:
 
 
 class LLM:
-    """A model ready to generate.
+    """A model ready to generate. Arguments after `device` are those of `EngineConfig`.
 
     `model` is a bundled name, a folder, or a hub id. `dtype="auto"` is the checkpoint's on CUDA and float32 on a CPU.
 
     The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len` tokens
-    need, a quarter of the free memory at most (on CUDA: up to `gpu_memory_utilization` of the device), or
-    `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens a request, "virtual" the
-    addresses of one, with memory page by page: pages are then what blocks are elsewhere. "none" is the naive loop that
-    computes everything again at each step.
+    need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
+    `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens per request; "virtual"
+    reserves the addresses of one and adds memory page by page, so pages take the part of blocks. "none" is the naive loop
+    that computes everything again at each step.
 
-    `scheduling_policy` is "fcfs", first come, first served; "priority", by the numbers given with the prompts; or
-    "static", batch after batch, to compare.
-    On a GPU decode steps are recorded as CUDA graphs, unless `enforce_eager`. `with LLM(...)` or `close()` gives the
-    memory back.
+    `scheduling_policy` is "fcfs" (first come, first served), "priority" (by the numbers given with the prompts), or
+    "static" (batch after batch, for comparison). On a GPU decode steps are recorded as CUDA graphs, unless
+    `enforce_eager`. `with LLM(...)` or `close()` gives the memory back.
     """
 
     def __init__(
@@ -102,67 +97,39 @@ class LLM:
         *,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
-        max_model_len: int | None = None,
-        max_num_seqs: int = 64,
-        max_num_batched_tokens: int = 2048,
-        enable_chunked_prefill: bool = True,
-        long_prefill_token_threshold: int = 0,
-        scheduling_policy: Literal["fcfs", "priority", "static"] = "fcfs",
-        gpu_memory_utilization: float = 0.92,
-        num_gpu_blocks_override: int | None = None,
-        kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged",
-        block_size: int = 16,
-        enable_prefix_caching: bool = True,
-        enforce_eager: bool = False,
-        seed: int = 0,
-        trace: bool = False,
+        **engine_arguments: Any,
     ) -> None:
-        engine_config = EngineConfig(
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            enable_chunked_prefill=enable_chunked_prefill,
-            long_prefill_token_threshold=long_prefill_token_threshold,
-            scheduling_policy=scheduling_policy,
-            gpu_memory_utilization=gpu_memory_utilization,
-            num_gpu_blocks_override=num_gpu_blocks_override,
-            kv_cache=kv_cache,
-            block_size=block_size,
-            enable_prefix_caching=enable_prefix_caching,
-            enforce_eager=enforce_eager,
-            seed=seed,
-            trace=trace,
-        )
+        engine_config = replace_arguments(EngineConfig(), "LLM", engine_arguments)
         folder = model_folder(model)
         config = read_config(folder)
         on = _device(device)
         transformer = load_model(folder, config, on, _dtype(dtype, config, on), ops_for(on))
-        self._start(str(model), transformer, load_tokenizer(folder), engine_config)
+        defaults = SamplingParams(**read_generation_config(folder).sampling)
+        self._start(str(model), transformer, load_tokenizer(folder), engine_config, defaults)
 
     def _start(
-        self, name: str, model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig
+        self,
+        name: str,
+        model: Transformer,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        defaults: SamplingParams,
     ) -> None:
-        self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.config = replace(config, max_model_len=context_of(config, model.config))
-        # Reentrant: the garbage collector may drop a stream, which aborts its request, in the midst of a step.
-        self._lock = threading.RLock()
-        self._engine: Engine | None = engine_of(model, tokenizer, self.config)
+        self.name, self.model, self.tokenizer, self._defaults = name, model, tokenizer, defaults
+        self.config = replace(config, max_model_len=max_model_len_for(config, model.config))
+        self._loop = EngineLoop(build_engine(model, tokenizer, self.config))
+        weakref.finalize(self, self._loop.stop)
 
     def variant(self, **changes: Any) -> "LLM":
         """Another engine over the same weights: `llm.variant(kv_cache="none")`. Takes LLM's engine arguments."""
-        unknown = set(changes) - set(EngineConfig.__dataclass_fields__)
-        if unknown:
-            known = ", ".join(EngineConfig.__dataclass_fields__)
-            raise TypeError(f"variant() has no argument {sorted(unknown)[0]!r}: it takes {known}")
         other = LLM.__new__(LLM)
-        other._start(self.name, self.model, self.tokenizer, replace(self.config, **changes))
+        config = replace_arguments(self.config, "variant", changes)
+        other._start(self.name, self.model, self.tokenizer, config, self._defaults)
         return other
 
     @property
     def engine(self) -> Engine:
-        if self._engine is None:
-            raise RuntimeError("this LLM is closed: make a new one")
-        return self._engine
+        return self._loop.engine
 
     @property
     def trace(self) -> Trace:
@@ -171,70 +138,126 @@ class LLM:
             raise RuntimeError("nothing was recorded: make the LLM with trace=True")
         return self.engine.trace
 
+    def get_tokenizer(self) -> Any:
+        """The tokenizer as `transformers` has it."""
+        return self._tokenizer("get_tokenizer").wrapped
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What `generate` uses if it is given none: the defaults, changed as the model's generation_config.json says."""
+        return self._defaults.clone()
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
         *,
-        priority: Sequence[int] | None = None,
-        use_tqdm: bool = False,
+        priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        """Complete one prompt or many, all at once, in the order given.
+        """Complete one prompt or many, all at once; results are in the order of the prompts.
 
-        A prompt is text, a list of token ids, or {"prompt_token_ids": [...]}. `sampling_params` is one for all or one
-        each; `priority` one number each, the lowest served first (`scheduling_policy="priority"` only). Ctrl-C ends the
-        run with what there is: unfinished samples have finish_reason "abort".
+        A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is one
+        for all or one each; `priority` likewise, the lowest served first (`scheduling_policy="priority"` only). A
+        progress bar shows after a second, unless `use_tqdm` is False. Ctrl-C ends the run with what there is: unfinished
+        samples have finish_reason "abort".
+
+        Raises `RequestError`, with all results as `outputs`, if a request failed; the others have finished then.
         """
         return self._run(self._add_all(_as_list(prompts), sampling_params, priority), use_tqdm)
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, str]] | Sequence[Sequence[Mapping[str, str]]],
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        *,
-        use_tqdm: bool = False,
+        use_tqdm: bool = True,
+        **template_arguments: Any,
     ) -> list[RequestOutput]:
-        """Answer one conversation or several; each is a list of {"role": ..., "content": ...}."""
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
-        prompts: list[Prompt] = [
-            self.apply_chat_template(conversation)  # type: ignore[arg-type]
-            for conversation in conversations
-        ]
+        """Answer one conversation or several; each is a list of {"role": ..., "content": ...}.
+
+        `template_arguments` are those of `apply_chat_template`.
+        """
+        conversations: Any = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        prompts = [self.apply_chat_template(one, **template_arguments) for one in conversations]
         return self._run(self._add_all(prompts, sampling_params), use_tqdm)
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """The token ids that the model reads for a conversation, up to where its answer begins."""
         if not all(isinstance(message, Mapping) for message in messages):
             raise TypeError("a conversation is a list of {'role': ..., 'content': ...}")
-        return self._tokenizer("chat").apply_chat_template(messages)
+        return self._tokenizer("chat").apply_chat_template(
+            messages,
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+        )
 
-    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamOutput]:
-        """Yield one prompt's samples as they grow. Leaving the loop early aborts the request."""
-        growth = _Growth(self._add(prompt, sampling_params))
+    def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[Delta]:
+        """Yield one prompt's samples as they grow. Leaving the loop early aborts the request.
+
+        Raises the request's own error, if it fails, after all that came before it.
+        """
+        deltas: deque[Delta] = deque()
+        output = self._add(prompt, sampling_params, listener=deltas.extend).result()
         try:
-            while not growth.complete:
-                yield from self._advance(growth)
+            while deltas or not output.finished:
+                self._loop.wait([output], lambda: bool(deltas) or output.finished)
+                while deltas:
+                    yield deltas.popleft()
         finally:
-            self._abort([growth.output])
+            self._loop.abort([output])
+        if output.error is not None:
+            raise output.error
 
     async def astream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
-    ) -> AsyncIterator[StreamOutput]:
-        """`stream` for asyncio: several may run at once and share each step; steps run in a worker thread."""
-        growth = _Growth(self._add(prompt, sampling_params))
+    ) -> AsyncIterator[Delta]:
+        """`stream` for asyncio: any number may run at once and share each step.
+
+        Steps run in the engine's own thread, and texts are tokenized in another, so the event loop never waits.
+        """
+        self._loop.start()
+        events, news = asyncio.get_running_loop(), asyncio.Queue[list[Delta]]()
+
+        def listener(deltas: list[Delta]) -> None:
+            with suppress(RuntimeError):  # the event loop is closed, and nobody listens any more
+                events.call_soon_threadsafe(news.put_nowait, deltas)
+
+        adding = await asyncio.to_thread(self._add, prompt, sampling_params, listener=listener)
+        output: RequestOutput | None = None
         try:
-            while not growth.complete:
-                for piece in await asyncio.to_thread(self._advance, growth):
-                    yield piece
+            output = await asyncio.wrap_future(adding)
+            ended = 0
+            while ended < len(output.outputs):
+                deltas = await news.get()
+                if not deltas:
+                    raise RuntimeError("this LLM is closed: make a new one")
+                for delta in deltas:
+                    ended += delta.finish_reason is not None
+                    yield delta
         finally:
-            self._abort([growth.output])
+            if output is None:
+                adding.add_done_callback(self._abort_added)
+            elif not output.finished:
+                await asyncio.wrap_future(self._loop.abort([output]))
+        if output.error is not None:
+            raise output.error
 
     def close(self) -> None:
         """Give the cache's memory back. The LLM cannot be used afterwards."""
-        if self._engine is not None:
-            self._engine = None
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+        self._loop.close()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def __enter__(self) -> "LLM":
         return self
@@ -246,50 +269,66 @@ class LLM:
         self,
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None,
-        priority: Sequence[int] | None = None,
+        priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        """Queue all prompts, or none: one that is refused takes the others back out."""
+        """Queue all prompts, or none: if one is refused, the others are taken out again."""
         each = list(params) if isinstance(params, Sequence) else [params] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(each)} sampling_params: give one, or one each")
-        if priority is not None and self.config.scheduling_policy != "priority":
+        ranks = [priority or 0] * len(prompts) if not isinstance(priority, Sequence) else list(priority)
+        if len(ranks) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(ranks)} priorities: give one each")
+        if any(ranks) and self.config.scheduling_policy != "priority":
             raise ValueError(
                 f"priority is given, and scheduling_policy is {self.config.scheduling_policy!r}, which knows none: "
                 'make the LLM with scheduling_policy="priority"'
             )
-        ranks = [0] * len(prompts) if priority is None else list(priority)
-        if len(ranks) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {len(ranks)} priorities: give one each")
         outputs: list[RequestOutput] = []
         try:
             for prompt, one, rank in zip(prompts, each, ranks, strict=True):
-                outputs.append(self._add(prompt, one, rank))
+                outputs.append(self._add(prompt, one, rank).result())
         except BaseException:
-            self._abort(outputs)
+            self._loop.abort(outputs).result()
             raise
         return outputs
 
-    def _add(self, prompt: Prompt, params: SamplingParams | None, priority: int = 0) -> RequestOutput:
-        params = SamplingParams() if params is None else params
+    def _add(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None,
+        priority: int = 0,
+        listener: Listener | None = None,
+    ) -> Future[RequestOutput]:
+        params = self._defaults if params is None else params
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}: give a SamplingParams")
-        text = prompt if isinstance(prompt, str) else None
-        if text is not None:
+        text, ids = self._encoded(prompt)
+        return self._loop.add(ids, params.clone(), prompt=text, priority=priority, listener=listener)
+
+    def _encoded(self, prompt: Prompt) -> tuple[str | None, Sequence[int]]:
+        """A prompt's text, if it has one, and its token ids."""
+        parts: Mapping[str, Any]
+        if isinstance(prompt, str):
+            parts = {"prompt": prompt}
+        elif isinstance(prompt, Mapping):
+            parts = prompt
+        else:
+            parts = {"prompt_token_ids": prompt}
+        if not parts or set(parts) - {"prompt", "prompt_token_ids"}:
+            raise RequestError(
+                "a prompt dict has the key 'prompt' with text, or 'prompt_token_ids' with token ids, and no others, not "
+                f"{sorted(map(str, parts))}"
+            )
+        text, ids = parts.get("prompt"), parts.get("prompt_token_ids")
+        if ids is None:
+            if not isinstance(text, str):
+                raise _no_prompt(text)
             if not text:
                 raise RequestError("the prompt is empty: give text of at least one character, or token ids")
-            ids: Any = self._tokenizer("a text prompt").encode(text)
-        elif isinstance(prompt, Mapping):
-            if set(prompt) != {"prompt_token_ids"}:
-                raise RequestError(
-                    f"a prompt dict has the one key 'prompt_token_ids', not {sorted(map(str, prompt))}"
-                )
-            ids = prompt["prompt_token_ids"]
-        else:
-            ids = prompt
+            ids = self._tokenizer("a text prompt").encode(text)
         if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
             raise _no_prompt(ids)
-        with self._lock:
-            return self.engine.add_request(ids, params, prompt=text, priority=priority)
+        return text, ids
 
     def _tokenizer(self, what: str) -> Tokenizer:
         if self.tokenizer is None:
@@ -301,64 +340,38 @@ class LLM:
     def _run(self, outputs: list[RequestOutput], use_tqdm: bool) -> list[RequestOutput]:
         try:
             with _progress(outputs, use_tqdm) as advance:
-                while not all(output.finished for output in outputs):
-                    self._step()
-                    advance()
+                self._loop.wait(outputs, advance)
         except KeyboardInterrupt:
-            self._abort(outputs)
+            self._loop.abort(outputs).result()
             aborted = sum(any(o.finish_reason == "abort" for o in output.outputs) for output in outputs)
             warnings.warn(
                 f"interrupted: {aborted} of {len(outputs)} outputs are unfinished (finish_reason 'abort')",
                 stacklevel=3,
             )
         finally:
-            self._abort(outputs)
+            self._loop.abort(outputs).result()
+        failed = [output for output in outputs if output.error is not None]
+        if failed:
+            error = failed[0].error
+            raise RequestError(
+                f"{len(failed)} of {len(outputs)} requests failed; the first, {failed[0].request_id!r}: "
+                f"{type(error).__name__}: {error}. The results of all are in this error's .outputs",
+                outputs,
+            ) from error
         return outputs
 
-    def _step(self) -> None:
-        with self._lock:
-            self.engine.step()
-
-    def _advance(self, growth: "_Growth") -> list[StreamOutput]:
-        """What has come since the last call; only if nothing has, one step."""
-        with self._lock:
-            if not growth.has_grown:
-                self.engine.step()
-            return growth.take()
-
-    def _abort(self, outputs: list[RequestOutput]) -> None:
-        with self._lock:
-            for output in outputs:
-                if not output.finished and self._engine is not None:
-                    self._engine.abort(output.request_id)
+    def _abort_added(self, adding: Future[RequestOutput]) -> None:
+        if not adding.cancelled() and adding.exception() is None:
+            self._loop.abort([adding.result()])
 
 
-class _Growth:
-    """Remembers how much of a live output has been given out."""
+def _signature() -> Signature:
+    """LLM's own arguments and those of EngineConfig, for `help` and an editor's hints."""
+    own = list(signature(LLM.__init__).parameters.values())[1:-1]
+    return Signature([*own, *signature(EngineConfig).parameters.values()])
 
-    def __init__(self, output: RequestOutput) -> None:
-        self.output = output
-        self.given = [(0, 0, False)] * len(output.outputs)  # characters, tokens, whether its end was told
 
-    def _state(self) -> list[tuple[int, int, bool]]:
-        return [(len(o.text), len(o.token_ids), o.finish_reason is not None) for o in self.output.outputs]
-
-    @property
-    def has_grown(self) -> bool:
-        return self._state() != self.given
-
-    @property
-    def complete(self) -> bool:
-        """Whether all has been given out, the end of every sample included."""
-        return all(ended for _, _, ended in self.given)
-
-    def take(self) -> list[StreamOutput]:
-        before, self.given = self.given, self._state()
-        return [
-            StreamOutput(o.index, o.text[chars:], o.token_ids[tokens:], o.finish_reason)
-            for o, (chars, tokens, ended), now in zip(self.output.outputs, before, self.given, strict=True)
-            if now != (chars, tokens, ended)
-        ]
+LLM.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -367,7 +380,7 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
         return [prompts]
     if not isinstance(prompts, Sequence):
         raise _no_prompt(prompts)
-    if prompts and isinstance(prompts[0], int):
+    if prompts and isinstance(prompts[0], Integral):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
 
@@ -402,23 +415,15 @@ def _dtype(dtype: str | torch.dtype, config: ModelConfig, device: torch.device) 
     return found
 
 
-class _progress:
-    """A progress bar over finished requests, or nothing."""
+@contextmanager
+def _progress(outputs: list[RequestOutput], enabled: bool) -> Iterator[Callable[[], bool]]:
+    """A function that says whether all outputs are finished, and shows how many are if the run takes over a second."""
+    from tqdm.auto import tqdm
 
-    def __init__(self, outputs: list[RequestOutput], enabled: bool) -> None:
-        self.outputs, self.bar = outputs, None
-        if enabled:
-            from tqdm.auto import tqdm
+    with tqdm(total=len(outputs), desc="requests", dynamic_ncols=True, delay=1, disable=not enabled) as bar:
 
-            self.bar = tqdm(total=len(outputs), desc="requests", dynamic_ncols=True)
+        def advance() -> bool:
+            bar.update(sum(output.finished for output in outputs) - bar.n)
+            return all(output.finished for output in outputs)
 
-    def __enter__(self) -> Callable[[], None]:
-        return self.advance
-
-    def advance(self) -> None:
-        if self.bar is not None:
-            self.bar.update(sum(output.finished for output in self.outputs) - self.bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        yield advance

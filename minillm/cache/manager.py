@@ -1,26 +1,33 @@
 """The manager: what the scheduler asks of the cache, in terms of requests. Plain Python, without torch.
 
-Blocks are counted in blocks.py and known by their content in prefix.py; here a request is admitted, grows by a token,
-forks, and lets go. Each of these either succeeds or changes nothing, so the scheduler can try and do something else.
+Blocks are counted in blocks.py and found by their content in prefix.py. Here a request is admitted, grows, forks,
+publishes what it has computed, and frees its blocks. `admit`, `grow` and `fork` either succeed, or change nothing and
+return False, so the scheduler can try something else.
 
-A contiguous cache is managed by the same code: one block a request, as long as the longest text.
+A contiguous cache has the same manager: one block per request, as long as the longest sequence, and no forks.
 """
 
 from array import array
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Protocol
 
 from minillm.cache.blocks import BlockAllocator
 from minillm.cache.prefix import PrefixCache
+from minillm.measure.trace import BlockCounts
 
 
 class CachedSequence(Protocol):
-    """What the manager sees of a request. It writes `block_table`, `block_hashes`, and at admission the numbers of
-    tokens that are computed and of those the ones that the prefix cache contributed."""
+    """What the manager sees of a request.
+
+    The manager writes `block_table`, `block_hashes` and `num_published` (how many blocks others can find), and at
+    admission `num_computed_tokens` and `num_cached_tokens` (what the prefix cache contributed).
+    """
 
     token_ids: list[int]
     num_computed_tokens: int
     num_cached_tokens: int
+    num_published: int
     block_table: "array[int]"
     block_hashes: list[bytes]
 
@@ -28,13 +35,23 @@ class CachedSequence(Protocol):
     def num_tokens(self) -> int: ...
 
     @property
+    def num_wanted(self) -> int:
+        """Tokens that need a place in the cache: `num_tokens` and the drafts after them."""
+        ...
+
+    @property
+    def max_cached_tokens(self) -> int:
+        """The most tokens that will ever need a place."""
+        ...
+
+    @property
     def may_hit(self) -> bool:
-        """Whether computed blocks of other requests will do; not where every position is wanted for itself."""
+        """Whether blocks that other requests computed can be used. False if the logits of every position are wanted."""
         ...
 
 
 class Allocator(Protocol):
-    """Lends blocks and counts their holders; blocks.py says how ours does."""
+    """Allocates blocks and counts references to them; see blocks.py."""
 
     @property
     def num_free(self) -> int: ...
@@ -49,10 +66,8 @@ class Allocator(Protocol):
 
 
 class KVCacheManager:
-    """Lends the blocks of a cache to requests. `copies` are the (from, to) blocks that must be copied before the next
-    forward pass; whoever runs it empties the list.
-
-    `one_block_each`: a block is as long as the longest text, so that a request has one, never grows and does not fork.
+    """Gives the blocks of a cache to requests. `copies` lists the (from, to) blocks to copy before the next forward
+    pass; whoever runs it empties the list.
     """
 
     def __init__(
@@ -61,17 +76,21 @@ class KVCacheManager:
         block_size: int,
         prefix: PrefixCache | None = None,
         allocator: Callable[[int], Allocator] = BlockAllocator,
-        one_block_each: bool = False,
+        can_fork: bool = True,
     ) -> None:
-        self.num_blocks, self.block_size, self.prefix = num_blocks, block_size, prefix
-        self.allocator, self.can_fork = allocator(num_blocks), not one_block_each
-        self._one_block_each = one_block_each
+        self.num_blocks, self.block_size, self.can_fork = num_blocks, block_size, can_fork
+        self._make_allocator, self._empty_prefix = allocator, prefix
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every request and every prefix: all blocks are free again, whatever state an error left behind."""
+        self.allocator, self.prefix = self._make_allocator(self.num_blocks), deepcopy(self._empty_prefix)
         self.num_cached = 0  # free blocks that still hold a known prefix
         self.copies: list[tuple[int, int]] = []
 
     @property
     def num_free(self) -> int:
-        """Free blocks, those included that still hold a known prefix."""
+        """Free blocks, including those that still hold a known prefix."""
         return self.allocator.num_free
 
     @property
@@ -79,14 +98,22 @@ class KVCacheManager:
         """The most tokens that one request can hold."""
         return self.num_blocks * self.block_size
 
+    def counts(self) -> BlockCounts | None:
+        """The blocks as the trace records them; None for a cache that keeps nothing."""
+        return BlockCounts(self.num_blocks, self.num_free, self.num_cached)
+
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
-    def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
-        """Give a request without blocks all that its tokens need, and set what of them is computed already.
+    def may_grow(self, request: CachedSequence) -> bool:
+        """Whether an admitted request can still need more blocks than it has."""
+        return len(request.block_table) < self.blocks_for(request.max_cached_tokens)
 
-        Refuses unless `headroom` blocks stay free for those that may grow. At least one token is left to compute: its
-        logits are wanted.
+    def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
+        """Give a request without blocks all that its tokens need, and set how many of them are computed already.
+
+        Return False unless `headroom` blocks stay free for requests that may grow. At least one token is left to
+        compute, because its logits are needed.
         """
         hits: list[int] = []
         if self.prefix is not None and request.may_hit:
@@ -95,7 +122,7 @@ class KVCacheManager:
         # A hit on a free block takes it from those that could be given away.
         idle = sum(self.allocator.holders(block) == 0 for block in hits)
         needed = self.blocks_for(request.num_tokens) - len(hits)
-        if needed + idle + headroom * (not self._one_block_each) > self.num_free:
+        if needed + idle + headroom > self.num_free:
             return False
         self.num_cached -= idle
         for block in hits:  # before anything is allocated, so that no hit is given away
@@ -103,13 +130,14 @@ class KVCacheManager:
         request.block_table = array("i", hits)
         request.block_table.extend(self._allocate() for _ in range(needed))
         request.num_cached_tokens = request.num_computed_tokens = len(hits) * self.block_size
+        request.num_published = len(hits)
         return True
 
     def grow(self, request: CachedSequence) -> bool:
-        """Make room for all of a request's tokens, and see that the block it writes next is its own."""
+        """Make room for all of a request's tokens and drafts, and give it its own copy of the block it writes next."""
         table, next_block = request.block_table, request.num_computed_tokens // self.block_size
         shared = next_block < len(table) and self.allocator.holders(table[next_block]) > 1
-        needed = self.blocks_for(request.num_tokens) - len(table)
+        needed = self.blocks_for(request.num_wanted) - len(table)
         if needed <= 0 and not shared:
             return True
         if needed + shared > self.num_free:
@@ -122,30 +150,31 @@ class KVCacheManager:
         return True
 
     def fork(self, parent: CachedSequence, child: CachedSequence) -> bool:
-        """Let `child` share all of `parent`'s blocks. Refuses where not even the first block it writes could be had."""
+        """Let `child` share all of `parent`'s blocks. Return False if no block is free for its first write."""
         if not self.can_fork or self.num_free == 0:
             return False
         for block in parent.block_table:
             self.allocator.share(block)
         child.block_table = parent.block_table[:]
         child.num_computed_tokens, child.num_cached_tokens = parent.num_computed_tokens, 0
-        child.block_hashes = parent.block_hashes[:]
+        child.block_hashes, child.num_published = parent.block_hashes[:], parent.num_published
         return True
 
-    def publish(self, request: CachedSequence, before: int) -> list[int]:
-        """Let others find the blocks that a forward pass has filled; `before` it, that many tokens were computed.
+    def publish(self, request: CachedSequence) -> list[int]:
+        """Let others find the blocks that are full of computed tokens; return those whose content was not known yet.
 
-        Returns those blocks whose content was not known yet.
+        `num_computed_tokens` must count verified tokens only: a rejected draft's keys and values are not the prefix's.
         """
-        first, last = before // self.block_size, request.num_computed_tokens // self.block_size
-        if self.prefix is None or first == last:
+        first, last = request.num_published, request.num_computed_tokens // self.block_size
+        if self.prefix is None or first >= last:
             return []
         self.prefix.extend(request.block_hashes, request.token_ids)
-        filled = zip(request.block_table[first:last], request.block_hashes[first:last], strict=True)
-        return [block for block, name in filled if self.prefix.publish(block, name)]
+        request.num_published = last
+        full = zip(request.block_table[first:last], request.block_hashes[first:last], strict=True)
+        return [block for block, name in full if self.prefix.publish(block, name)]
 
     def free(self, request: CachedSequence) -> None:
-        """Take a request's blocks back, its last one first: a long prefix is lost from its end."""
+        """Take a request's blocks back, the last one first, so that a long prefix is evicted from its end."""
         for block in reversed(request.block_table):
             known = self.prefix is not None and block in self.prefix
             self.allocator.free(block, keep=known)
@@ -160,3 +189,18 @@ class KVCacheManager:
             self.prefix.forget(block)
             self.num_cached -= 1
         return block
+
+
+class NoCacheManager(KVCacheManager):
+    """The manager of a cache that keeps nothing: a block is the right to run, for `num_blocks` requests at a time."""
+
+    def __init__(self, num_blocks: int, max_model_len: int) -> None:
+        super().__init__(num_blocks, max_model_len, can_fork=False)
+
+    def counts(self) -> None:
+        return None
+
+    def publish(self, request: CachedSequence) -> list[int]:
+        """Nothing was kept, so the next step computes every token again."""
+        request.num_computed_tokens = 0
+        return []

@@ -23,16 +23,21 @@ def block_hash(parent: bytes, token_ids: Sequence[int]) -> bytes:
 
 
 class PrefixCache:
-    """Which block holds which prefix. It owns no block: the allocator decides how long a free one keeps its content."""
+    """Which blocks hold which prefix. It owns no block: the allocator decides how long a free one keeps its content.
+
+    Requests that compute the same prefix at the same time each fill a block with it. All of these copies are known, so
+    that the prefix is found until the last of them is given away.
+    """
 
     def __init__(self, block_size: int, seed: int = 0) -> None:
         self.block_size = block_size
         self.root = sha256(seed.to_bytes(8, "little")).digest()
-        self._block_of: dict[bytes, int] = {}
+        self._blocks_of: dict[bytes, list[int]] = {}
         self._hash_of: dict[int, bytes] = {}
 
     def __len__(self) -> int:
-        return len(self._block_of)
+        """The number of blocks whose content is known."""
+        return len(self._hash_of)
 
     def __contains__(self, block: int) -> bool:
         """Whether the block's content is known, and so worth keeping."""
@@ -46,22 +51,25 @@ class PrefixCache:
 
     def match(self, hashes: Sequence[bytes]) -> list[int]:
         """The blocks of the longest known prefix."""
-        blocks = []
+        found = []
         for name in hashes:
-            block = self._block_of.get(name)
-            if block is None:
+            blocks = self._blocks_of.get(name)
+            if blocks is None:
                 break
-            blocks.append(block)
-        return blocks
+            found.append(blocks[0])
+        return found
 
     def publish(self, block: int, name: bytes) -> bool:
-        """Let others find `block`. False where another block with the same content is known already: it stays."""
-        if name in self._block_of:
+        """Let others find `block`. Return False if it is known under this name already."""
+        if self._hash_of.get(block) == name:
             return False
-        self._block_of[name] = block
+        self._blocks_of.setdefault(name, []).append(block)
         self._hash_of[block] = name
         return True
 
     def forget(self, block: int) -> None:
-        """The known `block` is given to somebody else: what it held is gone."""
-        del self._block_of[self._hash_of.pop(block)]
+        """Evict the known `block`: it is about to hold something else."""
+        name = self._hash_of.pop(block)
+        self._blocks_of[name].remove(block)
+        if not self._blocks_of[name]:
+            del self._blocks_of[name]

@@ -193,17 +193,25 @@ class VirtualKVCacheManager(KVCacheManager):
     """
 
     def __init__(self, rows: Rows, num_rows: int, num_pages: int, page_tokens: int) -> None:
-        super().__init__(num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows))
-        self.can_fork = False
-        self._rows, self._most_idle = rows, num_pages // 4
-        self.lent = [0] * num_rows  # pages of each row that its request may use
-        self._num_lent = 0
+        self._rows, self._num_rows, self._most_idle = rows, num_rows, num_pages // 4
         self.mapped = [0] * num_rows  # pages of each row that have memory, or get it when they are written
+        super().__init__(
+            num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows), can_fork=False
+        )
+
+    def reset(self) -> None:
+        super().reset()
+        self.lent = [0] * self._num_rows  # pages of each row that its request may use
+        self._num_lent = 0
+        self._reclaim(sum(self.mapped))
 
     @property
     def num_free(self) -> int:
         """Pages that no request holds."""
         return self.num_blocks - self._num_lent
+
+    def may_grow(self, request: CachedSequence) -> bool:
+        return self.lent[request.block_table[0]] < self.blocks_for(request.max_cached_tokens)
 
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
         """Give a request a row, and pages for all of its tokens. Refuses unless `headroom` pages stay free."""
@@ -212,13 +220,13 @@ class VirtualKVCacheManager(KVCacheManager):
             return False
         row = self._allocate()  # the row freed last: it may still have memory
         request.block_table = array("i", [row])
-        request.num_cached_tokens = request.num_computed_tokens = 0
+        request.num_cached_tokens = request.num_computed_tokens = request.num_published = 0
         self._lend(row, needed)
         return True
 
     def grow(self, request: CachedSequence) -> bool:
         """Make room for all of a request's tokens: the next page is always at the next address."""
-        row, needed = request.block_table[0], self.blocks_for(request.num_tokens)
+        row, needed = request.block_table[0], self.blocks_for(request.num_wanted)
         if needed - self.lent[row] > self.num_free:
             return False
         self._lend(row, max(needed, self.lent[row]))

@@ -1,26 +1,33 @@
 """The engine: requests in, steps, tokens out. Everything else in the package is called from `Engine.step`.
 
-schedule  who computes how many tokens        scheduler.py
-forward   the model over all of them at once  runner.py
-sample    a token for whoever has reached its end
-commit    tokens to their requests, finished ones out, their memory back
+schedule  how many tokens of which requests           scheduler.py, step.py
+forward   the model over all of them at once          runner.py
+sample    a token after each row that wants one
+commit    tokens to their requests, full blocks to the prefix cache, blocks of finished requests back
+
+An error stays with the request that caused it: if one row cannot be sampled, or its text cannot be made, that request
+ends with "error" and the others never notice. What concerns the whole step (the model, a part of the engine, Ctrl-C)
+goes to the caller of `step`, after `recover` has brought every block back and every surviving request into the queue.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
+from numbers import Integral
+from threading import current_thread, main_thread
 
+import torch
 from torch import Tensor
 
-from minillm.cache.contiguous import KVCache
 from minillm.cache.manager import KVCacheManager
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
-from minillm.engine.runner import Runner, StepOutput
+from minillm.engine.runner import Runner
 from minillm.engine.scheduler import Scheduled, Scheduler
-from minillm.errors import RequestError
+from minillm.engine.step import LogitRows, StepInput
+from minillm.errors import QueueFullError, RequestError
 from minillm.measure.trace import (
-    BlockCounts,
     Kind,
+    Origin,
     Phases,
     RequestAdded,
     RequestFinished,
@@ -31,23 +38,32 @@ from minillm.measure.trace import (
 )
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
 from minillm.sampling import (
+    Logprob,
     Sampled,
     SamplingParams,
     SamplingRow,
     check_vocabulary,
     derive_seed,
+    gather_logprobs,
     sample,
     sample_seed,
 )
 
+class StepUnderWayError(RuntimeError):
+    """The engine was called from within its own step, by a logits processor for example."""
+
+
 Sampler = Callable[[Tensor, Sequence[SamplingRow], int], Sampled]
+Proposer = Callable[[Sequence[Request]], Sequence[list[int]]]
+"""Draft tokens for each of these requests, any number of them; the next step keeps those that the model agrees with."""
 
 
 class Engine:
     """Serves any number of requests at once over one model and one cache, which the runner holds.
 
-    `memory` lends the cache's blocks, `scheduler` decides over them, `sample` is `sampling.sample` or what stands in
-    its place.
+    `memory` gives out the cache's blocks, `scheduler` decides over them, `sample` is `sampling.sample` or what replaces
+    it, `propose` drafts tokens. More than `max_num_waiting` waiting requests are refused; None is no limit. Not safe to
+    call from several threads at once: engine/loop.py is.
     """
 
     def __init__(
@@ -59,20 +75,26 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         max_model_len: int,
         sample: Sampler = sample,
+        propose: Proposer | None = None,
+        max_num_waiting: int | None = None,
         seed: int = 0,
         trace: Trace | None = None,
     ) -> None:
         self.runner, self.tokenizer = runner, tokenizer
-        self.memory, self.scheduler, self.sample = memory, scheduler, sample
-        self.max_model_len, self.seed, self.trace = max_model_len, seed, trace
-        self.keeps_cache = isinstance(runner.cache, KVCache)
+        self.memory, self.scheduler, self.sample, self.propose = memory, scheduler, sample, propose
+        self.max_model_len, self.max_num_waiting = max_model_len, max_num_waiting
+        self.seed, self.trace = seed, trace
         config = runner.model.config
-        self.eos_token_ids = config.eos_token_ids
+        # The model's own end token first, then the others: sources of end tokens add up.
+        own = () if tokenizer is None or tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        self.eos_token_ids = tuple(dict.fromkeys((*own, *config.eos_token_ids)))
         # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size
-        self._requests: dict[str, list[Request]] = {}
+        self._requests: dict[str, list[Request]] = {}  # the samples of every unfinished request
         self._num_arrived = self._num_steps = 0
-        self._in_step = False
+        self._changing = False  # whether a change of the queues is under way, or was broken off
+        self._in_step: list[Request] | None = None  # what the step under way computes, once that is known
+        self._aborts: list[str] = []  # asked for while a change was under way
 
     @property
     def has_unfinished(self) -> bool:
@@ -87,90 +109,144 @@ class Engine:
         request_id: str | None = None,
         priority: int = 0,
     ) -> RequestOutput:
-        """Queue a prompt; returns the live output that `step` fills. Under the policy "priority" a lower number is
+        """Queue a prompt and return the live output that `step` fills. Under the policy "priority" a lower number is
         served first.
 
         Raises `RequestError` for a prompt that is empty, out of the vocabulary, or leaves no room in the context, and
-        for a request that the whole cache could not hold.
+        for a request that the whole cache could not hold; `QueueFullError` if too many requests wait.
         """
+        if self.max_num_waiting is not None and len(self.scheduler.waiting) >= self.max_num_waiting:
+            raise QueueFullError(
+                f"{len(self.scheduler.waiting)} requests are waiting and max_num_waiting is {self.max_num_waiting}: "
+                "try again later, or raise max_num_waiting"
+            )
         if request_id is None:
             request_id = next(i for i in map(str, count(self._num_arrived)) if i not in self._requests)
         if request_id in self._requests:
             raise RequestError(
                 f"request_id {request_id!r} is in use: wait for it to finish, or choose another"
             )
-        ids = self._checked_prompt(prompt_token_ids)
-        check_vocabulary(params, self.vocab_size)
-        bad_words = self._bad_words_ids(params)
-        if params.stop and self.tokenizer is None:
-            raise RequestError(
-                f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
-                "folder has none: use stop_token_ids"
-            )
         if type(priority) is not int:
             raise TypeError(f"priority={priority!r} is a {type(priority).__name__}: give an integer")
-        seed = params.seed if params.seed is not None else derive_seed(self.seed, self._num_arrived)
-        group = RequestOutput(
-            request_id,
-            prompt,
-            ids,
-            outputs=[CompletionOutput(i) for i in range(params.n)],
-            metrics=RequestMetrics(arrival_time=time.perf_counter()),
-            prompt_logprobs=None if params.prompt_logprobs is None else [None],
-        )
-        samples = [
-            self._sample_of(group, output, params, sample_seed(seed, output.index), bad_words)
-            for output in group.outputs
-        ]
+        samples = self._samples(request_id, self._checked_prompt(prompt_token_ids), params, prompt, priority)
         first, *others = samples
-        self._check_capacity(first)
-        for request in samples:
-            request.arrival, request.priority = (self._num_arrived, request.output.index), priority
-            if self.trace is not None:
-                self.trace.append(RequestAdded(self.trace.now(), request.request_id, len(ids)))
-        self._num_arrived += 1
-        self._requests[request_id] = samples
-        if self.memory.can_fork:
-            first.forks = others
-            self.scheduler.add(first)
-        else:
+        self._begin()
+        try:
+            self._requests[request_id] = samples
+            if self.memory.can_fork:
+                first.forks = others
+                self.scheduler.add(first)
+            else:
+                for request in samples:
+                    self.scheduler.add(request)
+            self._num_arrived += 1
+            self._changing = False
+        except BaseException:
+            self._requests.pop(request_id, None)
+            self.recover()
+            raise
+        if self.trace is not None:
+            now = self.trace.now()
             for request in samples:
-                self.scheduler.add(request)
-        return group
+                self.trace.append(RequestAdded(now, request.request_id, request.num_prompt_tokens))
+        return first.result
 
     def step(self) -> list[RequestOutput]:
-        """One round of schedule, forward, sample, commit; returns the outputs that got a token.
+        """Run one round of schedule, forward, sample, commit; return the outputs that got a token or ended.
 
-        If any of it raises, the requests of that step are aborted, their memory comes back, and the error goes on
-        to the caller; requests that still wait are untouched.
+        An error that is not one request's own is raised. It also ends the requests of the step, or all unfinished ones
+        if there was no schedule yet. Ctrl-C ends no request: each goes on from its last token.
         """
-        if self._in_step:
-            raise RuntimeError("a step is under way: a logits processor can abort requests, but not generate")
+        self._begin()
+        try:
+            outputs = self._step()
+            self._changing = False
+        except BaseException as error:
+            # Ctrl-C reaches the main thread only, and is no fault of the step.
+            interrupted = isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()
+            self.recover(None if interrupted else error)
+            raise
+        while self._aborts:
+            request_id = self._aborts.pop()
+            outputs += [samples[0].result for samples in (self._requests.get(request_id),) if samples]
+            self.abort(request_id)
+        return outputs
+
+    def abort(self, request_id: str) -> None:
+        """End a request in whatever state it is; what it has generated stays. Unknown and finished ids are ignored.
+
+        During a step (from a logits processor, or the garbage collector) it takes effect at the end of the step.
+        """
+        if self._changing:
+            self._aborts.append(request_id)
+            return
+        self._begin()
+        try:
+            for request in self._requests.get(request_id, ()):
+                if request.output.finish_reason is None:
+                    request.abort()
+                    self._release(request)
+            self._changing = False
+        except BaseException:
+            self.recover()
+            raise
+
+    def recover(self, error: BaseException | None = None) -> None:
+        """Set things right after an exception has broken off a change of the queues. Does nothing if none has.
+
+        Every block is free again and the prefix cache empty. Unfinished requests wait, as if they had just arrived with
+        the tokens that they have. With `error`, those that the step concerned end with it.
+        """
+        if not self._changing:
+            return
+        requests = [request for samples in self._requests.values() for request in samples]
+        unfinished = [request for request in requests if request.output.finish_reason is None]
+        concerned = {id(request.result) for request in (requests if self._in_step is None else self._in_step)}
+        self.memory.reset()
+        for request in unfinished:
+            try:
+                request.restore()
+            except Exception as own:  # its tokenizer's, for one
+                request.fail(own)
+            if request.status is not Status.FINISHED and error is not None and id(request.result) in concerned:
+                request.fail(error)
+        self.scheduler.reset([request for request in unfinished if request.status is not Status.FINISHED])
+        for request in unfinished:
+            if request.status is Status.FINISHED:
+                self._record_end(request)
+        self._requests = {i: samples for i, samples in self._requests.items() if not samples[0].result.finished}
+        self._changing = False
+
+    def _begin(self) -> None:
+        if self._changing:
+            raise StepUnderWayError("a step is under way: a logits processor can abort requests, but not generate")
+        self._in_step, self._changing = None, True
+
+    def _step(self) -> list[RequestOutput]:
         began = time.perf_counter()
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
+        self._in_step = [request for request, _ in scheduled]
         record = None if self.trace is None else self._record(scheduled)
         copies, self.memory.copies = self.memory.copies, []
+        step, owners = StepInput.of(scheduled, copies)
         times = [began, time.perf_counter()]
-        self._in_step = True
-        try:
-            result = self.runner.forward(scheduled, copies)
-            times.append(time.perf_counter())
-            published = self._advance(scheduled, began)
-            requests, logits = self._fork(result)
-            rows = [request.row for request in requests]
-            sampled = None if logits is None else self.sample(logits, rows, self.vocab_size)
-            times.append(time.perf_counter())
-            self._report_prompts(result)
-            if sampled is not None:
-                self._commit(requests, sampled, times[-1])
-        except BaseException:
-            for request, _ in scheduled:
-                self.abort(request.group.request_id)
-            raise
-        finally:
-            self._in_step = False
+        logits = self.runner.run(step).logits
+        times.append(time.perf_counter())
+        self._advance(scheduled)
+        requests, logits = self._samplers(owners, logits)
+        rows = [row for request in requests for row in request.rows()]
+        sampled = self.sample(logits, rows, self.vocab_size) if logits is not None and rows else None
+        times.append(time.perf_counter())
+        if sampled is not None:
+            self._commit(requests, sampled)
+        published = self._publish(scheduled)
+        for request in requests:
+            if request.status is Status.FINISHED:
+                self._release(request)
+        if self.propose is not None:
+            self._draft([request for request in requests if request.status is Status.RUNNING], self.propose)
         if self.trace is not None and record is not None:
             times.append(time.perf_counter())
             record.phases = Phases(*(end - start for start, end in pairwise(times)))
@@ -179,86 +255,127 @@ class Engine:
             record.copied, record.published = copies, published
             self.trace.append(record)
         self._num_steps += 1
-        return list({id(r.group): r.group for r in requests}.values())
+        return list({id(r.result): r.result for r in requests}.values())
 
-    def abort(self, request_id: str) -> None:
-        """End a request wherever it stands; what it has generated stays. Unknown and finished ids are ignored."""
-        for request in self._requests.get(request_id, ()):
-            if request.status is not Status.FINISHED:
-                request.finish("abort")
-                self._release(request)
-
-    def _advance(self, scheduled: Scheduled, began: float) -> list[int]:
-        """The scheduled tokens are computed; returns the blocks whose prefix became known by that."""
-        published = []
+    def _advance(self, scheduled: Scheduled) -> None:
+        """Count the scheduled tokens as computed."""
         for request, num_tokens in scheduled:
-            before = request.num_computed_tokens
+            result = request.result
+            if result.num_cached_tokens is None:
+                result.num_cached_tokens = request.num_cached_tokens
+                result.metrics.scheduled_ts = time.monotonic()
             request.num_computed_tokens += num_tokens
-            if request.status is Status.RUNNING:  # neither aborted in this step nor padding
-                published += self.memory.publish(request, before)
-            if request.group.metrics.first_scheduled_time is None:
-                request.group.metrics.first_scheduled_time = began
+
+    def _samplers(
+        self, owners: Sequence[LogitRows], logits: Tensor | None
+    ) -> tuple[list[Request], Tensor | None]:
+        """Report on prompts, and return the requests that sample with their rows of logits, in the same order.
+
+        When a prompt is computed for the first time, its n samples are forked, and each gets a copy of its row.
+        """
+        requests, rows, start = list[Request](), list[int](), 0
+        if logits is None:
+            return requests, None
+        for owner in owners:
+            request, end = owner.request, start + owner.num_prompt_rows
+            if owner.num_prompt_rows:
+                self._report_prompt(request, logits[start:end])
+            if owner.num_samples:
+                samples = [request]
+                if request.forks:
+                    samples += self.scheduler.fork(request, request.forks)
+                    request.forks = []
+                requests += samples
+                rows += [*range(end, end + owner.num_samples)] * len(samples)
+            start = end + owner.num_samples
+        return requests, logits if rows == list(range(len(logits))) else logits[rows]
+
+    def _report_prompt(self, request: Request, logits: Tensor) -> None:
+        """Add what the model made of the next prompt tokens; `logits` [n, vocab] are those of the positions before."""
+        known = request.result.prompt_logprobs
+        assert known is not None
+        ids = torch.tensor(request.token_ids[len(known) : len(known) + len(logits)], device=logits.device)
+        report = gather_logprobs(logits, ids, request.params.prompt_logprobs or 0, self.vocab_size)
+        known += [self._named(request, one) for one in report]
+
+    def _named(self, request: Request, report: dict[int, Logprob]) -> dict[int, Logprob]:
+        """A report with the text of its tokens filled in."""
+        if self.tokenizer is not None and request.params.detokenize:
+            for token_id, logprob in report.items():
+                logprob.decoded_token = self.tokenizer.token_text(token_id)
+        return report
+
+    def _commit(self, requests: Sequence[Request], sampled: Sampled) -> None:
+        """Give each request its tokens: up to and including the first that is not its draft, or that ends it."""
+        start, now = 0, time.monotonic()
+        for request in requests:
+            drafts, request.drafts = request.drafts, []
+            try:
+                self._take(request, drafts, sampled, start, now)
+            except Exception as error:
+                request.fail(error)
+            start += 1 + len(drafts)
+
+    def _take(
+        self, request: Request, drafts: Sequence[int], sampled: Sampled, start: int, now: float
+    ) -> None:
+        metrics, moment = request.result.metrics, 0.0 if self.trace is None else self.trace.now()
+        for i, draft in enumerate([*drafts, None]):
+            if start + i in sampled.errors:
+                raise sampled.errors[start + i]
+            token_id, report = sampled.token_ids[start + i], sampled.logprobs[start + i]
+            metrics.first_token_ts, metrics.last_token_ts = metrics.first_token_ts or now, now
+            metrics.num_generation_tokens += 1
+            request.append(token_id, report and self._named(request, report), self.eos_token_ids)
+            if self.trace is not None:
+                origin: Origin = "accepted" if token_id == draft else "bonus" if drafts and draft is None else "sampled"
+                index = len(request.output.token_ids) - 1
+                self.trace.append(TokenRecord(moment, request.request_id, index, token_id, origin))
+            if token_id != draft or request.status is Status.FINISHED:
+                return
+
+    def _publish(self, scheduled: Scheduled) -> list[int]:
+        """Take back what was computed for drafts that were not accepted, and let others find the rest. Returns the
+        blocks whose content became known."""
+        published = []
+        for request, _ in scheduled:
+            # The newest token has no keys and values yet, nor has anything after it.
+            request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
+            published += self.memory.publish(request)
         return published
 
-    def _fork(self, result: StepOutput) -> tuple[list[Request], Tensor | None]:
-        """Who samples, from which logits: a prompt that is computed for the first time serves all of its samples."""
-        requests, rows = [], []
-        for row, request in enumerate(result.sampling):
-            samples = [request]
-            if request.forks and request.status is Status.RUNNING:  # it may have been aborted meanwhile
-                samples += self.scheduler.fork(request, request.forks)
-                request.forks = []
-            requests += samples
-            rows += [row] * len(samples)
-        forked = result.logits is not None and len(rows) > len(result.logits)
-        return requests, result.logits[rows] if forked and result.logits is not None else result.logits
-
-    def _report_prompts(self, result: StepOutput) -> None:
-        for request, report in result.prompt_logprobs:
-            assert request.group.prompt_logprobs is not None
-            request.group.prompt_logprobs += report
-
-    def _commit(self, requests: list[Request], sampled: Sampled, now: float) -> None:
-        for request, token_id, logprobs in zip(requests, sampled.token_ids, sampled.logprobs, strict=True):
-            if request.output.finish_reason is not None:  # aborted while this step was computed, or padding
-                continue
-            metrics = request.group.metrics
-            if metrics.first_token_time is None:
-                metrics.first_token_time = now
-            request.append(token_id, logprobs, self.eos_token_ids)
-            if self.trace is not None:
-                index = len(request.output.token_ids) - 1
-                self.trace.append(TokenRecord(self.trace.now(), request.request_id, index, token_id))
-            if request.status is Status.FINISHED:
-                self._release(request)
-            elif not self.keeps_cache:
-                request.num_computed_tokens = 0
+    def _draft(self, requests: Sequence[Request], propose: Proposer) -> None:
+        """Ask for drafts, of which a request gets as many as it could accept and still sample one more token."""
+        for request, drafts in zip(requests, propose(requests), strict=True):
+            request.drafts = list(drafts[: request.max_tokens - len(request.output.token_ids) - 1])
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
         """What was decided; the times are filled in when they are known."""
-        memory, scheduler = self.memory, self.scheduler
         return StepRecord(
             self._num_steps,
             0.0,
             0.0,
             [_part(request, num_tokens) for request, num_tokens in scheduled],
-            len(scheduler.waiting),
-            len(scheduler.running),
+            len(self.scheduler.waiting),
+            len(self.scheduler.running),
             Phases(0.0, 0.0, 0.0, 0.0),
-            BlockCounts(memory.num_blocks, memory.num_free, memory.num_cached) if self.keeps_cache else None,
-            [request.request_id for request in scheduler.preempted],
+            self.memory.counts(),
+            [request.request_id for request in self.scheduler.preempted],
         )
 
     def _release(self, request: Request) -> None:
         self.scheduler.release(request)
-        if request.group.finished:
-            request.group.metrics.finished_time = time.perf_counter()
-            self._requests.pop(request.group.request_id, None)
+        if request.result.finished:
+            self._requests.pop(request.result.request_id, None)
+        self._record_end(request)
+
+    def _record_end(self, request: Request) -> None:
         if self.trace is not None:
             reason = str(request.output.finish_reason)
             self.trace.append(RequestFinished(self.trace.now(), request.request_id, reason))
 
     def _checked_prompt(self, prompt_token_ids: Sequence[int]) -> list[int]:
+        """The ids as plain integers; NumPy's are welcome."""
         ids = list(prompt_token_ids)
         if not ids:
             raise RequestError(
@@ -266,6 +383,8 @@ class Engine:
             )
         vocab_size = self.runner.model.config.vocab_size
         for i, token_id in enumerate(ids):
+            if type(token_id) is not int and isinstance(token_id, Integral) and not isinstance(token_id, bool):
+                ids[i] = token_id = int(token_id)
             if type(token_id) is not int or not 0 <= token_id < vocab_size:
                 raise RequestError(
                     f"prompt_token_ids[{i}] is {token_id!r}: token ids are integers from 0 to {vocab_size - 1}"
@@ -278,13 +397,13 @@ class Engine:
         return ids
 
     def _check_capacity(self, request: Request) -> None:
-        """Refuse what would wait for ever: the last token sampled needs no place in the cache, all others do."""
-        most = request.num_prompt_tokens + request.max_tokens - 1
-        if most > self.memory.capacity:
+        """Refuse what would wait forever."""
+        if request.max_cached_tokens > self.memory.capacity:
             raise RequestError(
-                f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} need room for {most} "
-                f"tokens, and the whole KV cache has {self.memory.num_blocks} blocks of {self.memory.block_size} = "
-                f"{self.memory.capacity}: lower max_tokens, shorten the prompt, or give the cache more memory"
+                f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} need room for "
+                f"{request.max_cached_tokens} tokens, and the whole KV cache has {self.memory.num_blocks} blocks of "
+                f"{self.memory.block_size} = {self.memory.capacity}: lower max_tokens, shorten the prompt, or give the "
+                "cache more memory"
             )
 
     def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
@@ -298,44 +417,63 @@ class Engine:
         spelled = [w for word in params.bad_words for w in (word, " " + word.lstrip())]
         return tuple({tuple(self.tokenizer.encode(word, add_special_tokens=False)): None for word in spelled})
 
-    def _sample_of(
-        self,
-        group: RequestOutput,
-        output: CompletionOutput,
-        params: SamplingParams,
-        seed: int,
-        bad_words: tuple[tuple[int, ...], ...],
-    ) -> Request:
-        if params.logprobs is not None:
-            output.logprobs, output.cumulative_logprob = [], 0.0
-        room = self.max_model_len - len(group.prompt_token_ids)
-        return Request(
-            request_id=group.request_id if params.n == 1 else f"{group.request_id}.{output.index}",
-            params=params,
-            token_ids=list(group.prompt_token_ids),
-            num_prompt_tokens=len(group.prompt_token_ids),
-            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-            row=SamplingRow(
-                params, seed, group.prompt_token_ids, output.token_ids, self.eos_token_ids, bad_words
-            ),
-            output=output,
-            group=group,
-            stop_strings=StopStrings(params.stop or ()),
-            detokenizer=Detokenizer(self.tokenizer)
-            if self.tokenizer is not None and params.detokenize
-            else None,
+    def _samples(
+        self, request_id: str, ids: list[int], params: SamplingParams, prompt: str | None, priority: int
+    ) -> list[Request]:
+        """The n samples of a prompt, ready to be queued."""
+        check_vocabulary(params, self.vocab_size)
+        bad_words = self._bad_words_ids(params)
+        if params.stop and self.tokenizer is None:
+            raise RequestError(
+                f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
+                "folder has none: use stop_token_ids"
+            )
+        seed = params.seed if params.seed is not None else derive_seed(self.seed, self._num_arrived)
+        result = RequestOutput(
+            request_id,
+            prompt,
+            ids,
+            outputs=[CompletionOutput(i) for i in range(params.n)],
+            metrics=RequestMetrics(arrival_time=time.time(), queued_ts=time.monotonic()),
+            prompt_logprobs=None if params.prompt_logprobs is None else [None],
         )
+        room = self.max_model_len - len(ids)
+        samples = []
+        for output in result.outputs:
+            if params.logprobs is not None:
+                output.logprobs, output.cumulative_logprob = [], 0.0
+            seed_i = sample_seed(seed, output.index)
+            row = SamplingRow(params, seed_i, ids, output.token_ids, self.eos_token_ids, bad_words)
+            request = Request(
+                request_id=request_id if params.n == 1 else f"{request_id}.{output.index}",
+                params=params,
+                token_ids=list(ids),
+                num_prompt_tokens=len(ids),
+                max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+                row=row,
+                output=output,
+                result=result,
+                stop_strings=StopStrings(params.stop or (), params.include_stop_str_in_output),
+                detokenizer=None
+                if self.tokenizer is None or not params.detokenize
+                else Detokenizer(self.tokenizer, ids, params.skip_special_tokens),
+                arrival=(self._num_arrived, output.index),
+                priority=priority,
+            )
+            samples.append(request)
+        self._check_capacity(samples[0])
+        return samples
 
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:
-    computed = request.num_computed_tokens
-    kind: Kind = "prefill"  # so is what a preempted request computes again, its outputs included
+    computed, num_drafts = request.num_computed_tokens, len(request.drafts)
+    kind: Kind = "prefill"  # includes what a preempted request computes again, its outputs too
     if request.status is Status.FINISHED:
         kind = "padding"
-    elif computed >= request.num_prompt_tokens and computed == request.num_tokens - 1:
+    elif computed >= request.num_prompt_tokens and num_tokens == 1 + num_drafts and computed == request.num_tokens - 1:
         kind = "decode"
-    # A hit is told once: with the first tokens that are computed after it.
+    # A hit is recorded once: with the first tokens that are computed after it.
     cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0
     return ScheduledRequest(
-        request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist()
+        request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist(), num_drafts
     )

@@ -1,30 +1,24 @@
-"""The runner: scheduled requests in, logits out. The only owner of the model's tensors between steps."""
+"""The runner: a step in, logits out. The only owner of the model's tensors between steps; it knows no requests."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import KVCache, NoCache
-from minillm.cache.paged import PagedKVCache
+from minillm.batch import Batch
+from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.engine.graphs import DecodeGraphs
-from minillm.engine.request import Request
-from minillm.engine.scheduler import Scheduled
-from minillm.model.transformer import Transformer
-from minillm.sampling import Logprob, gather_logprobs
-
-PROMPT_ROWS_AT_ONCE = 256  # rows of prompt logits in memory at a time: [256, vocab] float32
+from minillm.engine.step import StepInput
+from minillm.model.transformer import Hidden, Transformer
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """`logits` [N, vocab] float32, one row for each request of `sampling`; prompt logprobs where asked for."""
+    """`logits` [N, vocab] float32, one row for each of `StepInput.logit_rows`, None where there are none; `hidden` of
+    all T tokens if `StepInput.taps` asked for it. The next step may overwrite both."""
 
-    sampling: list[Request]
     logits: Tensor | None
-    prompt_logprobs: list[tuple[Request, list[dict[int, Logprob]]]]
+    hidden: Hidden | None = None
 
 
 class Runner:
@@ -35,55 +29,24 @@ class Runner:
     ) -> None:
         self.model, self.cache, self.graphs = model, cache, graphs
 
-    def forward(self, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = ()) -> StepOutput:
-        """Copy blocks (from, to) where a fork is about to write, then compute every scheduled token; a request that
-        reaches its last token gets logits to sample from."""
-        if copies:
-            assert isinstance(self.cache, PagedKVCache)
-            self.cache.copy_blocks(copies)
-        chunks, last_rows, sampling, end = [], [], [], 0
-        for request, num_tokens in scheduled:
-            start = request.num_computed_tokens
-            token_ids = request.token_ids[start : start + num_tokens]
-            chunks.append(Chunk(token_ids, start, request.block_table))
-            end += num_tokens
-            if start + num_tokens == request.num_tokens:
-                sampling.append(request)
-                last_rows.append(end - 1)
+    def run(self, step: StepInput) -> StepOutput:
+        """Copy the step's blocks, then compute its tokens. A step in which every request computes one token and wants
+        its logits is replayed from a recording, if there is one of its size."""
+        if step.copies:
+            self.cache.copy_blocks(step.copies)
         with torch.inference_mode():
-            batch = Batch.of(chunks, self.cache.block_size, self.model.device)
-            if self.graphs is not None and end == len(sampling):
+            batch = Batch.of(step.chunks, self.cache.block_size, self.model.device)
+            num_tokens = len(batch.token_ids)
+            if self.graphs is not None and step.taps is None and len(step.logit_rows) == num_tokens:
                 logits = self.graphs.run(batch)  # [N, vocab]
                 if logits is not None:
-                    return StepOutput(sampling, logits, [])
-            hidden, logits = self.model(batch, self.cache), None  # [T, hidden]
-            if sampling:
-                rows = hidden if len(last_rows) == len(hidden) else hidden[last_rows]
-                logits = self.model.logits(rows)  # [N, vocab]
-            return StepOutput(sampling, logits, self._prompt_logprobs(scheduled, hidden))
-
-    def _prompt_logprobs(
-        self, scheduled: Scheduled, hidden: Tensor
-    ) -> list[tuple[Request, list[dict[int, Logprob]]]]:
-        """What the model made of each prompt token of this step that follows one of this step's positions."""
-        found, end = [], 0
-        for request, num_tokens in scheduled:
-            start, end = end, end + num_tokens
-            if not request.wants_prompt_logprobs or request.group.prompt_logprobs is None:
-                continue
-            computed = request.num_computed_tokens
-            first = max(
-                computed, len(request.group.prompt_logprobs) - 1
-            )  # what is known is not reported again
-            last = min(computed + num_tokens, request.num_prompt_tokens - 1)
-            if first >= last:
-                continue
-            targets = torch.tensor(request.token_ids[first + 1 : last + 1], device=hidden.device)
-            rows = hidden[start + first - computed : start + last - computed]
-            report: list[dict[int, Logprob]] = []
-            for part, ids in zip(
-                rows.split(PROMPT_ROWS_AT_ONCE), targets.split(PROMPT_ROWS_AT_ONCE), strict=True
-            ):
-                report += gather_logprobs(self.model.logits(part), ids, request.params.prompt_logprobs or 0)
-            found.append((request, report))
-        return found
+                    return StepOutput(logits)
+            if step.taps is None:
+                hidden, last = None, self.model(batch, self.cache)  # [T, hidden]
+            else:
+                hidden = self.model.hidden_states(batch, self.cache, step.taps)
+                last = hidden.last
+            if not step.logit_rows:
+                return StepOutput(None, hidden)
+            rows = last if len(step.logit_rows) == num_tokens else last[step.logit_rows]
+            return StepOutput(self.model.logits(rows), hidden)

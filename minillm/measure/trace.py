@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 Kind = Literal["prefill", "decode", "padding"]
+Origin = Literal["sampled", "accepted", "bonus"]
 
 
 @dataclass(slots=True)
@@ -31,7 +32,8 @@ class ScheduledRequest:
 
     `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's
     other steps have 0. What is computed anew after a preemption is a prefill too; what a static batch computes for
-    a request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go.
+    a request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The last
+    `num_drafts` of the step's tokens are drafts, to be verified.
     """
 
     request_id: str
@@ -40,6 +42,7 @@ class ScheduledRequest:
     num_tokens: int
     num_cached_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
+    num_drafts: int = 0
 
 
 @dataclass(slots=True)
@@ -89,17 +92,22 @@ class StepRecord:
 
 @dataclass(slots=True)
 class TokenRecord:
-    """A token came out; `index` counts the request's output tokens from 0."""
+    """A token came out; `index` counts the request's output tokens from 0. The tokens of one step have one time.
+
+    `origin`: "sampled" from the model, "accepted" if it was drafted and the model agrees, "bonus" if it was sampled after
+    the last of the drafts, all accepted.
+    """
 
     time: float
     request_id: str
     index: int
     token_id: int
+    origin: Origin = "sampled"
 
 
 @dataclass(slots=True)
 class RequestFinished:
-    """A request left the engine; `reason` is its finish_reason ("stop", "length", "abort")."""
+    """A request left the engine; `reason` is its finish_reason ("stop", "length", "abort", "error")."""
 
     time: float
     request_id: str

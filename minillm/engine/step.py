@@ -1,0 +1,71 @@
+"""One step as plain data: what the runner needs to know of the scheduled requests, and nothing else.
+
+A `StepInput` holds numbers only, so it can be pickled, sent to another process, logged, or made by a test without a
+single request. Which request owns which row of the logits stays with the engine, as `LogitRows`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minillm.batch import Chunk
+from minillm.engine.request import Request, Status
+from minillm.engine.scheduler import Scheduled
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """The tokens to compute, the rows that want logits, and the blocks (from, to) to copy before.
+
+    `chunks` are laid end to end as T rows; `logit_rows` are increasing indices into them. `taps` asks for hidden states
+    too: None for none of them, else the layers whose outputs are wanted besides the last.
+    """
+
+    chunks: list[Chunk]
+    logit_rows: list[int]
+    copies: list[tuple[int, int]]
+    taps: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = (), taps: tuple[int, ...] | None = None
+    ) -> tuple["StepInput", list["LogitRows"]]:
+        """Lay out the scheduled tokens. A request that reaches its last known token samples from there and from each
+        draft after it; one that wants prompt logprobs gets a row for each prompt token of this step."""
+        chunks, logit_rows, owners, start = [], list[int](), [], 0
+        for request, num_tokens in scheduled:
+            computed, end = request.num_computed_tokens, start + num_tokens
+            token_ids = request.token_ids[computed : computed + num_tokens]
+            if request.drafts:
+                token_ids += request.drafts
+            chunks.append(Chunk(token_ids, computed, request.block_table))
+            num_prompt_rows = num_samples = 0
+            if request.wants_prompt_logprobs:
+                first, last = _unreported(request, num_tokens)
+                num_prompt_rows = last - first
+                logit_rows += range(start + first - computed, start + last - computed)
+            if computed + num_tokens == request.num_wanted and request.status is not Status.FINISHED:
+                num_samples = 1 + len(request.drafts)
+                logit_rows += range(end - num_samples, end)
+            if num_prompt_rows or num_samples:
+                owners.append(LogitRows(request, num_prompt_rows, num_samples))
+            start = end
+        return cls(chunks, logit_rows, list(copies), taps), owners
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRows:
+    """A request's rows of a step's logits: those that judge its prompt, then those that it samples from."""
+
+    request: Request
+    num_prompt_rows: int
+    num_samples: int
+
+
+def _unreported(request: Request, num_tokens: int) -> tuple[int, int]:
+    """The positions of this step whose next token is a prompt token that has no logprob yet, as (first, end)."""
+    known = request.result.prompt_logprobs
+    computed = request.num_computed_tokens
+    if known is None:
+        return computed, computed
+    first = max(computed, len(known) - 1)
+    return first, max(first, min(computed + num_tokens, request.num_prompt_tokens - 1))
