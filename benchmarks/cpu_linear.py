@@ -4,7 +4,7 @@
 
 All weights of a model one after the other, as a step reads them: tinytales' 25, and those of a 88M Llama. `x @ W` is
 PyTorch's own (MKL on x86) over [in, out], `F.linear` the same over [out, in]; split-K and oneDNN are the two ways of
-`minillm.model.linear.CpuLinear`. By turns, medians.
+`minillm.cpu.linear`. The sides alternate; values are medians.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from _rows import arguments, report
 from torch import Tensor
 
+from minillm.cpu.linear import is_faster_here, one_dnn, split_k
 from minillm.measure.timing import interleaved, ratio_of, spread_of
-from minillm.model.linear import CpuLinear, linear_for
 
 MODELS = {
     "tinytales": [(256, 512), (256, 256), (256, 1536), (768, 256)] * 6 + [(256, 4096)],
@@ -32,23 +32,22 @@ def through(product: Callable[[Tensor, Any], Tensor], inputs: list[Tensor], weig
 
 def main() -> None:
     args = arguments(__doc__, rounds=15)
-    if args.device != "cpu" or not isinstance(linear_for(torch.zeros(2, 2)), CpuLinear):
+    if args.device != "cpu" or not is_faster_here():
         print("compares ways of x86 processors; run it on one with --device cpu")
         raise SystemExit(77)
     rows: list[dict[str, Any]] = []
     for model, shapes in MODELS.items():
         weights = [torch.randn(shape) for shape in shapes]
-        layers = [CpuLinear(weight) for weight in weights]
         transposed = [weight.t().contiguous() for weight in weights]
         for num_tokens in (1, 2, 8, 32, 64):
             inputs = [torch.randn(num_tokens, size_in) for size_in, _ in shapes]
             sides = {
                 "x @ W": partial(through, torch.matmul, inputs, weights),
                 "F.linear": partial(through, F.linear, inputs, transposed),
-                "oneDNN": partial(through, lambda x, layer: layer._several(x), inputs, layers),
+                "oneDNN": partial(through, partial(one_dnn, bias=None), inputs, weights),
             }
             if num_tokens == 1:
-                sides["split-K"] = partial(through, lambda x, layer: layer._one(x), inputs, layers)
+                sides["split-K"] = partial(through, partial(split_k, bias=None), inputs, weights)
             with torch.inference_mode():
                 times = interleaved(sides, args.rounds)
             what = f"{model}, {num_tokens} tokens"

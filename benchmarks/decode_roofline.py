@@ -24,8 +24,10 @@ from minillm.measure.costs import decode_cost
 from minillm.measure.known_models import KNOWN_MODELS
 from minillm.measure.local import this_machine
 from minillm.measure.timing import interleaved, ratio_of, spread_of
+from minillm.model.embedding import Embedding
 from minillm.model.families import read_config
-from minillm.model.linear import Linear, linear_for
+from minillm.model.linear import Linear
+from minillm.model.mlp import DenseMlp
 from minillm.model.transformer import Block, Norm, Transformer, Weights
 from minillm.ops import ops_for
 from minillm.sampling import SamplingParams
@@ -39,7 +41,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     def linear(size_in: int, size_out: int) -> Linear:
         shape = (size_in, size_out) if device.type == "cpu" else (size_out, size_in)
         memory = torch.empty(shape, dtype=dtype, device=device).normal_(std=0.02)
-        return linear_for(memory if device.type == "cpu" else memory.t())
+        return Linear(memory if device.type == "cpu" else memory.t())
 
     def norm(size: int) -> Norm:
         return Norm(torch.ones(size, dtype=dtype, device=device))
@@ -47,17 +49,16 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
     h, m = config.hidden_size, config.intermediate_size
     blocks = [
         Block(
-            input_norm=norm(h),
+            attention_norm=norm(h),
             qkv=linear(h, config.q_size + 2 * config.kv_size),
             o=linear(config.q_size, h),
-            post_norm=norm(h),
-            up=linear(h, 2 * m),
-            down=linear(m, h),
+            mlp_norm=norm(h),
+            mlp=DenseMlp(gate_up=linear(h, 2 * m), down=linear(m, h)),
         )
         for _ in range(config.num_hidden_layers)
     ]
     embed = torch.empty(config.vocab_size, h, dtype=dtype, device=device).normal_(std=0.02)
-    weights = Weights(embed, blocks, norm(h), linear(h, config.vocab_size))
+    weights = Weights(Embedding(embed), blocks, norm(h), linear(h, config.vocab_size))
     return Transformer(config, weights, ops_for(device))
 
 

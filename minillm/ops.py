@@ -16,7 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minillm.batch import Batch, ReadAlone
+from minillm.cpu import linear as cpu_linear
 from minillm.sparse_attention import Pattern
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W + b of rows x [T, in], with a weight [in, out] of any memory order and a bias [out] or None."""
+    return x @ weight if bias is None else torch.addmm(bias, x, weight)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -185,6 +191,10 @@ def _attend_alone(q: Tensor, k_slots: Tensor, v_slots: Tensor, read: ReadAlone, 
     return attend(q, k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots), window)
 
 
+class _Linear(Protocol):
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+
+
 class _RmsNorm(Protocol):
     def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
 
@@ -217,6 +227,7 @@ class _Attention(Protocol):
 class Ops:
     """The operations a model runs on; the defaults are the definitions above."""
 
+    linear: _Linear = linear
     rms_norm: _RmsNorm = rms_norm
     add_rms_norm: _AddRmsNorm = add_rms_norm
     rope: _Rope = rope
@@ -246,7 +257,10 @@ def ops_for(device: torch.device) -> Ops:
                 "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
             )
     elif wanted == "" and device.type == "cpu":
-        return Ops(paged_attention=sparse_paged_attention)
+        return Ops(
+            linear=cpu_linear.linear if cpu_linear.is_faster_here() else linear,
+            paged_attention=sparse_paged_attention,
+        )
     elif wanted == "off" or device.type != "cuda" or not _runs_kernels(device):
         return Ops()
     from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu

@@ -49,6 +49,24 @@ def test_every_operation_can_be_swapped(name):
     assert found(llm) == [[tiny.greedy(prompt, 8)] for prompt in PROMPTS[:3]] and calls
 
 
+def test_a_swapped_linear_computes_every_product_with_a_weight():
+    calls = []
+
+    def mine(x, weight, bias):
+        calls.append((len(x), weight.data_ptr()))
+        return ops.linear(x, weight, bias)
+
+    with minillm.swap(linear=mine):
+        llm = tiny.llm()
+    llm.generate([5, 6, 7], SamplingParams(max_tokens=2, ignore_eos=True))
+    weights = []
+    llm.model.with_projections(lambda name, p: weights.append(p.weight.data_ptr()) or p)
+    prefill, decode = calls[: len(weights)], calls[len(weights) :]
+    assert [rows for rows, _ in prefill[:-1]] == [3] * (len(weights) - 1)
+    assert [rows for rows, _ in decode] == [1] * len(weights)
+    assert {w for _, w in prefill} == {w for _, w in decode} == set(weights)
+
+
 def test_scheduler_prefix_cache_and_sampling_can_be_swapped_together_and_one_by_one():
     seen = []
 

@@ -69,7 +69,9 @@ class DecodeGraphs:
     def __init__(
         self, model: Transformer, cache: KVCache, max_num_seqs: int, max_model_len: int, record: Recorder
     ) -> None:
-        self.model, self.cache, self.sizes = model, cache, ladder(max_num_seqs)
+        # A recording keeps the addresses of the RoPE tables, so they must cover the whole context before it is made.
+        self.model = model.with_context(max_model_len)
+        self.cache, self.sizes = cache, ladder(max_num_seqs)
         rows, width = self.sizes[-1], -(-max_model_len // cache.block_size)
         empty = partial(torch.zeros, device=model.device)
         self._buffers = Batch(

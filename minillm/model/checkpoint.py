@@ -7,6 +7,7 @@ Only safetensors is read: a pickle can run code.
 """
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from torch import Tensor
 
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
-from minillm.model.families import Names, names_of
-from minillm.model.linear import Linear, linear_for
+from minillm.model.embedding import Embedding
+from minillm.model.families import FAMILIES
+from minillm.model.linear import Projection
+from minillm.model.mlp import ACTIVATIONS, DenseMlp
+from minillm.model.schemes import Dense, Parts, Scheme
 from minillm.model.transformer import Block, Norm, Transformer, Weights
 from minillm.ops import Ops
 
 INDEX = "model.safetensors.index.json"
 REMAP_AFTER = 16 * 2**20  # bytes read from a map before it is let go
-STRIP = 256  # rows that are transposed at a time
-STORED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")  # in old checkpoints, and not weights
 
 
@@ -64,11 +66,6 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.folder / file} has no tensor {name!r}, though {INDEX} says so ({error}): download both again"
             ) from error
-        if tensor.dtype not in STORED:
-            raise CheckpointError(
-                f"{self.folder}: tensor {name!r} is stored as {tensor.dtype}, which without its scales means nothing: "
-                "load a checkpoint in " + ", ".join(str(d).removeprefix("torch.") for d in STORED)
-            )
         self._bytes_since_open += tensor.nbytes
         return tensor
 
@@ -117,12 +114,15 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     ops: Ops | None = None,
+    scheme: Scheme | None = None,
 ) -> Transformer:
-    """Read a folder's weights onto `device`. Raises `CheckpointError` naming any tensor that is missing, of the
-    wrong shape, or present and not part of the model that config.json describes.
+    """Return the model of a folder, with its weights on `device` and its projections as `scheme` (`Dense`) loads them.
+
+    Raises `CheckpointError` naming any tensor that is missing, has the wrong shape or dtype, or is not part of the
+    model that config.json describes.
     """
     with Checkpoint(folder) as checkpoint:
-        weights = _Loader(checkpoint, config, torch.device(device), dtype).weights()
+        weights = _Loader(checkpoint, config, torch.device(device), dtype, scheme or Dense()).weights()
         extra = [n for n in checkpoint.unread if not n.endswith(BUFFERS)]
         if config.tie_word_embeddings:
             extra = [n for n in extra if n != "lm_head.weight"]
@@ -134,114 +134,118 @@ def load_model(
     return Transformer(config, weights, ops)
 
 
-def copy_transposed(target: Tensor, source: Tensor) -> None:
-    """target [in, out] = source [out, in], by strips that fit in the processor's cache: twice as fast as at once."""
-    for i in range(0, source.shape[0], STRIP):
-        target[:, i : i + STRIP].copy_(source[i : i + STRIP].to(target.dtype).t().contiguous())
-
-
 class _Loader:
-    """Takes a checkpoint apart by its family's names and puts it together in the model's layout."""
+    """Reads a checkpoint by its family's names into the model's layout. It is the `Source` of the scheme.
+
+    `config` describes the whole model as the checkpoint stores it: every shape is compared with it.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype
+        self,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        scheme: Scheme,
     ) -> None:
         self.checkpoint, self.config, self.device, self.dtype = checkpoint, config, device, dtype
-        self.names = names_of(config)
+        self.scheme, self.names = scheme, FAMILIES[config.family].names
         # A checkpoint saved from the headless model lacks the outer prefix ("model." or "transformer.").
-        self.prefix = self.names.embed.split(".")[0] + "."
-        self.bare = f"{self.names.embed}.weight" not in checkpoint
+        outer = self.names.embed.split(".")[0] + "."
+        self.prefix = "" if f"{self.names.embed}.weight" in checkpoint else outer
+        self._suffixes = defaultdict[str, set[str]](set)
+        for name in checkpoint.files:
+            module, _, suffix = name.rpartition(".")
+            self._suffixes[module].add(suffix)
 
     def weights(self) -> Weights:
+        """Read all tensors of the model."""
         c, names = self.config, self.names
         if c.tie_word_embeddings:
-            # One memory for both, in the head's order: a step multiplies by all of it and looks up a few rows.
-            self.same_as_embedding(names)
-            head = self.linear((names.embed,), c.hidden_size, (c.vocab_size,), bias=False, transposed=False)
-            embed = head.weight.t()
+            self._check_stored_head()
+            # One memory for both, in the head's order: a step multiplies by all of it and looks up a few rows. The
+            # embedding needs the floating-point matrix, so a tied head has it whatever the scheme.
+            tied = Dense().load(self, Parts((names.embed,), c.hidden_size, (c.vocab_size,)))
+            head: Projection = tied
+            embed = Embedding(tied.weight.t())
         else:
-            head = self.linear((names.lm_head,), c.hidden_size, (c.vocab_size,), bias=False, transposed=False)
-            embed = self.tensor(names.embed + ".weight", (c.vocab_size, c.hidden_size))
-        position = None
+            head = self.scheme.load(self, Parts((names.lm_head,), c.hidden_size, (c.vocab_size,)))
+            embed = self._embedding(names.embed, c.vocab_size)
+        position_embed = None
         if names.position_embed is not None:
-            position = self.tensor(
-                names.position_embed + ".weight", (c.max_position_embeddings, c.hidden_size)
-            )
-        blocks = [self.block(i) for i in range(c.num_hidden_layers)]
-        final_norm = self.norm(names.final_norm, c.hidden_size)
-        return Weights(embed, blocks, final_norm, head, position)
+            position_embed = self._embedding(names.position_embed, c.max_position_embeddings)
+        blocks = [self._block(i) for i in range(c.num_hidden_layers)]
+        return Weights(embed, blocks, self._norm(names.final_norm, c.hidden_size), head, position_embed)
 
-    def same_as_embedding(self, names: Names) -> None:
-        """Old checkpoints store a tied head all the same. If it differs, config.json describes another model."""
-        head, shape = names.lm_head + ".weight", (self.config.vocab_size, self.config.hidden_size)
+    def stored(self, name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> Tensor:
+        """Return the file's own tensor. Raise CheckpointError if it is missing or has another shape or dtype."""
+        name = name.removeprefix(self.prefix)
+        tensor = self.checkpoint.get(name)
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, config.json implies {list(shape)}"
+            )
+        if tensor.dtype not in dtypes:
+            raise CheckpointError(
+                f"{self.checkpoint.folder}: tensor {name!r} is stored as {tensor.dtype}, which needs a scheme that is "
+                "not implemented. Load a checkpoint in "
+                + ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+            )
+        return tensor
+
+    def suffixes(self, name: str) -> set[str]:
+        """Return each X of the checkpoint's tensors `name.X`."""
+        return self._suffixes[name.removeprefix(self.prefix)]
+
+    def _check_stored_head(self) -> None:
+        """Refuse a stored head that differs from the embedding it is tied to. Old checkpoints store an equal one."""
+        head, shape = self.names.lm_head + ".weight", (self.config.vocab_size, self.config.hidden_size)
         if head in self.checkpoint and not torch.equal(
-            self.stored(names.embed + ".weight", shape), self.stored(head, shape)
+            self.stored(self.names.embed + ".weight", shape, Dense.dtypes),
+            self.stored(head, shape, Dense.dtypes),
         ):
             raise CheckpointError(
                 f"{self.checkpoint.folder}: tie_word_embeddings is true, but {head!r} differs from the embedding: "
                 "set it to false in config.json"
             )
 
-    def block(self, i: int) -> Block:
-        c, names, t = self.config, self.names, self.names.transposed
+    def _block(self, i: int) -> Block:
+        c, names = self.config, self.names
 
-        def linear(parts: tuple[str, ...], size_in: int, sizes_out: tuple[int, ...], bias: bool) -> Linear:
-            return self.linear(tuple(p.format(i=i) for p in parts), size_in, sizes_out, bias, t)
+        def projection(
+            parts: tuple[str, ...], size_in: int, sizes_out: tuple[int, ...], bias: bool
+        ) -> Projection:
+            formatted = tuple(part.format(i=i) for part in parts)
+            return self.scheme.load(self, Parts(formatted, size_in, sizes_out, bias, names.transposed))
 
         def norm(name: str | None, size: int) -> Norm | None:
-            return None if name is None else self.norm(name.format(i=i), size)
+            return None if name is None else self._norm(name.format(i=i), size)
 
         qkv_out = (c.q_size, c.kv_size, c.kv_size) if len(names.qkv) == 3 else (c.q_size + 2 * c.kv_size,)
+        gate_up_out = (c.intermediate_size,) * len(names.gate_up)
         return Block(
-            input_norm=self.norm(names.input_norm.format(i=i), c.hidden_size),
-            qkv=linear(names.qkv, c.hidden_size, qkv_out, c.qkv_bias),
-            o=linear((names.o,), c.q_size, (c.hidden_size,), c.o_bias),
-            post_norm=self.norm(names.post_norm.format(i=i), c.hidden_size),
-            up=linear(names.up, c.hidden_size, (c.intermediate_size,) * len(names.up), c.mlp_bias),
-            down=linear((names.down,), c.intermediate_size, (c.hidden_size,), c.mlp_bias),
+            attention_norm=self._norm(names.attention_norm.format(i=i), c.hidden_size),
+            qkv=projection(names.qkv, c.hidden_size, qkv_out, c.qkv_bias),
+            o=projection((names.o,), c.q_size, (c.hidden_size,), c.o_bias),
+            mlp_norm=self._norm(names.mlp_norm.format(i=i), c.hidden_size),
+            mlp=DenseMlp(
+                gate_up=projection(names.gate_up, c.hidden_size, gate_up_out, c.mlp_bias),
+                down=projection((names.down,), c.intermediate_size, (c.hidden_size,), c.mlp_bias),
+                activation=None if c.gated_mlp else ACTIVATIONS[c.activation],
+            ),
             q_norm=norm(names.q_norm, c.head_dim) if c.qk_norm else None,
             k_norm=norm(names.k_norm, c.head_dim) if c.qk_norm else None,
         )
 
-    def linear(
-        self, names: tuple[str, ...], size_in: int, sizes_out: tuple[int, ...], bias: bool, transposed: bool
-    ) -> Linear:
-        """Several matrices side by side in one. On a CPU memory runs along `out`: a lone token's product then
-        streams whole rows, 10-30 % faster; a GPU's library wants it along `in`."""
-        shapes = [(size_in, size) if transposed else (size, size_in) for size in sizes_out]
-        parts = [self.stored(f"{n}.weight", shape) for n, shape in zip(names, shapes, strict=True)]
-        on_cpu, total = self.device.type == "cpu", sum(sizes_out)
-        shape = (size_in, total) if on_cpu else (total, size_in)
-        memory = torch.empty(shape, dtype=self.dtype, device=self.device)
-        weight = memory if on_cpu else memory.t()  # [in, out] either way
-        biases = torch.empty(total, dtype=self.dtype, device=self.device) if bias else None
-        start = 0
-        for name, size, part in zip(names, sizes_out, parts, strict=True):
-            target = weight[:, start : start + size]
-            if transposed or not on_cpu:
-                target.copy_(part if transposed else part.t())
-            else:
-                copy_transposed(target, part)
-            if biases is not None:
-                biases[start : start + size].copy_(self.stored(f"{name}.bias", (size,)))
-            start += size
-        return linear_for(weight, biases)
+    def _norm(self, name: str, size: int) -> Norm:
+        bias = self._tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None
+        return Norm(self._tensor(name + ".weight", (size,)), bias)
 
-    def norm(self, name: str, size: int) -> Norm:
-        bias = self.tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None
-        return Norm(self.tensor(name + ".weight", (size,)), bias)
+    def _embedding(self, name: str, num_entries: int) -> Embedding:
+        return Embedding(self._tensor(name + ".weight", (num_entries, self.config.hidden_size)))
 
-    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        stored = self.stored(name, shape)  # first: an absurd shape is refused before memory is asked for
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        stored = self.stored(
+            name, shape, Dense.dtypes
+        )  # an absurd shape is refused before memory is reserved
         return torch.empty(shape, dtype=self.dtype, device=self.device).copy_(stored)
-
-    def stored(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The file's own tensor, of the shape that config.json implies."""
-        if self.bare:
-            name = name.removeprefix(self.prefix)
-        tensor = self.checkpoint.get(name)
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(
-                f"{self.checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, config.json implies {list(shape)}"
-            )
-        return tensor

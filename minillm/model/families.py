@@ -25,27 +25,39 @@ class Names:
     embed: str
     final_norm: str
     lm_head: str
-    input_norm: str
+    attention_norm: str
     qkv: tuple[str, ...]
     o: str
-    post_norm: str
-    up: tuple[str, ...]  # (gate, up) of a gated MLP, or the one matrix before the activation
+    mlp_norm: str
+    gate_up: tuple[str, ...]  # (gate, up) of a gated MLP, or the one matrix before the activation
     down: str
     position_embed: str | None = None
     q_norm: str | None = None
     k_norm: str | None = None
     transposed: bool = False  # matrices stored [in, out], as GPT-2's Conv1D does
 
+    def projection(self, role: str, layer: int) -> str:
+        """Return the name of a layer's projection `role`: "qkv", "o", "gate_up" or "down".
+
+        One matrix keeps its own name, "model.layers.3.self_attn.o_proj". A projection fused from several has the name
+        of the module that holds them, and its role: "model.layers.3.self_attn.qkv".
+        """
+        parts = getattr(self, role)
+        if isinstance(parts, tuple):
+            parts = parts[0] if len(parts) == 1 else f"{parts[0].rpartition('.')[0]}.{role}"
+        name: str = parts
+        return name.format(i=layer)
+
 
 LLAMA_NAMES = Names(
     embed="model.embed_tokens",
     final_norm="model.norm",
     lm_head="lm_head",
-    input_norm="model.layers.{i}.input_layernorm",
+    attention_norm="model.layers.{i}.input_layernorm",
     qkv=tuple(f"model.layers.{{i}}.self_attn.{x}_proj" for x in "qkv"),
     o="model.layers.{i}.self_attn.o_proj",
-    post_norm="model.layers.{i}.post_attention_layernorm",
-    up=("model.layers.{i}.mlp.gate_proj", "model.layers.{i}.mlp.up_proj"),
+    mlp_norm="model.layers.{i}.post_attention_layernorm",
+    gate_up=("model.layers.{i}.mlp.gate_proj", "model.layers.{i}.mlp.up_proj"),
     down="model.layers.{i}.mlp.down_proj",
     q_norm="model.layers.{i}.self_attn.q_norm",
     k_norm="model.layers.{i}.self_attn.k_norm",
@@ -55,11 +67,11 @@ GPT2_NAMES = Names(
     position_embed="transformer.wpe",
     final_norm="transformer.ln_f",
     lm_head="lm_head",
-    input_norm="transformer.h.{i}.ln_1",
+    attention_norm="transformer.h.{i}.ln_1",
     qkv=("transformer.h.{i}.attn.c_attn",),
     o="transformer.h.{i}.attn.c_proj",
-    post_norm="transformer.h.{i}.ln_2",
-    up=("transformer.h.{i}.mlp.c_fc",),
+    mlp_norm="transformer.h.{i}.ln_2",
+    gate_up=("transformer.h.{i}.mlp.c_fc",),
     down="transformer.h.{i}.mlp.c_proj",
     transposed=True,
 )
@@ -321,10 +333,6 @@ FAMILIES = {
     "qwen3": Family(_qwen3, LLAMA_NAMES),
     "gpt2": Family(_gpt2, GPT2_NAMES, tied=True, bos=50256, eos=50256),
 }
-
-
-def names_of(config: ModelConfig) -> Names:
-    return FAMILIES[config.family].names
 
 
 def config_from_dict(raw: Raw, source: str = "config.json") -> ModelConfig:

@@ -5,10 +5,10 @@ step. The model owns weights and nothing else: memory of past tokens is reached 
 `cache.attend(layer, q, k, v, batch)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,10 @@ from torch import Tensor
 
 from minillm.batch import Batch
 from minillm.config import ModelConfig
+from minillm.model.embedding import Embedding
+from minillm.model.families import FAMILIES
 from minillm.model.linear import Projection
+from minillm.model.mlp import Mlp
 from minillm.model.rope import rope_table
 from minillm.ops import Ops
 
@@ -39,87 +42,151 @@ class Norm:
 
 @dataclass(slots=True)
 class Block:
-    """The weights of one decoder layer; q, k, v and gate, up are fused along `out`."""
+    """The weights of one decoder layer; `qkv` is q, k and v joined along `out`."""
 
-    input_norm: Norm
+    attention_norm: Norm
     qkv: Projection
     o: Projection
-    post_norm: Norm
-    up: Projection
-    down: Projection
+    mlp_norm: Norm
+    mlp: Mlp
     q_norm: Norm | None = None
     k_norm: Norm | None = None
+
+    def with_projections(self, change: Callable[[str, Projection], Projection]) -> "Block":
+        """Return a new block with `change(role, projection)` in place of each projection."""
+        return replace(
+            self,
+            qkv=change("qkv", self.qkv),
+            o=change("o", self.o),
+            mlp=self.mlp.with_projections(change),
+        )
 
 
 @dataclass(slots=True)
 class Weights:
-    """All tensors of a model, on one device and in one dtype. `lm_head` may share the embedding's memory."""
+    """All weights of a model, on one device. `lm_head` may share the memory of `embed`."""
 
-    embed: Tensor  # [vocab, hidden]
+    embed: Embedding
     blocks: list[Block]
     final_norm: Norm
     lm_head: Projection
-    position_embed: Tensor | None = None  # [positions, hidden]
+    position_embed: Embedding | None = None
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-}
+class Hidden(NamedTuple):
+    """The final hidden states of a step [T, hidden], and those after each layer that was asked for."""
+
+    last: Tensor
+    taps: tuple[Tensor, ...]
 
 
 class Transformer:
-    """`model(batch, cache)` -> hidden states [T, hidden]; `model.logits(hidden)` -> [N, vocab] float32."""
+    """`model(batch, cache)` -> hidden states [T, hidden]; `model.logits(hidden)` -> [N, vocab] float32.
+
+    The RoPE tables `cos` and `sin` [positions, 1, D] are as long as the longest sequence that this object has computed
+    or `with_context` has announced. A longer sequence replaces them by new tensors.
+    """
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
         self.config, self.weights, self.ops = config, weights, ops or Ops()
-        self.device, self.dtype = weights.embed.device, weights.embed.dtype
-        self.activation = ACTIVATIONS[config.activation]
-        if config.rope is not None:
-            cos, sin = rope_table(config.rope, config.head_dim, config.max_position_embeddings)
-            self.cos, self.sin = (t.to(self.device, self.dtype) for t in (cos, sin))
+        self.device, self.dtype = weights.final_norm.weight.device, weights.final_norm.weight.dtype
+        self.cos = self.sin = torch.empty(0, 1, config.head_dim, dtype=self.dtype, device=self.device)
 
     def with_ops(self, ops: Ops) -> "Transformer":
-        """The same model, weights and all, on other operations."""
+        """Return the same model, over the same weights, on other operations."""
         other = copy(self)
         other.ops = ops
         return other
 
-    def with_projections(self, change: Callable[[Projection], Projection]) -> "Transformer":
-        """The same model with `change(p)` in the place of each projection p, the head's included."""
+    def with_blocks(self, change: Callable[[int, Block], Block]) -> "Transformer":
+        """Return a model with `change(layer, block)` in place of each block. All other weights are shared."""
         other = copy(self)
-        blocks = [
-            replace(b, qkv=change(b.qkv), o=change(b.o), up=change(b.up), down=change(b.down))
-            for b in self.weights.blocks
-        ]
-        other.weights = replace(self.weights, blocks=blocks, lm_head=change(self.weights.lm_head))
+        blocks = [change(layer, block) for layer, block in enumerate(self.weights.blocks)]
+        other.weights = replace(self.weights, blocks=blocks)
+        return other
+
+    def with_projections(self, change: Callable[[str, Projection], Projection]) -> "Transformer":
+        """Return a model with `change(name, projection)` in place of each projection. All other weights are shared.
+
+        `name` is the checkpoint's: "model.layers.3.self_attn.o_proj", "lm_head". `families.Names.projection` has the
+        rule for projections that are fused from several: "model.layers.3.self_attn.qkv".
+        """
+        names = FAMILIES[self.config.family].names
+        other = self.with_blocks(
+            lambda layer, block: block.with_projections(
+                lambda role, projection: change(names.projection(role, layer), projection)
+            )
+        )
+        other.weights.lm_head = change(names.lm_head, self.weights.lm_head)
+        return other
+
+    def with_context(self, max_model_len: int) -> "Transformer":
+        """Return the same model with RoPE tables for sequences of `max_model_len` tokens.
+
+        No sequence within that length replaces these tables, so a CUDA graph may record their addresses.
+        """
+        other = copy(self)
+        other._extend_rope(max_model_len)
         return other
 
     def __call__(self, batch: Batch, cache: Cache) -> Tensor:
-        """Compute the batch's T tokens against `cache`; returns the final hidden states [T, hidden]."""
+        """Compute the batch's T tokens against `cache`; return the final hidden states [T, hidden]."""
+        return self.hidden_states(batch, cache).last
+
+    def hidden_states(self, batch: Batch, cache: Cache, taps: Sequence[int] = ()) -> Hidden:
+        """Compute the batch's T tokens; return the final hidden states and the residual stream after the layers `taps`.
+
+        Each is [T, hidden], in the order of `taps`. Raises `ValueError` for a layer that the model does not have.
+        """
+        if unknown := [layer for layer in taps if not 0 <= layer < len(self.weights.blocks)]:
+            raise ValueError(
+                f"taps={list(taps)}: layer {unknown[0]} of a model of layers 0 to {len(self.weights.blocks) - 1}"
+            )
+        tapped: dict[int, Tensor] = {}
         with torch.inference_mode():
-            residual = self.embed(batch)  # [T, hidden]
             angles = self.angles(batch)
-            x = self.norm(residual, self.weights.blocks[0].input_norm)
+            residual = self.embed(batch)  # [T, hidden]
+            x = self.norm(residual, self.weights.blocks[0].attention_norm)
             for layer, block in enumerate(self.weights.blocks):
                 x = self.attention(layer, block, x, angles, batch, cache)
-                x, residual = self.add_norm(x, residual, block.post_norm)
-                x = self.mlp(block, x)
+                x, residual = self.add_norm(x, residual, block.mlp_norm)
+                x = block.mlp(x, self.ops)
                 x, residual = self.add_norm(x, residual, self.norm_after(layer))
-            return x
+                if layer in taps:
+                    tapped[layer] = residual
+        return Hidden(x, tuple(tapped[layer] for layer in taps))
 
     def embed(self, batch: Batch) -> Tensor:
-        x = F.embedding(batch.token_ids, self.weights.embed)
+        """Return the embeddings [T, hidden] of the batch's tokens, and of their positions where they are learned."""
+        x = self.weights.embed(batch.token_ids)
         if self.weights.position_embed is not None:
-            x = x + F.embedding(batch.positions, self.weights.position_embed)
+            x = x + self.weights.position_embed(batch.positions)
         return x
 
     def angles(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
-        """cos and sin [T, 1, D] of the tokens' positions: read once, used by every layer."""
+        """Return cos and sin [T, 1, D] of the tokens' positions, for all layers; None for a model without RoPE.
+
+        Raises `ValueError` for a sequence longer than the model's `max_position_embeddings`.
+        """
         if self.config.rope is None:
             return None
+        # The lengths are read on the host: asking `batch.positions` would wait for the device.
+        longest = max((chunk.seq_len for chunk in batch.chunks), default=0)
+        if longest > len(self.cos):
+            self._extend_rope(longest)
         return self.cos[batch.positions], self.sin[batch.positions]
+
+    def _extend_rope(self, num_positions: int) -> None:
+        """Replace the RoPE tables by ones of at least `num_positions`, and of at least twice their length."""
+        most = self.config.max_position_embeddings
+        if num_positions > most:
+            raise ValueError(
+                f"a sequence of {num_positions} tokens exceeds the model's max_position_embeddings={most}"
+            )
+        if self.config.rope is not None:
+            length = min(max(num_positions, 2 * len(self.cos)), most)
+            cos, sin = rope_table(self.config.rope, self.config.head_dim, length)
+            self.cos, self.sin = (table.to(self.device, self.dtype) for table in (cos, sin))
 
     def attention(
         self,
@@ -130,26 +197,26 @@ class Transformer:
         batch: Batch,
         cache: Cache,
     ) -> Tensor:
+        """Return the attention half of a layer for the normed rows x [T, hidden], as [T, hidden]."""
         config, num_tokens = self.config, x.shape[0]
         num_q, num_kv = config.num_attention_heads, config.num_key_value_heads
-        heads = block.qkv(x).view(num_tokens, num_q + 2 * num_kv, config.head_dim)  # [T, H + 2 H_kv, D]
-        qk, v = heads[:, : num_q + num_kv], heads[:, num_q + num_kv :]
+        heads = block.qkv(x, self.ops).view(
+            num_tokens, num_q + 2 * num_kv, config.head_dim
+        )  # [T, H + 2 H_kv, D]
+        qk, v = heads.split((num_q + num_kv, num_kv), 1)
         if block.q_norm is not None and block.k_norm is not None:
-            q, k = self.norm(qk[:, :num_q], block.q_norm), self.norm(qk[:, num_q:], block.k_norm)
-            qk = torch.cat([q, k], 1)
+            q, k = qk.split((num_q, num_kv), 1)
+            qk = torch.cat([self.norm(q, block.q_norm), self.norm(k, block.k_norm)], 1)
         if angles is not None:
             qk = self.ops.rope(qk, *angles)
-        out = cache.attend(layer, qk[:, :num_q], qk[:, num_q:], v, batch)  # [T, H, D]
-        return block.o(out.reshape(num_tokens, config.q_size))
-
-    def mlp(self, block: Block, x: Tensor) -> Tensor:
-        h = block.up(x)  # [T, 2 M] when gated, else [T, M]
-        return block.down(self.ops.swiglu(h) if self.config.gated_mlp else self.activation(h))
+        q, k = qk.split((num_q, num_kv), 1)
+        out = cache.attend(layer, q, k, v, batch)  # [T, H, D]
+        return block.o(out.reshape(num_tokens, config.q_size), self.ops)
 
     def norm_after(self, layer: int) -> Norm:
         """The norm that follows a block: the next block's first, or the model's last."""
         blocks = self.weights.blocks
-        return blocks[layer + 1].input_norm if layer + 1 < len(blocks) else self.weights.final_norm
+        return blocks[layer + 1].attention_norm if layer + 1 < len(blocks) else self.weights.final_norm
 
     def norm(self, x: Tensor, norm: Norm) -> Tensor:
         if self.config.norm == "rms_norm":
@@ -165,4 +232,4 @@ class Transformer:
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every vocabulary entry: hidden [N, hidden] -> [N, vocab] float32."""
         with torch.inference_mode():
-            return self.weights.lm_head(hidden).float()
+            return self.weights.lm_head(hidden, self.ops).float()

@@ -18,6 +18,7 @@ from minillm.config import ModelConfig
 from minillm.model.checkpoint import load_model
 from minillm.model.families import read_config
 from minillm.model.transformer import Transformer
+from minillm.ops import ops_for
 
 CONTEXT = 128
 COMMON = {
@@ -131,7 +132,7 @@ def sample(name: str) -> Sample:
     folder = temporary_folder()
     reference.save_pretrained(folder)
     config = read_config(folder)
-    return Sample(folder, reference, config, load_model(folder, config))
+    return Sample(folder, reference, config, load_model(folder, config, ops=ops_for(torch.device("cpu"))))
 
 
 def temporary_folder() -> Path:
