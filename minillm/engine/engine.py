@@ -223,7 +223,7 @@ class Engine:
         self._in_step, self._changing = None, True
 
     def _step(self) -> list[RequestOutput]:
-        began = time.perf_counter()
+        began, scheduled_ts = time.perf_counter(), time.monotonic()
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
@@ -234,7 +234,7 @@ class Engine:
         times = [began, time.perf_counter()]
         logits = self.runner.run(step).logits
         times.append(time.perf_counter())
-        self._advance(scheduled)
+        self._advance(scheduled, scheduled_ts)
         requests, logits = self._samplers(owners, logits)
         rows = [row for request in requests for row in request.rows()]
         sampled = self.sample(logits, rows, self.vocab_size) if logits is not None and rows else None
@@ -257,13 +257,13 @@ class Engine:
         self._num_steps += 1
         return list({id(r.result): r.result for r in requests}.values())
 
-    def _advance(self, scheduled: Scheduled) -> None:
+    def _advance(self, scheduled: Scheduled, scheduled_ts: float) -> None:
         """Count the scheduled tokens as computed."""
         for request, num_tokens in scheduled:
             result = request.result
             if result.num_cached_tokens is None:
                 result.num_cached_tokens = request.num_cached_tokens
-                result.metrics.scheduled_ts = time.monotonic()
+                result.metrics.scheduled_ts = scheduled_ts
             request.num_computed_tokens += num_tokens
 
     def _samplers(
