@@ -12,7 +12,7 @@ from itertools import count, pairwise
 
 from torch import Tensor
 
-from minillm.cache.contiguous import KVCache
+from minillm.cache.kv_cache import KVCache
 from minillm.cache.manager import KVCacheManager
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
 from minillm.engine.runner import Runner, StepOutput

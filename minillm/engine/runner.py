@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import KVCache, NoCache
-from minillm.cache.paged import PagedKVCache
+from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.engine.graphs import DecodeGraphs
 from minillm.engine.request import Request
 from minillm.engine.scheduler import Scheduled
@@ -39,7 +38,7 @@ class Runner:
         """Copy blocks (from, to) where a fork is about to write, then compute every scheduled token; a request that
         reaches its last token gets logits to sample from."""
         if copies:
-            assert isinstance(self.cache, PagedKVCache)
+            assert isinstance(self.cache, KVCache)
             self.cache.copy_blocks(copies)
         chunks, last_rows, sampling, end = [], [], [], 0
         for request, num_tokens in scheduled:
