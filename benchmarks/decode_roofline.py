@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from _rows import arguments, report
 
-from minillm.cache.manager import KVCacheManager
 from minillm.cache.kv_cache import KVCache
+from minillm.cache.manager import KVCacheManager
 from minillm.config import ModelConfig
 from minillm.engine.engine import Engine
 from minillm.engine.graphs import CudaRecorder, DecodeGraphs

@@ -141,11 +141,13 @@ class VirtualKVCache(KVCache):
             config, num_rows, self._row_bytes // token_bytes, dtype, "meta", ops or ops_for(device)
         )
         self.page, self._num_planes = page, 2 * len(self.layers)  # planes: K and V of each layer
-        self._pages: Any = HostPages(self.nbytes)
+        self._pages: Any
         if device.type == "cuda":
             from minillm.cache.cuda_pages import CudaPages
 
             self._pages = CudaPages(self.nbytes, page.num_bytes, num_pages * self._num_planes, device)
+        else:
+            self._pages = HostPages(self.nbytes)
         planes = self._pages.tensor().view(dtype).view(self._num_planes, *self.layers[0].k.shape)
         self.layers = [LayerKV(*planes[i : i + 2]) for i in range(0, self._num_planes, 2)]
 

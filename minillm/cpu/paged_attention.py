@@ -266,7 +266,9 @@ class SparseRead:
         rows = np.flatnonzero(requests.repeat(num_tokens))  # [N]
         owners = np.flatnonzero(requests).repeat(num_tokens[requests])  # [N], the request of each row
         # All in int32, half of what these passes and the products would read. S is what the longest row's blocks hold.
-        lengths = (rows + 1 + (step.seq_lens - step.query_start[1:])[owners]).astype(np.int32)  # [N], keys in sight
+        lengths = (rows + 1 + (step.seq_lens - step.query_start[1:])[owners]).astype(
+            np.int32
+        )  # [N], keys in sight
         counts = lengths if window is None else np.minimum(lengths, window)
         blocks = -(-int(lengths.max()) // block_size)
         size = len(rows) * blocks * block_size

@@ -9,7 +9,7 @@ import torch
 from minillm.batch import Batch, Chunk
 from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.config import ModelConfig, RopeConfig
-from minillm.layer_kv import LARGEST, LayerKV
+from minillm.layer_kv import LARGEST
 from minillm.ops import Ops, dequantise
 
 ROOT = Path(__file__).parents[2]
@@ -163,13 +163,6 @@ def test_a_fork_of_a_quantised_cache_reads_what_its_parent_wrote(kv_dtype):
     step = qkv(1, seed=1)
     parent, child = (cache.attend(0, *step, Batch.of([Chunk([0], 5, [block])], 8)) for block in (1, 3))
     assert torch.equal(parent, child)
-
-
-def test_a_layer_has_all_scales_or_none():
-    assert LayerKV.empty((1, 2, 3, 4), torch.float16, "cpu").k_scale is None
-    kv = LayerKV.empty((1, 2, 3, 4), torch.int8, "cpu")
-    assert kv.k.dtype == kv.v.dtype == torch.int8 and kv.k.shape == kv.v.shape == (1, 2, 3, 4)
-    assert kv.k_scale.dtype == kv.v_scale.dtype == torch.float32 and kv.v_scale.shape == (1, 2, 3)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm, which only Linux has")
