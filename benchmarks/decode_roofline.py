@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from _rows import arguments, report
 
+from minillm.cache.kv_cache import KVCache
 from minillm.cache.manager import KVCacheManager
-from minillm.cache.paged import PagedKVCache
 from minillm.config import ModelConfig
 from minillm.engine.engine import Engine
 from minillm.engine.graphs import CudaRecorder, DecodeGraphs
@@ -64,7 +64,7 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
 
 def engine_of(model: Transformer, graphs: bool) -> Engine:
     num_blocks = CONTEXT // BLOCK
-    cache = PagedKVCache(model.config, num_blocks, BLOCK, model.dtype, model.device, model.ops)
+    cache = KVCache(model.config, num_blocks, BLOCK, model.dtype, model.device, model.ops)
     recorded = DecodeGraphs(model, cache, 1, CONTEXT, CudaRecorder()) if graphs else None
     memory = KVCacheManager(num_blocks, BLOCK)
     return Engine(Runner(model, cache, recorded), memory, Scheduler(memory, 1, 2048), max_model_len=CONTEXT)

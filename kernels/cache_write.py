@@ -9,13 +9,11 @@ slot can be written once and never looked at again (per-token scales: Sheng et a
 for fp8 e4m3: Micikevicius et al. 2022, arXiv 2209.05433).
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-# The largest number of each format that a cache may be quantised to.
-LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+from minillm.layer_kv import LARGEST, LayerKV
 
 
 @triton.jit
@@ -79,49 +77,32 @@ def _write(
     _store(v, v_cache_ptr, v_scale_ptr, slot, mask, offset, head, head_exists, H_KV, D, LARGEST)
 
 
-def write_kv(
-    k: Tensor,
-    v: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    slot_mapping: Tensor,
-    *,
-    k_scale: Tensor | None = None,
-    v_scale: Tensor | None = None,
-) -> None:
-    """Put each token's key and value [T, H_kv, D] into its slot of the cache [blocks, block_size, H_kv, D].
+def write_kv(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
+    """Write each token's key and value [T, H_kv, D] into its slot of one layer's cache.
 
-    k and v are float32, float16 or bfloat16, their tokens any distance apart and each token's heads side by side;
-    the caches are contiguous. `slot_mapping` [T] integers: -1 writes nothing; whatever else is not a slot of the cache
-    is written outside it, unseen. With `k_scale` and `v_scale` [blocks, block_size, H_kv] float32 the cache is int8 or
-    float8_e4m3fn: x is stored as round(x / scale) with scale = max |x| / 127 (or 448) over the token's head, and the
-    scale at its slot. Raises ValueError for anything else.
+    k and v are float32, float16 or bfloat16, their tokens any distance apart and each token's heads adjacent; the
+    tensors of `kv` are contiguous. `slot_mapping` [T] integers: -1 writes nothing; any other number that is not a slot
+    of the cache writes outside it, unseen. If `kv` has scales its K and V are int8 or float8_e4m3fn: x is stored as
+    round(x / scale) with scale = max |x| / 127 (or 448) over the token's head, and the scale at its slot. Raises
+    ValueError for anything else.
     """
-    _check(k, v, k_cache, v_cache, slot_mapping, k_scale, v_scale)
+    _check(k, v, kv, slot_mapping)
     num_tokens, num_kv_heads, head_dim = k.shape
     h_pad, d_pad = triton.next_power_of_2(num_kv_heads), triton.next_power_of_2(head_dim)
     if num_tokens == 0:
         return
     _write[(num_tokens,)](
-        *(k, v, k_cache, v_cache, k_scale, v_scale, slot_mapping, k.stride(0), v.stride(0)),
+        *(k, v, *kv, slot_mapping, k.stride(0), v.stride(0)),
         H_KV=num_kv_heads,
         H_PAD=h_pad,
         D=head_dim,
         D_PAD=d_pad,
-        LARGEST=LARGEST[k_cache.dtype] if k_scale is not None else 0.0,
+        LARGEST=LARGEST[kv.k.dtype] if kv.k_scale is not None else 0.0,
         num_warps=min(max(h_pad * d_pad // 512, 1), 8),  # 16 elements a thread of K and as many of V
     )
 
 
-def _check(
-    k: Tensor,
-    v: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    slot_mapping: Tensor,
-    k_scale: Tensor | None,
-    v_scale: Tensor | None,
-) -> None:
+def _check(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
     """Refuse what would be written to the wrong place. Shapes only: nothing here waits for the device."""
     num_tokens, num_kv_heads, head_dim = k.shape
     if v.shape != k.shape or slot_mapping.shape != (num_tokens,) or slot_mapping.stride() != (1,):
@@ -129,29 +110,17 @@ def _check(
             f"k {tuple(k.shape)} and v {tuple(v.shape)} must be [T, H_kv, D] alike, and slot_mapping "
             f"{tuple(slot_mapping.shape)} contiguous [T]"
         )
-    for name, new, cache in (("k", k, k_cache), ("v", v, v_cache)):
-        if cache.ndim != 4 or cache.shape[2:] != k.shape[1:] or not cache.is_contiguous():
+    kv.check()
+    for name, new, stored in (("k", k, kv.k), ("v", v, kv.v)):
+        if stored.shape[2:] != k.shape[1:]:
             raise ValueError(
-                f"{name}_cache {tuple(cache.shape)}, strides {cache.stride()}, must be contiguous [blocks, "
-                f"block_size, {num_kv_heads}, {head_dim}] to hold {name} {tuple(k.shape)}"
+                f"kv.{name} {tuple(stored.shape)} must be [blocks, block_size, {num_kv_heads}, {head_dim}] to hold "
+                f"{name} {tuple(k.shape)}"
             )
         if new.stride()[1:] != (head_dim, 1):
-            raise ValueError(f"{name} has strides {new.stride()}: the heads of a token must be side by side")
-        if (
-            not new.is_floating_point()
-            or cache.dtype not in (new.dtype, *LARGEST)
-            or cache.dtype != k_cache.dtype
-        ):
+            raise ValueError(f"{name} has strides {new.stride()}: the heads of a token must be adjacent")
+        if not new.is_floating_point() or stored.dtype not in (new.dtype, *LARGEST):
             raise ValueError(
-                f"{name}_cache is {cache.dtype} and {name} {new.dtype}: they must be the same, or the cache int8 or "
-                "float8_e4m3fn, and both caches alike"
-            )
-    for name, scales in (("k_scale", k_scale), ("v_scale", v_scale)):
-        if (scales is not None) != (k_cache.dtype in LARGEST):
-            raise ValueError(f"{name}: a quantised cache needs scales, and no other ({k_cache.dtype} here)")
-        if scales is not None and (
-            scales.shape != k_cache.shape[:3] or scales.dtype != torch.float32 or not scales.is_contiguous()
-        ):
-            raise ValueError(
-                f"{name} {tuple(scales.shape)} {scales.dtype} must be contiguous float32 {tuple(k_cache.shape[:3])}"
+                f"kv.{name} is {stored.dtype} and {name} {new.dtype}: they must be the same, or kv quantised "
+                "(int8 or float8_e4m3fn)"
             )

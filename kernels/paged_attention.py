@@ -37,10 +37,9 @@ import triton.language as tl
 from torch import Tensor
 
 from minillm.batch import Batch
+from minillm.layer_kv import LARGEST, LayerKV
 
 LOG2_E = math.log2(math.e)  # exp2 is one instruction, exp is two
-
-QUANTISED = (torch.int8, torch.float8_e4m3fn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,29 +254,25 @@ def _num_sms(device: torch.device) -> int:
 
 def paged_attention(
     q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
+    kv: LayerKV,
     batch: Batch,
     window: int | None,
     *,
-    k_scale: Tensor | None = None,
-    v_scale: Tensor | None = None,
     scale: float | None = None,
     num_splits: int | None = None,
 ) -> Tensor:
-    """Causal attention of each request's new tokens over all its tokens in the cache: [T, H, D], in q's dtype.
+    """Return the causal attention of each request's new tokens over all its tokens in the cache: [T, H, D] like q.
 
-    q [T, H, D] is float32, float16 or bfloat16, its tokens any distance apart and each token's heads side by side.
-    k_cache and v_cache [blocks, block_size, H_kv, D] are contiguous, of q's dtype or, with float32 scales `k_scale`
-    and `v_scale` [blocks, block_size, H_kv], int8 or (on sm_89 and newer) float8_e4m3fn. Of `batch` the tensors
-    query_start, seq_lens and block_tables are read, on the device only. Every request has at least one token; where
-    seq_lens is 0 (a padding row of a CUDA graph) nothing is read and the row is 0. A query sees the `window` last
-    keys, its own included, or all with None. `scale` is 1 / sqrt(D) unless given, `num_splits` (a power of two) what
-    `choose_splits` says. Raises ValueError for anything else.
+    q [T, H, D] is float32, float16 or bfloat16, its tokens any distance apart and each token's heads adjacent. The
+    tensors of `kv` are contiguous; K and V have q's dtype or, with scales, int8 or (on sm_89 and newer) float8_e4m3fn.
+    Of `batch` the tensors query_start, seq_lens and block_tables are read, on the device only. Every request has at
+    least one token; if its seq_lens is 0 (a padding row of a CUDA graph) nothing is read and the row is 0. A query
+    sees the `window` last keys, its own included, or all with None. `scale` is 1 / sqrt(D) unless given, `num_splits`
+    (a power of two) is from `choose_splits`. Raises ValueError for anything else.
     """
-    _check(q, k_cache, v_cache, batch, window, k_scale, v_scale, num_splits)
+    _check(q, kv, batch, window, num_splits)
     num_tokens, num_heads, head_dim = q.shape
-    _, block_size, num_kv_heads, _ = k_cache.shape
+    _, block_size, num_kv_heads, _ = kv.k.shape
     num_requests, table_width = batch.block_tables.shape
     group, decode = num_heads // num_kv_heads, num_tokens == num_requests
     config = choose_config(group, head_dim, q.dtype, decode=decode)
@@ -292,7 +287,7 @@ def paged_attention(
         parts = torch.empty((num_tokens, num_heads, num_splits, head_dim), device=q.device)
         lse = torch.empty((num_tokens, num_heads, num_splits), device=q.device)
     _attend[(q_blocks, num_kv_heads, num_splits)](
-        *(q, k_cache, v_cache, k_scale, v_scale, parts, lse),
+        *(q, *kv, parts, lse),
         *(batch.query_start, batch.seq_lens, batch.block_tables),
         *(q.stride(0), num_requests, table_width),
         LOG2_E * (head_dim**-0.5 if scale is None else scale),
@@ -302,7 +297,7 @@ def paged_attention(
         D_PAD=d_pad,
         BLOCK_SIZE=block_size,
         WINDOW=window or 0,
-        QUANTISED=k_scale is not None,
+        QUANTISED=kv.k_scale is not None,
         DECODE=decode,
         SPLITS=num_splits,
         BLOCK_M=config.block_m,
@@ -317,48 +312,24 @@ def paged_attention(
     return out
 
 
-def _check(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    batch: Batch,
-    window: int | None,
-    k_scale: Tensor | None,
-    v_scale: Tensor | None,
-    num_splits: int | None,
-) -> None:
+def _check(q: Tensor, kv: LayerKV, batch: Batch, window: int | None, num_splits: int | None) -> None:
     """Refuse what the kernel would read wrongly. Shapes only: nothing here waits for the device."""
-    if q.ndim != 3 or k_cache.ndim != 4 or v_cache.shape != k_cache.shape:
-        raise ValueError(
-            f"q {tuple(q.shape)} must be [T, H, D], and k_cache {tuple(k_cache.shape)} and v_cache "
-            f"{tuple(v_cache.shape)} both [blocks, block_size, H_kv, D]"
-        )
+    kv.check()
+    if q.ndim != 3:
+        raise ValueError(f"q {tuple(q.shape)} must be [T, H, D]")
     head_dim = q.shape[2]
-    if k_cache.shape[3] != head_dim or q.shape[1] % k_cache.shape[2] or head_dim > 256:
+    if kv.k.shape[3] != head_dim or q.shape[1] % kv.k.shape[2] or head_dim > 256:
         raise ValueError(
-            f"q {tuple(q.shape)} does not fit the cache {tuple(k_cache.shape)}: head_dim must be the same, at most "
+            f"q {tuple(q.shape)} does not fit the cache {tuple(kv.k.shape)}: head_dim must be the same, at most "
             "256, and the number of heads a multiple of the cache's"
         )
     if q.dtype not in (torch.float32, torch.float16, torch.bfloat16) or q.stride()[1:] != (head_dim, 1):
         raise ValueError(
             f"q is {q.dtype} with strides {q.stride()}: it must be float32, float16 or bfloat16, and the heads of a "
-            "token side by side (q.contiguous())"
+            "token adjacent (q.contiguous())"
         )
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError("k_cache and v_cache must be contiguous: a slot's number is its place in memory")
-    if k_cache.dtype != v_cache.dtype or k_cache.dtype not in (q.dtype, *QUANTISED):
-        raise ValueError(
-            f"k_cache {k_cache.dtype} and v_cache {v_cache.dtype} must both be q's {q.dtype}, int8 or float8_e4m3fn"
-        )
-    for name, scales in (("k_scale", k_scale), ("v_scale", v_scale)):
-        if (scales is not None) != (k_cache.dtype in QUANTISED):
-            raise ValueError(f"{name}: a quantised cache needs scales, and no other ({k_cache.dtype} here)")
-        if scales is not None and (
-            scales.shape != k_cache.shape[:3] or scales.dtype != torch.float32 or not scales.is_contiguous()
-        ):
-            raise ValueError(
-                f"{name} {tuple(scales.shape)} {scales.dtype} must be contiguous float32 {tuple(k_cache.shape[:3])}"
-            )
+    if kv.k.dtype not in (q.dtype, *LARGEST):
+        raise ValueError(f"the cache is {kv.k.dtype}: it must be {q.dtype} like q, int8 or float8_e4m3fn")
     num_requests = batch.seq_lens.shape[0]
     if batch.query_start.shape != (num_requests + 1,) or batch.block_tables.shape[0] != num_requests:
         raise ValueError(

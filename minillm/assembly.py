@@ -6,9 +6,8 @@ Nothing but this file knows all of the engine's parts; `minillm.swap` puts other
 import torch
 
 from minillm.cache.blocks import BlockAllocator
-from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.cache.manager import KVCacheManager, NoCacheManager
-from minillm.cache.paged import PagedKVCache
 from minillm.cache.prefix import PrefixCache
 from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
 from minillm.config import EngineConfig, ModelConfig
@@ -21,7 +20,6 @@ from minillm.measure.memory import available_bytes
 from minillm.measure.trace import Trace
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
-from minillm.ops import Ops
 from minillm.sampling import sample
 from minillm.swap import anything_swapped, swapped, swapped_ops
 
@@ -68,7 +66,7 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
 def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
     """Recorded decode steps where there is a GPU that runs our kernels, and nothing of somebody else's among them."""
     assert config.max_model_len is not None
-    recordable = model.device.type == "cuda" and model.ops.write_kv is not Ops().write_kv
+    recordable = model.device.type == "cuda" and model.ops.recordable
     if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):
         return None
     return DecodeGraphs(model, cache, config.max_num_seqs, config.max_model_len, CudaRecorder())
@@ -100,7 +98,7 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
         )
         return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
     num_blocks = _num_blocks(model, config, config.block_size)
-    paged = PagedKVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
+    paged = KVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
     make_prefix = swapped("prefix_cache", PrefixCache)
     prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
     allocator = swapped("allocator", BlockAllocator)

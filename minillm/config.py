@@ -102,9 +102,13 @@ class ModelConfig:
         positions = 0 if self.rope is not None else self.max_position_embeddings * h
         return self.num_hidden_layers * (attention + mlp + 2 * norm) + norm + embedding + positions
 
-    def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
-        """Bytes that one token occupies in the KV cache, over all layers."""
-        return 2 * self.num_hidden_layers * self.kv_size * bytes_per_element
+    def kv_bytes_per_token(self, bytes_per_element: int = 2, bytes_per_scale: int = 0) -> int:
+        """Return the bytes that one token occupies in the KV cache, over all layers.
+
+        `bytes_per_scale`: the size of the scale that each token and KV head has in a quantised cache.
+        """
+        per_head = self.head_dim * bytes_per_element + bytes_per_scale
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * per_head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,16 +8,17 @@ computes the same. All of them are flat over the T tokens of a step (see batch.p
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minillm.batch import Batch, ReadAlone
+from minillm.batch import Batch
 from minillm.cpu import linear as cpu_linear
-from minillm.sparse_attention import Pattern
+from minillm.cpu import paged_attention as cpu_attention
+from minillm.layer_kv import LARGEST, LayerKV
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -51,10 +52,31 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
-def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
-    """Put each token's key and value [T, H_kv, D] into its slot of the cache [blocks, block_size, H_kv, D]."""
-    k_cache.view(-1, *k.shape[1:]).index_copy_(0, slot_mapping, k)
-    v_cache.view(-1, *v.shape[1:]).index_copy_(0, slot_mapping, v)
+def write_kv(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
+    """Write each token's key and value [T, H_kv, D] into its slot of one layer's cache, quantised if it has scales."""
+    for x, stored, scales in ((k, kv.k, kv.k_scale), (v, kv.v, kv.v_scale)):
+        if scales is not None:
+            x, scale = quantise(x, stored.dtype)
+            scales.view(-1, scale.shape[1]).index_copy_(0, slot_mapping, scale)
+            x, stored = x.view(torch.int8), stored.view(torch.int8)  # index_copy_ knows no float8 on a CPU
+        stored.view(-1, *x.shape[1:]).index_copy_(0, slot_mapping, x)
+
+
+def quantise(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return x [..., D] in `dtype` (int8 or float8_e4m3fn), and one scale for each of its vectors, [...] float32.
+
+    The largest number of a vector becomes the largest of the format, and zero stays zero: x is close to
+    `dequantise(*quantise(x, dtype), x.dtype)`.
+    """
+    x = x.float()
+    scale = x.abs().amax(-1) / LARGEST[dtype]
+    x = x / scale.where(scale != 0, 1.0)[..., None]
+    return (x.round() if dtype == torch.int8 else x).to(dtype), scale
+
+
+def dequantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return what the numbers x [..., D] and their scales [...] stand for; x itself if there are no scales."""
+    return x if scale is None else (x.float() * scale[..., None]).to(dtype)
 
 
 def causal_mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
@@ -65,28 +87,21 @@ def causal_mask(num_queries: int, num_keys: int, window: int | None, device: tor
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-    """Causal attention of one sequence: q [n, H, D] are its last n tokens, k and v [s, H_kv, D] all of them.
+    """Return the causal attention of one sequence: q [n, H, D] are its last n tokens, k and v [s, H_kv, D] all of them.
 
     softmax(q k^T / sqrt(D)) v (Vaswani et al. 2017); each KV head serves H / H_kv query heads (GQA, Ainslie
-    et al. 2023, arXiv 2305.13245) without being copied for them.
+    et al. 2023, arXiv 2305.13245).
     """
-    n, num_heads, head_dim = q.shape
-    num_keys, num_kv_heads, _ = k.shape
-    if n == 1:
-        # One query sees every key: the heads that share a KV head become its queries, and no mask is needed.
-        if window is not None and num_keys > window:
-            k, v = k[-window:], v[-window:]
-        grouped = q.view(1, num_kv_heads, num_heads // num_kv_heads, head_dim)
-        out = F.scaled_dot_product_attention(grouped, k.transpose(0, 1)[None], v.transpose(0, 1)[None])
-        return out.reshape(1, num_heads, head_dim)
-    plain = n == num_keys and (window is None or num_keys <= window)
+    plain = len(q) == len(k) and (
+        window is None or len(k) <= window
+    )  # the causal mask that torch has built in
     out = F.scaled_dot_product_attention(
         q.transpose(0, 1)[None],  # [1, H, n, D]
         k.transpose(0, 1)[None],  # [1, H_kv, s, D]
         v.transpose(0, 1)[None],
-        attn_mask=None if plain else causal_mask(n, num_keys, window, q.device),
+        attn_mask=None if plain else causal_mask(len(q), len(k), window, q.device),
         is_causal=plain,
-        enable_gqa=num_heads != num_kv_heads,
+        enable_gqa=q.shape[1] != k.shape[1],
     )
     return out[0].transpose(0, 1)
 
@@ -128,141 +143,68 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | 
     return out
 
 
-def attend_each(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of R tokens q [R, H, D], each over its own row of k and v [R, S, H_kv, D], with `mask` [R, 1, 1, S]
-    added to the scores."""
-    num_requests, num_heads, head_dim = q.shape
-    num_kv_heads = k.shape[2]
-    out = F.scaled_dot_product_attention(
-        q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        attn_mask=mask,
-    )
-    return out.reshape(num_requests, num_heads, head_dim)
+def paged_attention(q: Tensor, kv: LayerKV, batch: Batch, window: int | None) -> Tensor:
+    """Return the attention of each request's new tokens [T, H, D] over all its tokens in one layer's cache.
 
-
-def paged_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None) -> Tensor:
-    """Attention of each request's new tokens [T, H, D] over all its tokens in the cache.
-
-    k_cache and v_cache are [blocks, block_size, H_kv, D]. A kernel reads them where they lie; here, blocks that do not
-    follow one another are gathered first, for one request, or for several of like length that decode (`Batch.reads`).
+    The definition copies the tokens of a request out of its blocks; kernels and the CPU's own way (cpu/) read them in
+    place.
     """
-    reads = batch.reads
-    k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)  # [slots, H_kv, D]
-    if len(reads) == 1 and isinstance(reads[0], ReadAlone):
-        return _attend_alone(q, k_slots, v_slots, reads[0], window)
-    out = torch.empty_like(q)
-    for read in reads:
-        if isinstance(read, ReadAlone):
-            out[read.rows] = _attend_alone(q[read.rows], k_slots, v_slots, read, window)
-        else:
-            shape = (*read.ages.shape, *k_slots.shape[1:])  # [R, S, H_kv, D]
-            k, v = (x.index_select(0, read.slots).view(shape) for x in (k_slots, v_slots))
-            each = attend_each(q.index_select(0, read.rows), k, v, read.mask(window, q.dtype))
-            out.index_copy_(0, read.rows, each)
+    out, start = torch.empty_like(q), 0
+    for chunk, table in zip(batch.chunks, batch.block_tables.long(), strict=True):
+        rows = slice(start, start := start + len(chunk.token_ids))
+        positions = torch.arange(chunk.seq_len, device=q.device)
+        blocks, offsets = table[positions // batch.block_size], positions % batch.block_size
+        k, v = (
+            dequantise(stored[blocks, offsets], None if scale is None else scale[blocks, offsets], q.dtype)
+            for stored, scale in ((kv.k, kv.k_scale), (kv.v, kv.v_scale))
+        )
+        out[rows] = attend(q[rows], k, v, window)
     return out
-
-
-def sparse_paged_attention(
-    q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None
-) -> Tensor:
-    """The same for a CPU: all tokens but those of long prompts read their keys where they lie (sparse_attention.py)."""
-    key = (q.shape[1], k_cache.shape, window, q.dtype)
-    if key not in batch.plans:
-        batch.plans[key] = Pattern.of(batch, *key)
-    pattern: Pattern | None = batch.plans[key]
-    if pattern is None:
-        return paged_attention(q, k_cache, v_cache, batch, window)
-    if not pattern.others:
-        return pattern.attend(q, k_cache, v_cache)
-    out = torch.empty_like(q)
-    out.index_copy_(0, pattern.rows, pattern.attend(q.index_select(0, pattern.rows), k_cache, v_cache))
-    k_slots, v_slots = k_cache.flatten(0, 1), v_cache.flatten(0, 1)
-    for read in pattern.others:
-        out[read.rows] = _attend_alone(q[read.rows], k_slots, v_slots, read, window)
-    return out
-
-
-def _attend_alone(q: Tensor, k_slots: Tensor, v_slots: Tensor, read: ReadAlone, window: int | None) -> Tensor:
-    """q [n, H, D] of one request over its tokens in k_slots and v_slots [slots, H_kv, D]."""
-    if isinstance(read.slots, slice):
-        return attend(q, k_slots[read.slots], v_slots[read.slots], window)
-    return attend(q, k_slots.index_select(0, read.slots), v_slots.index_select(0, read.slots), window)
-
-
-class _Linear(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
-
-
-class _RmsNorm(Protocol):
-    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
-
-
-class _AddRmsNorm(Protocol):
-    def __call__(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]: ...
-
-
-class _Rope(Protocol):
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor: ...
-
-
-class _SwiGlu(Protocol):
-    def __call__(self, gate_up: Tensor) -> Tensor: ...
-
-
-class _WriteKV(Protocol):
-    def __call__(
-        self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
-    ) -> None: ...
-
-
-class _Attention(Protocol):
-    def __call__(
-        self, q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, window: int | None
-    ) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """The operations a model runs on; the defaults are the definitions above."""
+    """The operations that a model runs on; the defaults are the definitions above.
 
-    linear: _Linear = linear
-    rms_norm: _RmsNorm = rms_norm
-    add_rms_norm: _AddRmsNorm = add_rms_norm
-    rope: _Rope = rope
-    swiglu: _SwiGlu = swiglu
-    write_kv: _WriteKV = write_kv
-    paged_attention: _Attention = paged_attention
+    `recordable`: the operations skip slots of -1 and lengths of 0 and read only the batch's tensors, so that a CUDA
+    graph of them can be replayed with other requests.
+    """
+
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = linear
+    rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = add_rms_norm
+    rope: Callable[[Tensor, Tensor, Tensor], Tensor] = rope
+    swiglu: Callable[[Tensor], Tensor] = swiglu
+    write_kv: Callable[[Tensor, Tensor, LayerKV, Tensor], None] = write_kv
+    paged_attention: Callable[[Tensor, LayerKV, Batch, int | None], Tensor] = paged_attention
+    recordable: bool = False
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        return tuple(f.name for f in fields(cls))
+        """Return the names of the operations."""
+        return tuple(f.name for f in fields(cls) if f.name != "recordable")
 
 
 def ops_for(device: torch.device) -> Ops:
-    """The Triton kernels on a GPU that runs them, else the definitions above; on a CPU, its own attention.
+    """Return the Triton kernels on a GPU that runs them; elsewhere the definitions above, with the CPU's attention.
 
-    `MINILLM_KERNELS=off` asks for the definitions everywhere; one by one, `minillm.swap(rope=minillm.ops.rope)` does.
+    `MINILLM_KERNELS=off` asks for the definitions everywhere; `minillm.swap(rope=minillm.ops.rope)` asks for one.
     `MINILLM_KERNELS=interpret` runs the kernels on a CPU, slowly, in Triton's interpreter, which must be on
-    (`TRITON_INTERPRET=1`) before anything imports triton. Raises `ValueError` for another word, `RuntimeError` where
-    the interpreter is off.
+    (`TRITON_INTERPRET=1`) before anything imports triton. Raises `ValueError` for another word, `RuntimeError` if the
+    interpreter is off.
     """
     wanted = os.environ.get("MINILLM_KERNELS", "")
     if wanted not in ("", "off", "interpret"):
         raise ValueError(f"MINILLM_KERNELS={wanted!r}: 'off', 'interpret' or nothing")
+    if wanted == "off":
+        return Ops()
     if wanted == "interpret":
         if os.environ.get("TRITON_INTERPRET") != "1":
             raise RuntimeError(
                 "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
             )
-    elif wanted == "" and device.type == "cpu":
-        return Ops(
-            linear=cpu_linear.linear if cpu_linear.is_faster_here() else linear,
-            paged_attention=sparse_paged_attention,
-        )
-    elif wanted == "off" or device.type != "cuda" or not _runs_kernels(device):
-        return Ops()
+    elif device.type != "cuda" or not _runs_kernels(device):
+        return Ops(paged_attention=cpu_attention.paged_attention)
     from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu
 
     return Ops(
@@ -272,6 +214,7 @@ def ops_for(device: torch.device) -> Ops:
         swiglu=swiglu.swiglu,
         write_kv=cache_write.write_kv,
         paged_attention=paged_attention.paged_attention,
+        recordable=True,
     )
 
 

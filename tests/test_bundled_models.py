@@ -8,7 +8,7 @@ import torch
 
 from minillm import LLM, SamplingParams, bundled_models, perplexity
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import NoCache
+from minillm.cache.kv_cache import NoCache
 from minillm.llm import BUNDLED
 
 MODELS = ["tinytales", "tinytales-draft"]

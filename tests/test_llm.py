@@ -398,7 +398,7 @@ def test_closing_gives_the_cache_back():
 
     llm = tiny.llm()
     llm.generate(HELLO, GREEDY)
-    memory = weakref.ref(llm.engine.runner.cache.k)
+    memory = weakref.ref(llm.engine.runner.cache.layers[0].k)
     llm.close()
     gc.collect()
     assert memory() is None
@@ -521,5 +521,5 @@ def test_a_model_that_is_not_there_is_named(name, message):
 
 def test_a_lower_precision_can_be_asked_for():
     with LLM(tiny.folder(), dtype="bfloat16", max_num_seqs=1) as llm:
-        assert llm.model.dtype == llm.engine.runner.cache.k.dtype == torch.bfloat16
+        assert llm.model.dtype == llm.engine.runner.cache.layers[0].k.dtype == torch.bfloat16
         assert only(llm.generate(HELLO, GREEDY)).token_ids

@@ -1,19 +1,16 @@
 """Every operation against its formula written out in float64, and against memory that holds anything at all."""
 
 import math
-import random
-from contextlib import contextmanager
-from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm import ops, sparse_attention
+from minillm import ops
 from minillm.batch import Batch, Chunk
 from minillm.config import RopeConfig
+from minillm.layer_kv import LARGEST, LayerKV
 from minillm.model.rope import rope_table
 
 # By norm, as SEMANTICS.md gates a kernel.
@@ -101,7 +98,7 @@ def test_swiglu(dtype):
 def test_write_kv_touches_its_slots_and_no_other():
     k_cache, v_cache = (torch.full((4, 3, 2, 8), math.nan) for _ in range(2))
     k, v = normal(3, 2, 8), normal(3, 2, 8, seed=1)
-    ops.write_kv(k, v, k_cache, v_cache, torch.tensor([7, 0, 11]))
+    ops.write_kv(k, v, LayerKV(k_cache, v_cache), torch.tensor([7, 0, 11]))
     for cache, rows in ((k_cache, k), (v_cache, v)):
         slots = cache.view(12, 2, 8)
         assert torch.equal(slots[[7, 0, 11]], rows)
@@ -147,183 +144,45 @@ def test_a_window_hides_a_key_the_moment_it_leaves():
     assert not torch.equal(ops.attend(q, k, near, 4), out)
 
 
-@contextmanager
-def without(owner, name):
-    """Fail where `owner.name` is called."""
-
-    def refuse(*args, **kwargs):
-        raise AssertionError(f"{name} is called")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, refuse)
-        yield
-
-
-@st.composite
-def paged_steps(draw):
-    """Requests with `num_computed` tokens in blocks strewn at random over a cache, and new ones to compute."""
-    block_size = draw(st.sampled_from([1, 2, 3, 16, 64]))
-    sizes = draw(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), min_size=1, max_size=4))
-    if draw(st.booleans()):
-        sizes = [(done, 1) for done, _ in sizes]  # a decode step
-    needed = [-(-(done + new) // block_size) for done, new in sizes]
-    order = list(range(sum(needed) + 1))
-    random.Random(draw(st.integers(0, 9))).shuffle(order) if draw(st.booleans()) else None
-    blocks = iter(order)
-    chunks = [
-        Chunk([0] * new, done, [next(blocks) for _ in range(n)])
-        for (done, new), n in zip(sizes, needed, strict=True)
-    ]
-    return block_size, len(order), chunks
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("kv_dtype", "gate"), [(torch.int8, 1 / 254), (torch.float8_e4m3fn, 1 / 16)])
+def test_what_is_read_of_a_quantised_number_is_close_to_it(dtype, kv_dtype, gate):
+    """Within half a step of int8, which is 1/127 of the largest of its vector, or half a step of fp8's three bits."""
+    x = normal(50, 2, 16, dtype=dtype) * torch.logspace(-3, 2, 50).to(dtype)[:, None, None]
+    codes, scale = ops.quantise(x, kv_dtype)
+    assert codes.dtype == kv_dtype and scale.dtype == torch.float32 and scale.shape == (50, 2)
+    back = ops.dequantise(codes, scale, dtype)
+    largest = x.double().abs().amax(-1, keepdim=True)
+    step = largest if kv_dtype == torch.int8 else x.double().abs() + largest / 448
+    slack = torch.finfo(dtype).eps * largest
+    assert back.dtype == dtype and ((back.double() - x.double()).abs() <= gate * step + slack).all()
 
 
-both_ways = pytest.mark.parametrize("paged_attention", [ops.paged_attention, ops.sparse_paged_attention])
+@pytest.mark.parametrize("kv_dtype", LARGEST)
+def test_a_vector_of_zeros_stays_zeros_and_nan_stays_nan(kv_dtype):
+    x = torch.zeros(3, 4)
+    x[1, 2] = math.nan
+    x[2] = torch.tensor([-2.0, 0.0, 1.0, 2.0])
+    back = ops.dequantise(*ops.quantise(x, kv_dtype), torch.float32)
+    assert not back[0].any() and back[1].isnan().all(), "a request with NaN keys must not pass unseen"
+    assert back[2, [0, 1, 3]].tolist() == pytest.approx([-2, 0, 2])
 
 
-@both_ways
-@settings(max_examples=150)
-@given(
-    step=paged_steps(),
-    heads=st.sampled_from([(4, 4), (4, 2), (4, 1)]),
-    window=st.none() | st.integers(1, 12),
-    poison=st.sampled_from([math.nan, math.inf, -math.inf]),
-    dtype=st.sampled_from(list(GATES)),
-    most_keys=st.sampled_from([0, 20, sparse_attention.MOST_KEYS]),
-)
-def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
-    paged_attention, step, heads, window, poison, dtype, most_keys
-):
-    """The cache is poison but for the tokens that were written: one number read beyond them would show."""
-    block_size, num_blocks, chunks = step
-    batch = Batch.of(chunks, block_size)
-    q = normal(len(batch.token_ids), heads[0], 8, dtype=dtype)
-    k_cache, v_cache = (
-        torch.full((num_blocks, block_size, heads[1], 8), poison, dtype=dtype) for _ in range(2)
-    )
-    expected = []
-    for r, chunk in enumerate(chunks):
-        k, v = (normal(chunk.seq_len, heads[1], 8, seed=10 * r + i, dtype=dtype) for i in (1, 2))
-        for p in range(chunk.seq_len):
-            block, offset = chunk.block_table[p // block_size], p % block_size
-            k_cache[block, offset], v_cache[block, offset] = k[p], v[p]
-        rows = slice(*batch.query_start[r : r + 2].tolist())
-        expected.append(attention_by_definition(q[rows], k, v, window))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sparse_attention, "MOST_KEYS", most_keys)
-        assert_close(paged_attention(q, k_cache, v_cache, batch, window), torch.cat(expected))
-
-
-@both_ways
-@pytest.mark.parametrize("lengths", [(5, 7, 6), (3, 9, 5), (700, 9, 300)])
-def test_a_request_with_nan_keys_spoils_no_other(paged_attention, lengths):
-    """The second request's own keys are NaN; the others stay as they were."""
-    batch = Batch.of([Chunk([0], n, [row]) for row, n in enumerate(lengths)], 1024)
-    q, k_cache, v_cache = normal(3, 4, 8), normal(3, 1024, 2, 8, seed=1), normal(3, 1024, 2, 8, seed=2)
-    clean = paged_attention(q, k_cache, v_cache, batch, None)
-    for row, n in enumerate(lengths):
-        k_cache[row, n + 1 :], v_cache[row, n + 1 :] = math.nan, math.nan
-    k_cache[1] = math.nan
-    out = paged_attention(q, k_cache, v_cache, batch, None)
-    torch.testing.assert_close(out[::2], clean[::2])
-
-
-def decode_step(lengths, block_size=4):
-    """Requests with so many tokens in the cache, blocks dealt out in turns; and a cache of their size."""
-    needed, blocks = [-(-n // block_size) for n in lengths], iter(range(10**6))
-    tables = [[] for _ in lengths]
-    for column in range(max(needed)):
-        for table, n in zip(tables, needed, strict=True):
-            table += [next(blocks)] if column < n else []
-    batch = Batch.of([Chunk([0], n - 1, table) for n, table in zip(lengths, tables, strict=True)], block_size)
-    k_cache, v_cache = (normal(sum(needed), block_size, 2, 8, seed=seed) for seed in (1, 2))
-    return batch, normal(len(lengths), 4, 8), k_cache, v_cache
-
-
-def test_decode_reads_the_cache_where_it_lies():
-    """In memory that may only be read where it lies: no key is gathered, and no matrix as large as the cache made."""
-    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
-    right = ops.paged_attention(q, k_cache, v_cache, batch, None)
-    with without(ops, "attend"), without(ops, "attend_each"):
-        out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
-    torch.testing.assert_close(out, right)
-
-
-@pytest.mark.parametrize("window", [None, 5])
-def test_the_next_layer_finds_nothing_of_the_last(window):
-    """What a step keeps for all layers is overwritten by each, whose windows may differ."""
-    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
-    for layer_window in (None, 5):
-        ops.sparse_paged_attention(torch.full_like(q, math.inf), k_cache, v_cache, batch, layer_window)
-    right = ops.paged_attention(q, v_cache, k_cache, batch, window)
-    torch.testing.assert_close(ops.sparse_paged_attention(q, v_cache, k_cache, batch, window), right)
-
-
-def test_short_prompts_are_read_with_the_requests_that_decode():
-    """Each in the one product or by itself, and never in both."""
-    chunks = [Chunk([0], 8, [4, 1, 0]), Chunk([0] * 3, 4, [3, 2]), Chunk([0] * 40, 0, list(range(5, 15)))]
-    batch = Batch.of(chunks, 4)
-    q, k_cache, v_cache = (normal(44, 4, 8), *(normal(15, 4, 2, 8, seed=seed) for seed in (1, 2)))
-    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
-    (pattern,) = batch.plans.values()
-    assert pattern.rows.tolist() == [0, 1, 2, 3] and [read.rows for read in pattern.others] == [slice(4, 44)]
-    assert pattern.padded.shape == (4 * 4, 12)  # as wide as the blocks of the 9 tokens, not the 40
-    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
-
-
-def test_no_weight_is_subnormal(monkeypatch):
-    """Scores of a trained model lie hundreds apart, and a processor is slow with numbers as small as those weights."""
-    batch, q, k_cache, v_cache = decode_step((9, 30, 17))
-    q = q * 100
-    given = []
-
-    def embedding_bag(*args, per_sample_weights, **kwargs):
-        given.append(per_sample_weights)
-        return F.embedding_bag(*args, per_sample_weights=per_sample_weights, **kwargs)
-
-    monkeypatch.setattr(sparse_attention, "F", SimpleNamespace(embedding_bag=embedding_bag))
-    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
-    assert given[0].min() >= torch.finfo(torch.float32).tiny
-    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
-
-
-@pytest.mark.parametrize(
-    ("lengths", "dtype", "made"),
-    [
-        ((9, 30), torch.float32, True),
-        ((9, 30), torch.float64, True),
-        ((9, 30), torch.bfloat16, False),  # PyTorch has no such product
-        ((30,), torch.float32, False),  # one request has nothing to share a call with
-        ((2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 300), torch.float32, False),  # ten rows of 298 paddings
-        ((200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 300), torch.float32, True),
-    ],
-)
-def test_when_decode_is_a_sparse_product(monkeypatch, lengths, dtype, made):
-    monkeypatch.setattr(sparse_attention, "SMALL", 1000)
-    batch, q, k_cache, v_cache = (x if isinstance(x, Batch) else x.to(dtype) for x in decode_step(lengths))
-    out = ops.sparse_paged_attention(q, k_cache, v_cache, batch, None)
-    assert [plan is not None for plan in batch.plans.values()] == [made]
-    torch.testing.assert_close(out, ops.paged_attention(q, k_cache, v_cache, batch, None))
-
-
-def test_a_cache_beyond_int32_is_no_sparse_matrix():
-    batch, *_ = decode_step((9, 30))
-    for num_blocks, made in ((2**28 - 1, True), (2**28, False)):
-        pattern = sparse_attention.Pattern.of(batch, 4, (num_blocks, 4, 2, 8), None, torch.float32)
-        assert (pattern is not None) == made
-
-
-def test_blocks_that_follow_one_another_are_not_copied():
-    """In memory that may only be read where it lies, a gather is the one thing that fails."""
-    q, k_cache, v_cache = normal(3, 4, 8), normal(6, 4, 2, 8, seed=1), normal(6, 4, 2, 8, seed=2)
-    batch = Batch.of([Chunk([0], 6, [1, 2]), Chunk([0] * 2, 8, [3, 4, 5])], 4)
-    with without(torch.Tensor, "index_select"):
-        out = ops.paged_attention(q, k_cache, v_cache, batch, None)
-    scattered = Batch.of([Chunk([0], 6, [2, 1]), Chunk([0] * 2, 8, [3, 4, 5])], 4)
-    with without(torch.Tensor, "index_select"), pytest.raises(AssertionError, match="index_select"):
-        ops.paged_attention(q, k_cache, v_cache, scattered, None)
-    for rows, blocks, n in ((slice(0, 1), slice(1, 3), 7), (slice(1, 3), slice(3, 6), 10)):
-        k, v = (cache[blocks].flatten(0, 1)[:n] for cache in (k_cache, v_cache))
-        assert_close(out[rows], attention_by_definition(q[rows], k, v, None))
+@pytest.mark.parametrize("kv_dtype", LARGEST)
+def test_write_kv_quantises_each_token_and_head_by_itself(kv_dtype):
+    kv = LayerKV.empty((4, 3, 2, 8), kv_dtype, "cpu")
+    for tensor in kv.tensors:
+        tensor.copy_(torch.full(tensor.shape, 5.0))
+    k, v = normal(3, 2, 8), normal(3, 2, 8, seed=1)
+    k[1, 1] *= 1000  # an outlier costs no other head and no other token precision
+    ops.write_kv(k, v, kv, torch.tensor([7, 0, 11]))
+    for x, stored, scales in ((k, kv.k, kv.k_scale), (v, kv.v, kv.v_scale)):
+        codes, scale = ops.quantise(x, kv_dtype)
+        slots = stored.view(12, 2, 8).float()
+        assert torch.equal(slots[[7, 0, 11]], codes.float())
+        assert torch.equal(scales.view(12, 2)[[7, 0, 11]], scale)
+        others = [1, 2, 3, 4, 5, 6, 8, 9, 10]
+        assert (slots[others] == 5).all() and (scales.view(12, 2)[others] == 5).all()
 
 
 def test_attention_without_a_cache_is_each_requests_own():
@@ -337,5 +196,6 @@ def test_attention_without_a_cache_is_each_requests_own():
 
 def test_the_defaults_of_ops_are_these_definitions():
     table = ops.Ops()
-    for name in ops.Ops.__dataclass_fields__:
+    assert "paged_attention" in ops.Ops.names() and "recordable" not in ops.Ops.names()
+    for name in ops.Ops.names():
         assert getattr(table, name) is getattr(ops, name)

@@ -26,7 +26,8 @@ def granularity(device: torch.device) -> int:
 
 
 class CudaPages:
-    """`num_bytes` addresses and `num_pages` pages of memory, which `map` puts under some of them (virtual.Pages).
+    """`num_bytes` addresses and `num_pages` pages of memory, which `map` puts under some of them: `virtual.HostPages`
+    for a GPU.
 
     The memory is taken at once, and given back with the last reference to the object and its tensor. Raises
     `ImportError` without the package cuda-bindings, and `RuntimeError` with the driver's word where that refuses.

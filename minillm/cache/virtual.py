@@ -1,22 +1,20 @@
-"""The virtual KV cache: a contiguous row of addresses a request, and memory under it only as far as it is written.
+"""The virtual KV cache: contiguous addresses for each request, with memory only where tokens are written.
 
-Paging (paged.py) saves memory by giving up contiguity. Each access then goes through a block table: every attention
-kernel must be written anew for it and look blocks up as it reads, and dense products need the scattered gathered first.
-But each load and store goes through a table of pages already, the processor's own, which its memory management unit
-(MMU) walks in hardware. So reserve the addresses of `max_model_len` tokens for each of `max_num_seqs` requests, which
-costs nothing, and put pages of memory under them one by one. The row is one block as in the contiguous cache: attention
-reads it in place and does not know.
+Paging (kv_cache.py) saves memory and gives up contiguity, so every attention kernel must look up a block table. But
+each load and store already goes through a page table: the processor's own, which its memory management unit (MMU)
+reads in hardware. The virtual cache reserves the addresses of `max_model_len` tokens for each of `max_num_seqs`
+requests, which costs nothing, and puts pages of memory under them one by one. To attention a row is one block, as in
+the contiguous cache, and is read in place.
 
     row 0  |######........................|      # pages that have memory
     row 1  |###...........................|      . addresses that have none
     row 2  |########################......|
 
-Where it loses: the hardware chooses the size of a page. One page holds tokens of one layer, of K or of V, so that a
-request takes at least 2 x layers of them. A CPU's page of 4 KiB holds 8 tokens of `tinytales` in float32, no more than
-a block; a GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so that its shortest request takes 2 x 32 x
-2 MiB = 128 MiB. A new page is a fault or a call to the driver in each layer, where a block table gets one more number.
-And requests that begin alike share nothing here: no prefix caching, no forks. Nor does a CPU always gain by reading in
-place: a gather sweeps through memory once, and attention then finds the keys of a short text in the processor's cache.
+What it costs: the hardware chooses the size of a page. A page holds tokens of one layer, of K or of V, so that a
+request takes at least 2 x layers pages. A CPU's page of 4 KiB holds 8 tokens of `tinytales` in float32, fewer than a
+block. A GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so that its shortest request takes 2 x 32 x
+2 MiB = 128 MiB. A new page is a page fault or a driver call in each layer; a new block is one number in a table. And
+requests cannot share memory: no prefix caching, no forks.
 
 Source: Prabhu et al. 2024, "vAttention: Dynamic Memory Management for Serving LLMs without PagedAttention" (arXiv
 2405.04437), Microsoft Research.
@@ -29,40 +27,24 @@ from array import array
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from minillm.cache import cuda_pages
 from minillm.cache.blocks import BlockAllocator
-from minillm.cache.contiguous import KVCache
+from minillm.cache.kv_cache import KVCache
 from minillm.cache.manager import CachedSequence, KVCacheManager
 from minillm.config import ModelConfig
-from minillm.ops import Ops
-
-
-class Pages(Protocol):
-    """A range of addresses, of which each page has memory or has none. Offsets and sizes are whole pages, in bytes."""
-
-    def tensor(self) -> Tensor:
-        """The whole range, uint8; what has no memory must not be touched. The range lives as long as the tensor."""
-        ...
-
-    def map(self, offset: int, num_bytes: int) -> None:
-        """Let these pages, which have no memory, be used."""
-        ...
-
-    def unmap(self, offset: int, num_bytes: int) -> None:
-        """Take the memory of these pages back; what they held is lost."""
-        ...
+from minillm.layer_kv import LARGEST, LayerKV
+from minillm.ops import Ops, ops_for
 
 
 class HostPages:
-    """Demand paging by the operating system: the first write to a page faults, and the kernel puts memory under it.
+    """A range of addresses under which the operating system puts memory when a page is first written.
 
-    Raises `NotImplementedError` where a process cannot give back single pages, and `MemoryError` where the system
-    refuses the addresses.
+    Raises `NotImplementedError` if a process cannot give back single pages, and `MemoryError` if the system refuses
+    the addresses.
     """
 
     def __init__(self, num_bytes: int) -> None:
@@ -80,34 +62,35 @@ class HostPages:
                 "max_model_len, or allow overcommitting (sysctl vm.overcommit_memory, ulimit -v)"
             ) from error
         if Path("/sys/kernel/mm/transparent_hugepage").exists():
-            # One touched byte could else bring 2 MiB with it, and more would be held than is counted.
+            # Otherwise one written byte could bring 2 MiB, and more memory would be held than is counted.
             self._range.madvise(mmap.MADV_NOHUGEPAGE)
 
     def tensor(self) -> Tensor:
-        # It holds the mapping, which goes with the last tensor over it; to close it before would be a crash.
+        """Return the range as a uint8 tensor. The range is unmapped with the last tensor over it."""
         return torch.frombuffer(self._range, dtype=torch.uint8)
 
     def map(self, offset: int, num_bytes: int) -> None:
-        """Nothing to do: whoever writes brings the memory."""
+        """Do nothing: the first write to a page brings its memory."""
 
     def unmap(self, offset: int, num_bytes: int) -> None:
-        # On macOS DONTNEED keeps the pages; FREE lets the kernel take them, when it wants them.
+        """Give the memory of these pages back; their content is lost. Both numbers are whole pages, in bytes."""
+        # On macOS DONTNEED keeps the pages; FREE lets the kernel take them when it needs them.
         advice = mmap.MADV_FREE if sys.platform == "darwin" else mmap.MADV_DONTNEED
         self._range.madvise(advice, offset, num_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is lent at a time: `num_bytes` of each layer's K and V, which hold `num_tokens` whole tokens."""
+    """The unit of allocation: `num_bytes` of each layer's K and V, which hold `num_tokens` whole tokens."""
 
     num_bytes: int
     num_tokens: int
 
     @classmethod
     def of(cls, token_bytes: int, granularity: int) -> "Page":
-        """The fewest of the system's pages of which less than a tenth is lost to a token that does not fit whole.
+        """Return the fewest system pages of which whole tokens fill more than nine tenths.
 
-        `token_bytes` is one layer's K (or V) of a token, `granularity` the size of the system's pages.
+        `token_bytes` is one layer's K (or V) of a token, `granularity` the size of a system page.
         """
         sizes = (granularity * n for n in count(1))
         num_bytes = next(size for size in sizes if size % token_bytes < size / 10)
@@ -115,17 +98,25 @@ class Page:
 
     @classmethod
     def of_model(cls, config: ModelConfig, dtype: torch.dtype, device: torch.device | str) -> "Page":
-        """The page for a model's cache on a device."""
-        on_cpu = torch.device(device).type == "cpu"
-        granularity = mmap.PAGESIZE if on_cpu else cuda_pages.granularity(torch.device(device))
+        """Return the page for a model's cache on a device. Raises `ValueError` for a quantised cache."""
+        if dtype in LARGEST:
+            raise ValueError(
+                f'kv_cache="virtual" has no pages for the scales of a {dtype} cache: use kv_cache="paged", or a cache '
+                "in the model's dtype"
+            )
+        granularity = mmap.PAGESIZE
+        if torch.device(device).type == "cuda":
+            from minillm.cache import cuda_pages
+
+            granularity = cuda_pages.granularity(torch.device(device))
         return cls.of(config.kv_size * dtype.itemsize, granularity)
 
 
 class VirtualKVCache(KVCache):
-    """A KVCache whose rows begin at page boundaries and have memory where `map` was called (on a CPU: and was written).
+    """A KVCache of one block per row, which begins at a page and has memory where `map` was called.
 
-    `k` and `v` are [layers, num_rows, block_size, H_kv, D], with `block_size` >= `max_model_len` tokens a row; `nbytes`
-    are addresses. At most `num_pages` pages, each of every layer's K and V, may be mapped at a time.
+    `block_size` is at least `max_model_len`, and `nbytes` counts addresses. At most `num_pages` pages, each of every
+    layer's K and V, may be mapped at a time. On a CPU a mapped page gets its memory when it is written.
     """
 
     def __init__(
@@ -140,122 +131,92 @@ class VirtualKVCache(KVCache):
         ops: Ops | None = None,
     ) -> None:
         token_bytes = config.kv_size * dtype.itemsize
-        # A row ends where a page and a token do.
+        # A row ends at the end of a page and of a token.
         unit = math.lcm(page.num_bytes, token_bytes)
         row_pages = -(-max_model_len // page.num_tokens)
         self._row_bytes = -(-row_pages * page.num_bytes // unit) * unit
-        row_len = self._row_bytes // token_bytes
-        super().__init__(config, num_rows, row_len, dtype, "meta", ops)  # the shapes, without memory
-        self.page, self._num_planes = (
-            page,
-            2 * config.num_hidden_layers,
-        )  # planes: K of each layer, V of each layer
-        self._pages: Pages
-        if torch.device(device).type == "cpu":
-            self._pages = HostPages(self.nbytes)
+        device = torch.device(device)
+        # On "meta" there are shapes without memory.
+        super().__init__(
+            config, num_rows, self._row_bytes // token_bytes, dtype, "meta", ops or ops_for(device)
+        )
+        self.page, self._num_planes = page, 2 * len(self.layers)  # planes: K and V of each layer
+        self._pages: Any
+        if device.type == "cuda":
+            from minillm.cache.cuda_pages import CudaPages
+
+            self._pages = CudaPages(self.nbytes, page.num_bytes, num_pages * self._num_planes, device)
         else:
-            self._pages = cuda_pages.CudaPages(
-                self.nbytes, page.num_bytes, num_pages * self._num_planes, torch.device(device)
-            )
-        self.k, self.v = self._pages.tensor().view(dtype).view(2, *self.k.shape)
+            self._pages = HostPages(self.nbytes)
+        planes = self._pages.tensor().view(dtype).view(self._num_planes, *self.layers[0].k.shape)
+        self.layers = [LayerKV(*planes[i : i + 2]) for i in range(0, self._num_planes, 2)]
 
     def map(self, row: int, first: int, last: int) -> None:
-        """Let the pages `first` to `last`, exclusive, of a row be used, in every layer."""
+        """Make the pages `first` to `last`, exclusive, of a row usable in every layer."""
         for offset in self._offsets(row, first):
             self._pages.map(offset, (last - first) * self.page.num_bytes)
 
     def unmap(self, row: int, first: int, last: int) -> None:
-        """Take their memory back."""
+        """Give their memory back."""
         for offset in self._offsets(row, first):
             self._pages.unmap(offset, (last - first) * self.page.num_bytes)
 
     def _offsets(self, row: int, page: int) -> list[int]:
-        starts = ((plane * self.num_rows + row) * self._row_bytes for plane in range(self._num_planes))
+        starts = ((plane * self.num_blocks + row) * self._row_bytes for plane in range(self._num_planes))
         return [start + page * self.page.num_bytes for start in starts]
 
 
-class Rows(Protocol):
-    """What the manager moves: memory under the pages of a row."""
-
-    def map(self, row: int, first: int, last: int) -> None: ...
-
-    def unmap(self, row: int, first: int, last: int) -> None: ...
-
-
 class VirtualKVCacheManager(KVCacheManager):
-    """Lends a row to each request, and of `num_pages` pages as many as its tokens need. Blocks, where the scheduler,
-    the engine and the trace count them, are pages; `page_tokens` is what one holds. A block table has one entry, the
-    row.
+    """Give each request a row, and as many of `num_pages` pages as its tokens need.
 
-    A request that ends leaves its pages under its row, for the next one there (vAttention calls it deferred
-    reclamation), as long as free rows keep a quarter of all pages at most; they count as free, and are taken away when
-    another row needs them.
+    The scheduler, the engine and the trace count blocks, and here a block is a page of `page_tokens` tokens. A block
+    table has one entry, the row.
     """
 
-    def __init__(self, rows: Rows, num_rows: int, num_pages: int, page_tokens: int) -> None:
-        self._rows, self._num_rows, self._most_idle = rows, num_rows, num_pages // 4
-        self.mapped = [0] * num_rows  # pages of each row that have memory, or get it when they are written
+    def __init__(self, rows: VirtualKVCache, num_rows: int, num_pages: int, page_tokens: int) -> None:
+        self._rows = rows
+        self.mapped = [0] * num_rows  # pages of each row
         super().__init__(
             num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows), can_fork=False
         )
 
     def reset(self) -> None:
         super().reset()
-        self.lent = [0] * self._num_rows  # pages of each row that its request may use
-        self._num_lent = 0
-        self._reclaim(sum(self.mapped))
+        for row, mapped in enumerate(self.mapped):
+            if mapped:
+                self._rows.unmap(row, 0, mapped)
+                self.mapped[row] = 0
 
     @property
     def num_free(self) -> int:
-        """Pages that no request holds."""
-        return self.num_blocks - self._num_lent
+        """Return the number of pages that no request holds."""
+        return self.num_blocks - sum(self.mapped)
 
     def may_grow(self, request: CachedSequence) -> bool:
-        return self.lent[request.block_table[0]] < self.blocks_for(request.max_cached_tokens)
+        return self.mapped[request.block_table[0]] < self.blocks_for(request.max_cached_tokens)
 
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
-        """Give a request a row, and pages for all of its tokens. Refuses unless `headroom` pages stay free."""
-        needed = self.blocks_for(request.num_tokens)
-        if needed + headroom > self.num_free or self.allocator.num_free == 0:
+        """Give a request a row, and pages for all of its tokens. Refuse unless `headroom` pages stay free."""
+        if self.blocks_for(request.num_tokens) + headroom > self.num_free or self.allocator.num_free == 0:
             return False
-        row = self._allocate()  # the row freed last: it may still have memory
-        request.block_table = array("i", [row])
+        request.block_table = array("i", [self._allocate()])
         request.num_cached_tokens = request.num_computed_tokens = request.num_published = 0
-        self._lend(row, needed)
-        return True
+        return self.grow(request)
 
     def grow(self, request: CachedSequence) -> bool:
-        """Make room for all of a request's tokens: the next page is always at the next address."""
+        """Make room for all of a request's tokens. The next page is always at the next address."""
         row, needed = request.block_table[0], self.blocks_for(request.num_wanted)
-        if needed - self.lent[row] > self.num_free:
+        mapped = self.mapped[row]
+        if needed - mapped > self.num_free:
             return False
-        self._lend(row, max(needed, self.lent[row]))
+        if needed > mapped:
+            self._rows.map(row, mapped, needed)
+            self.mapped[row] = needed
         return True
 
     def free(self, request: CachedSequence) -> None:
         """Take a request's row and pages back."""
         [row] = request.block_table
-        self._num_lent -= self.lent[row]
-        self.lent[row] = 0
+        self._rows.unmap(row, 0, self.mapped[row])
+        self.mapped[row] = 0
         super().free(request)
-        self._reclaim(sum(self.mapped) - self._num_lent - self._most_idle)
-
-    def _lend(self, row: int, num_pages: int) -> None:
-        self._num_lent += num_pages - self.lent[row]
-        self.lent[row] = num_pages
-        more = num_pages - self.mapped[row]
-        if more <= 0:
-            return
-        self._reclaim(sum(self.mapped) + more - self.num_blocks)
-        self._rows.map(row, self.mapped[row], num_pages)
-        self.mapped[row] = num_pages
-
-    def _reclaim(self, num_pages: int) -> None:
-        """Take so many pages from where they lie idle; the row that has most of them gives first."""
-        while num_pages > 0:
-            idle = [mapped - lent for mapped, lent in zip(self.mapped, self.lent, strict=True)]
-            given = min(num_pages, max(idle))
-            row = idle.index(max(idle))
-            self._rows.unmap(row, self.mapped[row] - given, self.mapped[row])
-            self.mapped[row] -= given
-            num_pages -= given

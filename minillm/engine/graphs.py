@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from minillm.batch import Batch
-from minillm.cache.contiguous import KVCache
+from minillm.cache.kv_cache import KVCache
 from minillm.model.transformer import Transformer
 
 LARGEST = 256  # requests in a recorded step: beyond, a step is long enough to hide its launches

@@ -33,6 +33,7 @@ class Runner:
         """Copy the step's blocks, then compute its tokens. A step in which every request computes one token and wants
         its logits is replayed from a recording, if there is one of its size."""
         if step.copies:
+            assert isinstance(self.cache, KVCache)
             self.cache.copy_blocks(step.copies)
         with torch.inference_mode():
             batch = Batch.of(step.chunks, self.cache.block_size, self.model.device)

@@ -9,6 +9,7 @@ import torch
 
 from minillm.cache import cuda_pages
 from minillm.cache.virtual import Page, VirtualKVCache
+from minillm.ops import Ops
 from tests.cache.test_virtual import config
 
 PAGE, START = 2**21, 2**40
@@ -148,10 +149,10 @@ def test_a_cache_on_a_gpu_maps_the_page_in_every_layer(driver, monkeypatch):
     model = config(num_kv_heads=8, head_dim=128)
     page = Page.of_model(model, torch.float16, "cuda:0")
     assert page == Page(PAGE, 1024)
-    cache = VirtualKVCache(model, 3, 3000, 5, page, torch.float16, "cuda:0")
+    cache = VirtualKVCache(model, 3, 3000, 5, page, torch.float16, "cuda:0", Ops())
     assert cache.block_size == 3072 and len(driver.handles) == 5 * 4
     cache.map(1, 0, 2), cache.map(2, 0, 3)
-    # [K of layer 0, K of layer 1, V of layer 0, V of layer 1], each of three rows of three pages
+    # [K of layer 0, V of layer 0, K of layer 1, V of layer 1], each of three rows of three pages
     wanted = {plane * 9 + row for plane in range(4) for row in (3, 4, 6, 7, 8)}
     assert {(address - START) // PAGE for address in driver.mapped} == wanted
     cache.unmap(2, 1, 3)

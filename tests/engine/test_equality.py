@@ -210,7 +210,7 @@ def test_prompt_logprobs_are_computed_in_parts_where_the_prompt_is_long(monkeypa
 
 def test_unwritten_memory_of_the_cache_is_never_read():
     llm = tiny.llm()
-    for memory in (llm.engine.runner.cache.k, llm.engine.runner.cache.v):
+    for memory in tiny.cache_tensors(llm):
         memory.fill_(torch.nan)
     found = staggered(llm, lambda _: SamplingParams(temperature=0, max_tokens=MAX_TOKENS))
     assert found == [[tiny.greedy(prompt, MAX_TOKENS)] for prompt in PROMPTS]

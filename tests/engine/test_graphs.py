@@ -39,12 +39,12 @@ class Recorder:
         return replay
 
 
-def padding_writes_nothing(k, v, k_cache, v_cache, slot_mapping):
+def padding_writes_nothing(k, v, kv, slot_mapping):
     real = slot_mapping >= 0
-    write_kv(k[real], v[real], k_cache, v_cache, slot_mapping[real])
+    write_kv(k[real], v[real], kv, slot_mapping[real])
 
 
-def attention_by_tensors(q, k_cache, v_cache, batch, window):
+def attention_by_tensors(q, kv, batch, window):
     """What a kernel does: everything is read from the batch's tensors, and a length of 0 reads nothing."""
     out = torch.zeros_like(q)
     lengths, tables = batch.seq_lens.tolist(), batch.block_tables.tolist()
@@ -54,7 +54,7 @@ def attention_by_tensors(q, k_cache, v_cache, batch, window):
         if lengths[r]:
             chunk = Chunk([0] * (end - start), lengths[r] - (end - start), tables[r])
             out[start:end] = Ops().paged_attention(
-                q[start:end], k_cache, v_cache, Batch.of([chunk], k_cache.shape[1]), window
+                q[start:end], kv, Batch.of([chunk], batch.block_size), window
             )
     return out
 
@@ -70,7 +70,7 @@ def graphs_of(llm, recorder):
 
 def filled(llm):
     """A cache in which every slot holds something."""
-    for memory in (llm.engine.runner.cache.k, llm.engine.runner.cache.v):
+    for memory in tiny.cache_tensors(llm):
         memory.normal_(generator=torch.Generator().manual_seed(0))
     return llm
 
@@ -101,18 +101,20 @@ def test_a_step_gets_the_next_size_and_the_same_logits():
     for lengths, size in (((40, 3, 9), 4), ((5,), 1), ((1, 2, 3, 4, 5, 6, 7), 8), ((3, 8), 2)):
         batch = decode(*lengths)
         model, cache = llm.engine.runner.model, llm.engine.runner.cache
-        kept = cache.k.clone(), cache.v.clone()
+        tensors = tiny.cache_tensors(llm)
+        kept = [memory.clone() for memory in tensors]
         expected = model.logits(model(batch, cache))
-        after = cache.k.clone(), cache.v.clone()
-        cache.k.copy_(kept[0]), cache.v.copy_(kept[1])
+        after = [memory.clone() for memory in tensors]
+        for memory, was in zip(tensors, kept, strict=True):
+            memory.copy_(was)
         found = graphs.run(batch)
         assert recorder.replayed[-1].args == (size,)
         torch.testing.assert_close(found, expected)
-        others = torch.ones(cache.k[0, ..., 0, 0].numel(), dtype=torch.bool)
+        others = torch.ones(tensors[0][..., 0, 0].numel(), dtype=torch.bool)
         others[batch.slot_mapping] = False
-        for memory, written, was in zip((cache.k, cache.v), after, kept, strict=True):
+        for memory, written, was in zip(tensors, after, kept, strict=True):
             torch.testing.assert_close(memory, written)
-            assert torch.equal(memory.flatten(1, 2)[:, others], was.flatten(1, 2)[:, others]), (
+            assert torch.equal(memory.flatten(0, 1)[others], was.flatten(0, 1)[others]), (
                 "padding writes nothing"
             )
 

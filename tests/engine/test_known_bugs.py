@@ -31,7 +31,8 @@ GROWING = [
 def wrong(llm, prompts, n=1):
     """The outputs that differ from those of `transformers`; what breaks the engine altogether counts too."""
     params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS, n=n)
-    llm.engine.runner.cache.k.fill_(torch.nan), llm.engine.runner.cache.v.fill_(torch.nan)
+    for memory in tiny.cache_tensors(llm):
+        memory.fill_(torch.nan)
     try:
         outputs = llm.generate([list(prompt) for prompt in prompts], params)
     except (ValueError, RuntimeError, IndexError, NonFiniteLogitsError) as error:
@@ -198,7 +199,8 @@ def test_the_gate_sees_blocks_that_were_published_before_they_were_written(monke
     """A forward pass fails; whoever comes next with the same prompt must not find what it never wrote."""
 
     def again(llm):
-        llm.engine.runner.cache.k.fill_(torch.nan)
+        for memory in tiny.cache_tensors(llm):
+            memory.fill_(torch.nan)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Transformer, "__call__", lambda *_: 1 / 0)
             llm.engine.add_request(PROMPTS[3], SamplingParams(max_tokens=1))

@@ -72,15 +72,15 @@ def test_a_graph_captured_once_serves_other_lengths() -> None:
     batch, num_blocks = batch_of([(1, 999), (1, 500), (1, 63)], 16, "cuda")
     cache = Cache(num_blocks, 16, 2, 64, torch.float16, None)
     q = normal(3, 8, 64, seed=1, dtype=torch.float16, device="cuda")
-    k, v = (x.view(num_blocks, 16, 2, 64).cuda() for x in cache.kv)
+    kv = cache.layer("cuda")
     right = cache.attend(q, batch)
     lengths = batch.seq_lens.clone()
     static = replace(batch, seq_lens=torch.ones_like(lengths))
-    paged_attention(q, k, v, static, None)  # compiled before the capture
+    paged_attention(q, kv, static, None)  # compiled before the capture
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = paged_attention(q, k, v, static, None)
+        out = paged_attention(q, kv, static, None)
     static.seq_lens.copy_(lengths)
     graph.replay()
     assert torch.equal(out, right)

@@ -5,7 +5,7 @@ import torch
 
 from minillm import LLM, SamplingParams
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import NoCache
+from minillm.cache.kv_cache import NoCache
 
 pytestmark = pytest.mark.gpu
 PROMPTS = [

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minillm.kernels.cache_write import LARGEST, write_kv
+from minillm import ops
+from minillm.kernels.cache_write import write_kv
 from minillm.kernels.rms_norm import add_rms_norm, rms_norm
 from minillm.kernels.rope import rope
 from minillm.kernels.sampling import softmax, top_k_mask, top_p_mask
 from minillm.kernels.swiglu import swiglu
+from minillm.layer_kv import LayerKV
 from minillm.sampling import truncation
 from tests.kernels.cases_paged import normal, poisoned
 from tests.kernels.offline import Launch
@@ -108,26 +110,12 @@ def write(
     )
     filler, no_scale = filler.to(cache_dtype), torch.full((4 * num_tokens, heads), math.nan)
     blocks = (num_tokens, 4, heads)
-    caches = [filler.view(*blocks, head_dim).to(device, copy=True) for _ in range(2)]
-    scales = [no_scale.view(blocks).to(device, copy=True) if kv_dtype else None for _ in range(2)]
-    write_kv(k, v, *caches, slots.to(device), k_scale=scales[0], v_scale=scales[1])
-    for x, cache, scale in zip((k, v), caches, scales, strict=True):
-        expected, rows, at = filler.clone(), x.cpu().float()[::2], slots[::2]
-        if scale is None:
-            expected[at] = rows.to(dtype)
-        else:
-            expected[at], new_scale = _quantised(rows, kv_dtype)
-            expected_scale = no_scale.index_copy(0, at, new_scale)
-            assert torch.equal(scale.cpu().view_as(no_scale).nan_to_num(-1), expected_scale.nan_to_num(-1))
-        stored = cache.cpu().view_as(expected).float()
-        assert torch.equal(stored.nan_to_num(-1), expected.float().nan_to_num(-1))
-
-
-def _quantised(x: Tensor, kv_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x [T, H, D] float32 in the narrow format, and the scales [T, H]."""
-    scale = x.abs().amax(-1) / LARGEST[kv_dtype]
-    divided = x / torch.where(scale > 0, scale, 1.0)[..., None]
-    return (divided.round() if kv_dtype == torch.int8 else divided).to(kv_dtype), scale
+    fillers = [filler.view(*blocks, head_dim)] * 2 + [no_scale.view(blocks)] * (2 if kv_dtype else 0)
+    kernel, definition = (LayerKV(*(x.to(device, copy=True) for x in fillers)) for _ in range(2))
+    write_kv(k, v, kernel, slots.to(device))
+    ops.write_kv(k[::2], v[::2], definition, slots[::2].to(device))
+    for found, expected in zip(kernel.tensors, definition.tensors, strict=True):
+        assert torch.equal(found.float().nan_to_num(-1), expected.float().nan_to_num(-1))
 
 
 def probabilities(
@@ -185,10 +173,9 @@ def _shipped(name: str) -> Any:
     kv_dtype = {"write_kv": torch.bfloat16, "write_kv int8": torch.int8, "write_kv fp8": torch.float8_e4m3fn}[
         name
     ]
-    caches = [meta(16, 16, 8, 128, dtype=kv_dtype) for _ in range(2)]
-    scales = [None if name == "write_kv" else meta(16, 16, 8, dtype=torch.float32) for _ in range(2)]
+    kv = LayerKV.empty((16, 16, 8, 128), kv_dtype, "meta")
     heads, slots = meta(64, 48, 128), meta(64, dtype=torch.int64)
-    return write_kv(heads[:, 32:40], heads[:, 40:], *caches, slots, k_scale=scales[0], v_scale=scales[1])
+    return write_kv(heads[:, 32:40], heads[:, 40:], kv, slots)
 
 
 LAUNCHES = [

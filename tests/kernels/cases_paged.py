@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minillm import ops
 from minillm.batch import Batch, Chunk
 from minillm.kernels.paged_attention import paged_attention
+from minillm.layer_kv import LayerKV
 from tests.kernels.offline import Launch
 
 NOWHERE = 2**30  # as a block's number: far outside
@@ -177,12 +179,25 @@ class Cache:
             tensor[unused] = math.nan
 
     def attend(self, q: Tensor, batch: Batch, window: int | None = None, **options: Any) -> Tensor:
-        kv, scales = (
-            [x.view(*self.layout, *x.shape[1:]).to(q.device) for x in tensors]
-            for tensors in (self.kv, self.scales or [])
+        return paged_attention(q, self.layer(q.device), batch, window, **options)
+
+    def layer(self, device: torch.device | str) -> LayerKV:
+        tensors = [*self.kv, *(self.scales or [])]
+        return LayerKV(*(x.view(*self.layout, *x.shape[1:]).to(device) for x in tensors))
+
+
+def against_the_definition(kv_dtype: torch.dtype | None, device: str = "cpu") -> float:
+    """How far the kernel is from `ops.paged_attention` over the same cache, which `ops.write_kv` filled; by norm."""
+    batch, num_blocks = batch_of([(1, 40), (5, 12), (1, 0), (17, 0)], 16, device)
+    kv = LayerKV.empty((num_blocks, 16, 2, 16), kv_dtype or torch.float32, device)
+    for r, chunk in enumerate(batch.chunks):
+        k, v = (
+            normal(chunk.seq_len, 2, 16, seed=9 * r + i, dtype=torch.float32, device=device) for i in (1, 2)
         )
-        named = dict(zip(("k_scale", "v_scale"), scales, strict=False))
-        return paged_attention(q, *kv, batch, window, **named, **options)
+        ops.write_kv(k, v, kv, slots_of(chunk, 16).to(device))
+    q = normal(24, 4, 16, seed=1, dtype=torch.float32, device=device)
+    out, right = (attend(q, kv, batch, 30).double() for attend in (paged_attention, ops.paged_attention))
+    return ((out - right).norm() / right.norm()).item()
 
 
 def split_against_unsplit(num_splits: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
@@ -237,10 +252,8 @@ def shipped(
     flat = torch.empty(num_tokens, dtype=torch.int64, device="meta")
     batch = Batch(flat, flat, flat, **tensors, block_size=block_size, chunks=())
     q = torch.empty(num_tokens, num_heads, head_dim, dtype=dtype, device="meta")
-    cache = torch.empty(1024, block_size, num_kv_heads, head_dim, dtype=kv_dtype or dtype, device="meta")
-    scales = None if kv_dtype is None else torch.empty(cache.shape[:3], device="meta")
-    window = options.pop("window", None)
-    return paged_attention(q, cache, cache, batch, window, k_scale=scales, v_scale=scales, **options)
+    kv = LayerKV.empty((1024, block_size, num_kv_heads, head_dim), kv_dtype or dtype, "meta")
+    return paged_attention(q, kv, batch, options.pop("window", None), **options)
 
 
 def _launches() -> list[Launch]:

@@ -10,6 +10,7 @@ pytest.importorskip("triton", reason="triton has no build for this system")
 import torch
 
 from minillm.kernels.cache_write import write_kv
+from minillm.layer_kv import LayerKV
 from tests.kernels.cases_layers import write
 
 KV_DTYPES = pytest.mark.parametrize(
@@ -38,25 +39,16 @@ def test_every_shape(
     [
         ({"v": torch.zeros(3, 2, 8)}, "must be .* alike"),
         ({"slot_mapping": torch.zeros(3, dtype=torch.int64)}, r"slot_mapping \(3,\)"),
-        ({"k": torch.zeros(2, 4, 8).transpose(0, 1)}, "side by side"),
-        ({"k_cache": torch.zeros(3, 2, 4, 8).transpose(1, 2)}, "k_cache .* must be contiguous"),
-        ({"v_cache": torch.zeros(3, 4, 1, 8)}, "v_cache"),
-        ({"v_cache": torch.zeros(3, 4, 2, 8, dtype=torch.float16)}, "v_cache is torch.float16"),
-        (dict.fromkeys(("k_cache", "v_cache"), torch.zeros(3, 4, 2, 8, dtype=torch.int8)), "needs scales"),
-        ({"v_scale": torch.zeros(3, 4, 2)}, "and no other"),
+        ({"k": torch.zeros(2, 4, 8).transpose(0, 1)}, "adjacent"),
+        ({"kv": LayerKV(*torch.zeros(2, 3, 2, 4, 8).transpose(2, 3))}, "kv must be contiguous"),
+        (
+            {"kv": LayerKV(*torch.zeros(2, 3, 4, 1, 8))},
+            r"kv.k \(3, 4, 1, 8\) must be .* to hold k \(4, 2, 8\)",
+        ),
+        ({"kv": LayerKV(*torch.zeros(2, 3, 4, 2, 8).half())}, "kv.k is torch.float16 and k torch.float32"),
     ],
 )
 def test_what_would_be_written_wrongly_is_refused(change: dict[str, Any], words: str) -> None:
-    call = dict.fromkeys(("k", "v"), torch.zeros(4, 2, 8)) | dict.fromkeys(
-        ("k_cache", "v_cache"), torch.zeros(3, 4, 2, 8)
-    )
+    call = dict.fromkeys(("k", "v"), torch.zeros(4, 2, 8)) | {"kv": LayerKV(*torch.zeros(2, 3, 4, 2, 8))}
     with pytest.raises(ValueError, match=words):
         write_kv(**call | {"slot_mapping": torch.zeros(4, dtype=torch.int64)} | change)
-
-
-def test_scales_of_another_dtype_are_refused() -> None:
-    cache = torch.zeros(3, 4, 2, 8, dtype=torch.int8)
-    scales = [torch.zeros(3, 4, 2, dtype=dtype) for dtype in (torch.float32, torch.float16)]
-    k, slots = torch.zeros(4, 2, 8), torch.zeros(4, dtype=torch.int64)
-    with pytest.raises(ValueError, match=r"v_scale .*float16 must be contiguous float32"):
-        write_kv(k, k, cache, cache, slots, k_scale=scales[0], v_scale=scales[1])

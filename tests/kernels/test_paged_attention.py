@@ -12,7 +12,15 @@ import torch
 
 from minillm.batch import Batch, Chunk
 from minillm.kernels.paged_attention import choose_config, choose_splits, paged_attention
-from tests.kernels.cases_paged import CASES, QUANTISED, padded, paged, split_against_unsplit
+from minillm.layer_kv import LayerKV
+from tests.kernels.cases_paged import (
+    CASES,
+    QUANTISED,
+    against_the_definition,
+    padded,
+    paged,
+    split_against_unsplit,
+)
 
 FORMATS = pytest.mark.parametrize("kv_dtype", [torch.int8, torch.float8_e4m3fn], ids=["int8", "fp8"])
 
@@ -60,6 +68,11 @@ def test_a_quantised_cache_in_float16(interpreted: Callable[..., Any], kv_dtype:
     assert interpreted(paged, **QUANTISED["mixed"], kv_dtype=kv_dtype, dtype=torch.float16) <= 1e-3
 
 
+@pytest.mark.parametrize("kv_dtype", [None, torch.int8, torch.float8_e4m3fn], ids=["as is", "int8", "fp8"])
+def test_it_computes_what_ops_defines(interpreted: Callable[..., Any], kv_dtype: torch.dtype | None) -> None:
+    assert interpreted(against_the_definition, kv_dtype) <= 1e-5
+
+
 @pytest.mark.parametrize("num_splits", [2, 8])
 def test_splits_do_not_change_the_result(interpreted: Callable[..., Any], num_splits: int) -> None:
     assert interpreted(split_against_unsplit, num_splits) <= 1e-6
@@ -91,11 +104,9 @@ def test_a_query_tile_holds_all_heads_of_a_token() -> None:
         ({"q": torch.zeros(2, 5, 16)}, "number of heads a multiple"),
         ({"q": torch.zeros(2, 4, 32)}, "head_dim must be the same"),
         ({"q": torch.zeros(2, 4, 16, dtype=torch.float64)}, "float32, float16 or bfloat16"),
-        ({"q": torch.zeros(4, 2, 16).transpose(0, 1)}, "side by side"),
-        ({"k_cache": torch.zeros(3, 2, 8, 16).transpose(1, 2)}, "must be contiguous"),
-        ({"k_cache": torch.zeros(3, 8, 2, 16, dtype=torch.float16)}, "must both be q's"),
-        ({"k_scale": torch.zeros(3, 8, 2)}, "k_scale: a quantised cache needs scales, and no other"),
-        (dict.fromkeys(("k_cache", "v_cache"), torch.zeros(3, 8, 2, 16, dtype=torch.int8)), "needs scales"),
+        ({"q": torch.zeros(4, 2, 16).transpose(0, 1)}, "adjacent"),
+        ({"kv": LayerKV(*torch.zeros(2, 3, 2, 8, 16).transpose(2, 3))}, "must be contiguous"),
+        ({"kv": LayerKV(*torch.zeros(2, 3, 8, 2, 16).half())}, "must be torch.float32 like q"),
         ({"window": 0}, "window is 0"),
         ({"num_splits": 3}, "power of two"),
         ({"num_splits": 128}, "power of two from 1 to 64"),
@@ -108,15 +119,7 @@ def test_what_would_be_read_wrongly_is_refused(change: dict[str, Any], words: st
     batch = Batch.of([Chunk([0], 0, [1, 2]), Chunk([0], 9, [0, 1])], block_size=8)
     fields = {name: value for name, value in change.items() if hasattr(batch, name)}
     call = {"q": torch.zeros(2, 4, 16), "window": None, "batch": replace(batch, **fields)}
-    call |= dict.fromkeys(("k_cache", "v_cache"), torch.zeros(3, 8, 2, 16))
+    call |= {"kv": LayerKV(*torch.zeros(2, 3, 8, 2, 16))}
     call |= {name: value for name, value in change.items() if name not in fields}
     with pytest.raises(ValueError, match=words):
         paged_attention(**call)
-
-
-@FORMATS
-def test_scales_of_another_shape_are_refused(kv_dtype: torch.dtype) -> None:
-    batch = Batch.of([Chunk([0], 0, [1])], block_size=8)
-    cache, scales = torch.zeros(3, 8, 2, 16).to(kv_dtype), torch.zeros(3, 8, 2)
-    with pytest.raises(ValueError, match="v_scale"):
-        paged_attention(torch.zeros(1, 4, 16), cache, cache, batch, None, k_scale=scales, v_scale=scales[:2])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from minillm.batch import Batch, Chunk
+from minillm.cpu.paged_attention import paged_attention
+from minillm.layer_kv import LayerKV
 from minillm.measure.launches import STEP, Launch, Ledger, Timeline, read, timelines
-from minillm.ops import sparse_paged_attention
 
 
 def calls_of(step: Any) -> list[tuple[str, bool, int, int]]:
@@ -44,10 +45,10 @@ def test_an_operator_and_its_bytes(step: Any, expected: tuple[str, bool, int, in
 def test_a_sparse_product_reads_the_rows_that_it_picks() -> None:
     """Of a cache of 40 blocks, the 9 and 4 keys and values of two requests: for each of 4 heads, rows of 8."""
     batch = Batch.of([Chunk([0], 8, [0, 1, 2]), Chunk([0], 3, [3])], 4)
-    q, cache = torch.randn(2, 4, 8), torch.randn(40, 4, 2, 8)
-    sparse_paged_attention(q, cache, cache, batch, None)  # the pattern is made
+    q, kv = torch.randn(2, 4, 8), LayerKV(*torch.randn(2, 40, 4, 2, 8))
+    paged_attention(q, kv, batch, None)  # the pattern is made
     with Ledger() as ledger:
-        sparse_paged_attention(q, cache, cache, batch, None)
+        paged_attention(q, kv, batch, None)
     _, scores, *_, out = map(astuple, ledger.launches)
     entries, indices = 4 * (9 + 4), 4 * (4 * (9 + 4) + 2 * 4 + 1)
     assert scores == (

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.batch import Chunk
-from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.model.checkpoint import load_model
 from minillm.model.families import read_config
 from tests.model.zoo import CONTEXT, ZOO, Sample, greedy, naive_greedy, sample, temporary_folder, tokens

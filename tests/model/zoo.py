@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor
 
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import KVCache, NoCache
+from minillm.cache.kv_cache import KVCache, NoCache
 from minillm.config import ModelConfig
 from minillm.model.checkpoint import load_model
 from minillm.model.families import read_config

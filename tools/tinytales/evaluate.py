@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from minillm.batch import Batch, Chunk
-from minillm.cache.contiguous import NoCache
+from minillm.cache.kv_cache import NoCache
 from minillm.llm import LLM
 from minillm.measure.timing import machine_record
 from minillm.perplexity import perplexity
