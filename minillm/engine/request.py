@@ -140,12 +140,12 @@ class Request:
         self._end(reason, stop_reason)
 
     def _show(self, text: str) -> str | None:
-        """Add to the output what of `text` is final; returns the stop string that ended it. What comes before
-        `min_tokens` is final at once, so a stop string that begins there does not count.
+        """Add to the output what of `text` is final; returns the stop string that ended it.
+
+        A stop string that is complete within the first `min_tokens` tokens does not count.
         """
-        hit = None
-        if self._may_stop:
-            text, hit = self.stop_strings.push(text)
+        counts = len(self.output.token_ids) > self.params.min_tokens
+        text, hit = self.stop_strings.push(text, counts)
         self.output.text += text
         return hit
 
