@@ -367,7 +367,7 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
         return [prompts]
     if not isinstance(prompts, Sequence):
         raise _no_prompt(prompts)
-    if prompts and isinstance(prompts[0], int):
+    if prompts and hasattr(prompts[0], "__index__"):  # integers of NumPy too
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ commit    tokens to their requests, finished ones out, their memory back
 import time
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
+from typing import SupportsIndex
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from minillm.measure.trace import (
 )
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
 from minillm.sampling import (
+    Forbidden,
     Sampled,
     SamplingParams,
     SamplingRow,
@@ -67,7 +69,9 @@ class Engine:
         self.max_model_len, self.seed, self.trace = max_model_len, seed, trace
         self.keeps_cache = isinstance(runner.cache, KVCache)
         config = runner.model.config
-        self.eos_token_ids = config.eos_token_ids
+        ends = (tokenizer.eos_token_id if tokenizer else None, *config.eos_token_ids)
+        # The tokenizer's own comes first; it may have an end token that the model lacks.
+        self.eos_token_ids = tuple(dict.fromkeys(i for i in ends if i is not None and i < config.vocab_size))
         # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size
         self._requests: dict[str, list[Request]] = {}
@@ -101,7 +105,7 @@ class Engine:
             )
         ids = self._checked_prompt(prompt_token_ids)
         check_vocabulary(params, self.vocab_size)
-        bad_words = self._bad_words_ids(params)
+        bad_words = self._forbid_bad_words(params)
         if params.stop and self.tokenizer is None:
             raise RequestError(
                 f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
@@ -266,7 +270,8 @@ class Engine:
             )
         vocab_size = self.runner.model.config.vocab_size
         for i, token_id in enumerate(ids):
-            if type(token_id) is not int or not 0 <= token_id < vocab_size:
+            ids[i] = _to_token_id(token_id)
+            if not 0 <= ids[i] < vocab_size:
                 raise RequestError(
                     f"prompt_token_ids[{i}] is {token_id!r}: token ids are integers from 0 to {vocab_size - 1}"
                 )
@@ -287,16 +292,14 @@ class Engine:
                 f"{self.memory.capacity}: lower max_tokens, shorten the prompt, or give the cache more memory"
             )
 
-    def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
-        """Each bad word as it is spelled at the start of a text and after a space."""
+    def _forbid_bad_words(self, params: SamplingParams) -> Forbidden | None:
         if not params.bad_words:
-            return ()
+            return None
         if self.tokenizer is None:
             raise RequestError(
                 "bad_words needs a tokenizer, and this model's folder has none: use logit_bias with ids"
             )
-        spelled = [w for word in params.bad_words for w in (word, " " + word.lstrip())]
-        return tuple({tuple(self.tokenizer.encode(word, add_special_tokens=False)): None for word in spelled})
+        return self.tokenizer.forbid_words(params.bad_words)
 
     def _sample_of(
         self,
@@ -304,7 +307,7 @@ class Engine:
         output: CompletionOutput,
         params: SamplingParams,
         seed: int,
-        bad_words: tuple[tuple[int, ...], ...],
+        bad_words: Forbidden | None,
     ) -> Request:
         if params.logprobs is not None:
             output.logprobs, output.cumulative_logprob = [], 0.0
@@ -321,10 +324,20 @@ class Engine:
             output=output,
             group=group,
             stop_strings=StopStrings(params.stop or ()),
-            detokenizer=Detokenizer(self.tokenizer)
+            detokenizer=Detokenizer(self.tokenizer, group.prompt_token_ids)
             if self.tokenizer is not None and params.detokenize
             else None,
         )
+
+
+def _to_token_id(given: object) -> int:
+    """An integer of any kind, NumPy's too, as an int; -1 for anything else."""
+    if isinstance(given, SupportsIndex) and not isinstance(given, bool):
+        try:
+            return given.__index__()
+        except TypeError:  # a tensor of several numbers, or NumPy's bool
+            pass
+    return -1
 
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:

@@ -145,7 +145,7 @@ def _render(template: str, messages: list[dict[str, Any]], **variables: Any) -> 
     answer = _ask(request.encode() + b"\n")
     if not answer.endswith(b"\n"):
         raise _StoppedError(
-            f"the chat template was stopped: it ran for more than {CPU_SECONDS} s or crashed. Give another chat_template"
+            f"the chat template was stopped: it ran for more than {CPU_SECONDS} s, or crashed. Use another"
         )
     content: dict[str, str] = json.loads(answer)
     if "error" in content:

@@ -11,17 +11,20 @@ only when a model has a tokenizer.
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from minillm.errors import CheckpointError, RequestError
+from minillm.model.bad_words import TokenTexts, forbid_words
 from minillm.model.chat import render_chat
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
-_JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _CONTEXT = 4  # characters or tokens that are decoded again with a new one: more than any decoder looks back
 
 
@@ -34,23 +37,32 @@ def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
     folder = Path(folder)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         return None
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    for path in filter(Path.exists, (folder / name for name in _JSON_FILES)):
-        _check_json(path)
+    options = {}
+    config = _read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     try:
-        return Tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
+        if "model_type" in config:
+            # The library chooses a class by these two. It would refuse other values that our own table takes.
+            options["config"] = AutoConfig.for_model(config["model_type"])
+            options["config"].tokenizer_class = config.get("tokenizer_class")
+        return Tokenizer(
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+        )
     except CheckpointError:
         raise
     except Exception as error:
-        found = ", ".join(name for name in (*_TOKENIZER_FILES, *_JSON_FILES[1:]) if (folder / name).exists())
+        found = sorted({*_TOKENIZER_FILES, *_JSON_FILES} & {path.name for path in folder.iterdir()})
+        for name in found:
+            if name.endswith(".json"):
+                _read_json(folder / name)  # which names the damaged file
         raise CheckpointError(
-            f"the tokenizer of {folder} ({found}) cannot be loaded. The tokenizer library says: {_first_line(error)}. "
-            "Download these files and config.json again, or save the tokenizer as tokenizer.json with transformers"
+            f"the tokenizer of {folder} cannot be loaded from {', '.join(found)}. The tokenizer library says: "
+            f"{_first_line(error)}. Download these files again, or save the tokenizer as tokenizer.json"
         ) from error
 
 
-def _check_json(path: Path) -> None:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -61,6 +73,7 @@ def _check_json(path: Path) -> None:
         raise CheckpointError(
             f"{path} holds a JSON {type(content).__name__} and must hold an object. Download the file again"
         )
+    return content
 
 
 def _first_line(error: BaseException) -> str:
@@ -158,13 +171,31 @@ class Tokenizer:
         ordinary = (i for i in range(self.vocab_size) if i not in self.special_ids)
         return [next((i for i in ordinary if self.decode([i]).isalnum()), 0)]
 
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return what a token adds to the middle of a text, in UTF-8; b"" for special and unknown tokens."""
-        piece = self.id_to_piece(token_id)
-        if piece is None or token_id in self.special_ids:
-            return b""
-        data = self.piece_bytes(piece)
-        return self.token_text(token_id).encode() if data is None else data
+    def forbid_words(self, words: Sequence[str]) -> Callable[[Sequence[int]], Tensor]:
+        """Return what gives the ids that would complete one of `words` after an output (bad_words.py).
+
+        A word that is a special token is that token. Raises `RequestError` for a word that is not UTF-8.
+        """
+        surrogates = [word for word in words if re.search("[\ud800-\udfff]", word)]
+        if surrogates:
+            raise RequestError(f"bad_words holds {surrogates[0]!r}, a lone surrogate: no text contains it")
+        special = [i for word in words if (i := self.piece_to_id(word)) is not None and i in self.special_ids]
+        return forbid_words(self._token_texts, words, special)
+
+    @cached_property
+    def _token_texts(self) -> TokenTexts:
+        """What each token writes in the middle of a text."""
+        pieces = [self.id_to_piece(token_id) for token_id in range(self.vocab_size)]
+        in_context = [[*self._anchor, token_id] for token_id in range(self.vocab_size)]
+        texts = self._backend.decode_batch(in_context, skip_special_tokens=False)
+        start = len(self.decode(self._anchor))
+        data = [None if piece is None else self.piece_bytes(piece) for piece in pieces]
+        return TokenTexts(
+            [
+                b"" if pieces[i] is None or i in self.special_ids else known or text[start:].encode()
+                for i, (known, text) in enumerate(zip(data, texts, strict=True))
+            ]
+        )
 
     def piece_bytes(self, piece: str) -> bytes | None:
         """Return the bytes of a token of a byte-level vocabulary or of a byte token "<0x0A>", None for other tokens."""
@@ -177,7 +208,9 @@ class Tokenizer:
     def byte_ids(self) -> list[int | None]:
         """The token of each of the 256 bytes, None for a byte that has none."""
         if self._has_byte_alphabet:
-            return [self.piece_to_id(character) for character, _ in sorted(_BYTES.items(), key=lambda x: x[1])]
+            return [
+                self.piece_to_id(character) for character, _ in sorted(_BYTES.items(), key=lambda x: x[1])
+            ]
         return [self.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
 
     def apply_chat_template(
@@ -245,7 +278,9 @@ class Detokenizer:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
         self._window: list[int] = []  # the last tokens whose text is out; they are whole characters
         self._window_text = ""
-        self._num_added = self._num_old = 0  # what was added to the window since it was cut, and tokens before that
+        self._num_added = self._num_old = (
+            0  # what was added to the window since it was cut, and tokens before that
+        )
         for token_id in reversed([*islice(self._visible(reversed(prompt_token_ids)), _CONTEXT)]):
             self.push(token_id)
 
