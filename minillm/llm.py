@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import Signature, signature
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +379,7 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
         return [prompts]
     if not isinstance(prompts, Sequence):
         raise _no_prompt(prompts)
-    if prompts and isinstance(prompts[0], Integral):
+    if prompts and hasattr(prompts[0], "__index__"):  # integers of NumPy too
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
 

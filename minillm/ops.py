@@ -204,7 +204,10 @@ def ops_for(device: torch.device) -> Ops:
                 "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
             )
     elif device.type != "cuda" or not _runs_kernels(device):
-        return Ops(paged_attention=cpu_attention.paged_attention)
+        faster = device.type == "cpu" and cpu_linear.is_faster_here()
+        return Ops(
+            linear=cpu_linear.linear if faster else linear, paged_attention=cpu_attention.paged_attention
+        )
     from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu
 
     return Ops(

@@ -13,7 +13,6 @@ goes to the caller of `step`, after `recover` has brought every block back and e
 import time
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
-from numbers import Integral
 from threading import current_thread, main_thread
 
 import torch
@@ -39,6 +38,7 @@ from minillm.measure.trace import (
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
 from minillm.sampling import (
     Logprob,
+    Forbidden,
     Sampled,
     SamplingParams,
     SamplingRow,
@@ -85,9 +85,9 @@ class Engine:
         self.max_model_len, self.max_num_waiting = max_model_len, max_num_waiting
         self.seed, self.trace = seed, trace
         config = runner.model.config
-        # The model's own end token first, then the others: sources of end tokens add up.
-        own = () if tokenizer is None or tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        self.eos_token_ids = tuple(dict.fromkeys((*own, *config.eos_token_ids)))
+        ends = (tokenizer.eos_token_id if tokenizer else None, *config.eos_token_ids)
+        # The tokenizer's own comes first; it may have an end token that the model lacks.
+        self.eos_token_ids = tuple(dict.fromkeys(i for i in ends if i is not None and i < config.vocab_size))
         # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size
         self._requests: dict[str, list[Request]] = {}  # the samples of every unfinished request
@@ -383,9 +383,8 @@ class Engine:
             )
         vocab_size = self.runner.model.config.vocab_size
         for i, token_id in enumerate(ids):
-            if type(token_id) is not int and isinstance(token_id, Integral) and not isinstance(token_id, bool):
-                ids[i] = token_id = int(token_id)
-            if type(token_id) is not int or not 0 <= token_id < vocab_size:
+            ids[i] = _to_token_id(token_id)
+            if not 0 <= ids[i] < vocab_size:
                 raise RequestError(
                     f"prompt_token_ids[{i}] is {token_id!r}: token ids are integers from 0 to {vocab_size - 1}"
                 )
@@ -406,23 +405,21 @@ class Engine:
                 "cache more memory"
             )
 
-    def _bad_words_ids(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
-        """Each bad word as it is spelled at the start of a text and after a space."""
+    def _forbid_bad_words(self, params: SamplingParams) -> Forbidden | None:
         if not params.bad_words:
-            return ()
+            return None
         if self.tokenizer is None:
             raise RequestError(
                 "bad_words needs a tokenizer, and this model's folder has none: use logit_bias with ids"
             )
-        spelled = [w for word in params.bad_words for w in (word, " " + word.lstrip())]
-        return tuple({tuple(self.tokenizer.encode(word, add_special_tokens=False)): None for word in spelled})
+        return self.tokenizer.forbid_words(params.bad_words)
 
     def _samples(
         self, request_id: str, ids: list[int], params: SamplingParams, prompt: str | None, priority: int
     ) -> list[Request]:
         """The n samples of a prompt, ready to be queued."""
         check_vocabulary(params, self.vocab_size)
-        bad_words = self._bad_words_ids(params)
+        bad_words = self._forbid_bad_words(params)
         if params.stop and self.tokenizer is None:
             raise RequestError(
                 f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
@@ -463,6 +460,16 @@ class Engine:
             samples.append(request)
         self._check_capacity(samples[0])
         return samples
+
+
+def _to_token_id(given: object) -> int:
+    """An integer of any kind, NumPy's too, as an int; -1 for anything else."""
+    if isinstance(given, SupportsIndex) and not isinstance(given, bool):
+        try:
+            return given.__index__()
+        except TypeError:  # a tensor of several numbers, or NumPy's bool
+            pass
+    return -1
 
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:

@@ -1,42 +1,91 @@
 """Text to token ids and back: whole texts by the model's own tokenizer, a running output token by token.
 
-A token is a piece of bytes, not of text: one character may be spread over several tokens, and what comes next may
-still change what came last. So an output becomes text through a `Detokenizer`, which gives out only what is final,
-and a stop string is found in that text by `StopStrings`, which keeps back what may yet become one.
+A token is a piece of bytes, not of text: one character may be spread over several tokens, and the next token may
+still change the text of the last one. A `Detokenizer` returns only text that is final, and `StopStrings` finds stop
+strings in that text and holds back what may still become one.
 
-The tokenizer itself is the library's. Importing `transformers` takes 1.3 s on top of torch's 1.9 s, so it happens
-here only once somebody has text (`AutoTokenizer` and a plain `PreTrainedTokenizerFast` cost the same; the first
-also finds the chat template).
+The tokenizer itself is the library's. Importing `transformers` takes 1.3 s on top of torch's 1.9 s, so it is imported
+only when a model has a tokenizer.
 """
 
 import codecs
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from minillm.errors import CheckpointError, RequestError
+from minillm.model.bad_words import TokenTexts, forbid_words
+from minillm.model.chat import render_chat
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
+_JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_CONTEXT = 4  # characters or tokens that are decoded again with a new one: more than any decoder looks back
 
 
 def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
-    """The tokenizer of a model folder, or None where it holds none (such a model takes and gives token ids).
+    """Return the tokenizer of a model folder, or None if the folder holds none and the model takes only token ids.
 
-    Reads the folder only: no code from it is run and nothing is downloaded.
+    Only the folder is read: no code from it is run and nothing is downloaded. Raises `CheckpointError` for a tokenizer
+    that is damaged or that needs a library which is not installed.
     """
     folder = Path(folder)
     if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         return None
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    return Tokenizer(AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
+    options = {}
+    config = _read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    try:
+        if "model_type" in config:
+            # The library chooses a class by these two. It would refuse other values that our own table takes.
+            options["config"] = AutoConfig.for_model(config["model_type"])
+            options["config"].tokenizer_class = config.get("tokenizer_class")
+        return Tokenizer(
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:
+        found = sorted({*_TOKENIZER_FILES, *_JSON_FILES} & {path.name for path in folder.iterdir()})
+        for name in found:
+            if name.endswith(".json"):
+                _read_json(folder / name)  # which names the damaged file
+        raise CheckpointError(
+            f"the tokenizer of {folder} cannot be loaded from {', '.join(found)}. The tokenizer library says: "
+            f"{_first_line(error)}. Download these files again, or save the tokenizer as tokenizer.json"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not readable JSON: {_first_line(error)}. Download the file again"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"{path} holds a JSON {type(content).__name__} and must hold an object. Download the file again"
+        )
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: " + " ".join(str(error).split())[:200]
 
 
 class Tokenizer:
-    """A `transformers` fast tokenizer, narrowed to what the engine needs.
+    """Wrap a `transformers` fast tokenizer and expose what the engine needs.
 
-    `vocab_size` is one more than the highest id, added tokens included; `special_ids` are the ids that `decode`
-    skips. Raises `CheckpointError` for one that the `tokenizers` library does not run.
+    `vocab_size` is one more than the highest id, added tokens included. `special_ids` are the ids that `decode` skips.
+    `eos_token_id` is the end token that the tokenizer itself names, or None. Raises `CheckpointError` for a tokenizer
+    that the `tokenizers` library does not run.
     """
 
     def __init__(self, wrapped: Any):
@@ -44,7 +93,7 @@ class Tokenizer:
             raise CheckpointError(
                 f"{type(wrapped).__name__} is not a fast tokenizer: save it with a tokenizer.json, or give token ids"
             )
-        self._wrapped = wrapped
+        self.wrapped = wrapped
         self._backend = wrapped.backend_tokenizer
         # A tokenizer.json may carry the truncation and padding of its training.
         self._backend.no_truncation()
@@ -56,114 +105,289 @@ class Tokenizer:
         self.pad_token_id: int | None = wrapped.pad_token_id
         added = self._backend.get_added_tokens_decoder().items()
         self.special_ids = frozenset(token_id for token_id, token in added if token.special)
-        self.is_byte_level = type(self._backend.decoder).__name__ == "ByteLevel"
+        decoders = _decoder_types(self._backend.decoder)
+        self.is_byte_level = decoders[:1] == ["ByteLevel"] and set(decoders[1:]) <= {"Fuse"}
+        self.has_byte_fallback = "ByteFallback" in decoders
+        self._has_byte_alphabet = "ByteLevel" in decoders
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """The ids of `text`; by default with what the model expects around it, such as a first `<s>`."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        """Return the ids of `text`, by default with the special tokens that the model expects, such as a first `<s>`.
+
+        Raises `RequestError` for text that the tokenizer cannot encode.
+        """
+        try:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except Exception as error:
+            surrogate = re.search("[\ud800-\udfff]", text)
+            reason = f"it holds the lone surrogate {surrogate[0]!r}" if surrogate else _first_line(error)
+            raise RequestError(
+                f"the tokenizer cannot encode the text: {reason}. Remove what it cannot encode, or give token ids"
+            ) from error
         return ids
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of `token_ids`; ids that the vocabulary lacks (padding of the model's) are left out.
+        """Return the text of `token_ids`; ids that the vocabulary lacks (the model's padding) are left out.
 
-        The library's clean-up of spaces before punctuation is off: it would change text already streamed.
+        The library's clean-up of spaces before punctuation is off: it would change text already streamed. Raises
+        `RequestError` if the library fails.
         """
-        text: str = self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+        ids = list(token_ids)
+        try:
+            # The decoder Strip panics on no tokens.
+            return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens)) if ids else ""
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise RequestError(
+                f"the tokenizer cannot decode the token ids {ids[:8]}: {_first_line(error)}. "
+                "Set detokenize=False, or repair the decoder in tokenizer.json"
+            ) from error
 
     def id_to_piece(self, token_id: int) -> str | None:
-        """The token as the vocabulary writes it ("Ġthe", "<0x0A>"), or None where there is no such id."""
+        """Return the token as the vocabulary spells it ("Ġthe", "<0x0A>"), or None if there is no such id."""
         piece: str | None = self._backend.id_to_token(token_id)
         return piece
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The ids of a conversation, up to where the assistant's answer begins.
+    def piece_to_id(self, piece: str) -> int | None:
+        """Return the id of a token as the vocabulary spells it, or None if there is no such token."""
+        token_id: int | None = self._backend.token_to_id(piece)
+        return token_id
 
-        `messages` are {"role": …, "content": …}. Raises `RequestError` for a model without a chat template.
+    def token_text(self, token_id: int, before: Sequence[int] = ()) -> str:
+        """Return the text that a single token has in the middle of a text: " world", "</s>", "" for an unknown id.
+
+        A token that ends within a character has no text of its own: it is "". The token that completes the character
+        after the tokens `before` has the whole character, as in vLLM (v1/engine/logprobs.py).
         """
-        if self._wrapped.chat_template is None:
+        text = self.decode([*self._anchor, token_id], skip_special_tokens=False)
+        text = text[len(self.decode(self._anchor)) :]
+        if text.endswith("\ufffd"):
+            text = Detokenizer(self, before[-4:], skip_special_tokens=False).push(token_id)
+        return "" if text.endswith("\ufffd") else text
+
+    @cached_property
+    def _anchor(self) -> list[int]:
+        """A token with plain text: after it, a token keeps the space that decoders drop at the start of a text."""
+        ordinary = (i for i in range(self.vocab_size) if i not in self.special_ids)
+        return [next((i for i in ordinary if self.decode([i]).isalnum()), 0)]
+
+    def forbid_words(self, words: Sequence[str]) -> Callable[[Sequence[int]], Tensor]:
+        """Return what gives the ids that would complete one of `words` after an output (bad_words.py).
+
+        A word that is a special token is that token. Raises `RequestError` for a word that is not UTF-8.
+        """
+        surrogates = [word for word in words if re.search("[\ud800-\udfff]", word)]
+        if surrogates:
+            raise RequestError(f"bad_words holds {surrogates[0]!r}, a lone surrogate: no text contains it")
+        special = [i for word in words if (i := self.piece_to_id(word)) is not None and i in self.special_ids]
+        return forbid_words(self._token_texts, words, special)
+
+    @cached_property
+    def _token_texts(self) -> TokenTexts:
+        """What each token writes in the middle of a text."""
+        pieces = [self.id_to_piece(token_id) for token_id in range(self.vocab_size)]
+        in_context = [[*self._anchor, token_id] for token_id in range(self.vocab_size)]
+        texts = self._backend.decode_batch(in_context, skip_special_tokens=False)
+        start = len(self.decode(self._anchor))
+        data = [None if piece is None else self.piece_bytes(piece) for piece in pieces]
+        return TokenTexts(
+            [
+                b"" if pieces[i] is None or i in self.special_ids else known or text[start:].encode()
+                for i, (known, text) in enumerate(zip(data, texts, strict=True))
+            ]
+        )
+
+    def piece_bytes(self, piece: str) -> bytes | None:
+        """Return the bytes of a token of a byte-level vocabulary or of a byte token "<0x0A>", None for other tokens."""
+        if self._has_byte_alphabet:
+            return _to_bytes(piece)
+        found = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece) if self.has_byte_fallback else None
+        return bytes.fromhex(found[1]) if found else None
+
+    @cached_property
+    def byte_ids(self) -> list[int | None]:
+        """The token of each of the 256 bytes, None for a byte that has none."""
+        if self._has_byte_alphabet:
+            return [
+                self.piece_to_id(character) for character, _ in sorted(_BYTES.items(), key=lambda x: x[1])
+            ]
+        return [self.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """Return the ids of a conversation, up to where the assistant's answer begins.
+
+        `messages` are {"role": ..., "content": ...}; a content is text or a list of {"type": "text", "text": ...}.
+        `continue_final_message` leaves the last message open, so that the model goes on with it. `chat_template` is
+        used instead of the model's own. `chat_template_kwargs` and `tools` are passed to the template. Raises
+        `RequestError` if the model has no chat template, and for messages that the template or we cannot take.
+        """
+        if chat_template is None and self.wrapped.chat_template is None:
             raise RequestError(
                 "this model has no chat template: it was not trained on conversations, or its folder lacks one. "
                 "Use generate with the prompt as plain text"
             )
-        text = self._wrapped.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        try:
+            template = self.wrapped.get_chat_template(chat_template, tools=tools)
+        except Exception as error:
+            raise RequestError(f"no chat template can be chosen: {_first_line(error)}") from error
+        text = render_chat(
+            template,
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            variables={**self.wrapped.special_tokens_map, **(chat_template_kwargs or {})},
+        )
         # The template writes <s> and its like itself.
         return self.encode(text, add_special_tokens=False)
 
 
+# As the decoder ByteFallback has it; "replace" writes one U+FFFD for several bytes that begin a character.
+codecs.register_error("replace_each_byte", lambda error: ("\ufffd" * (error.end - error.start), error.end))  # type: ignore[attr-defined]
+
+
 class Detokenizer:
-    """The text of one output, as its tokens come: `push` each, then `finish`.
+    """Turn the tokens of one output into text: `push` each, then `finish`.
 
-    What they return, joined, is `tokenizer.decode` of all the ids, and every part of it is final: no half characters.
-    The time for a token does not grow with the output.
+    The output is decoded after `prompt_token_ids`, so that its first word keeps its space. Every returned text is
+    final and holds no half characters, and all of it together is what the tokens add to the text of the prompt, as
+    `tokenizer.decode` gives it. The one exception is a run of byte tokens ("<0x0A>") that is not UTF-8: `decode`
+    spoils every character of such a run, and here only the broken bytes become U+FFFD. The time per token does not
+    grow with the output.
 
-    Byte-level tokens are plain bytes, and the incremental decoder of UTF-8 knows when a character is whole. For all
-    others the text of a token depends on its neighbours (a space that is dropped at the very start, for one), so we
-    decode a window that begins with the tokens before, and take what the new ones add to it.
+    Tokens that are bytes pass the incremental decoder of UTF-8, which knows when a character is whole. In most other
+    vocabularies the text of a token depends on its neighbours (a space that is dropped at the very start, for one), so
+    we decode a window that begins with the tokens before, and take what the new ones add to it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True):
-        self._tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_token_ids: Sequence[int] = (), skip_special_tokens: bool = True
+    ):
+        self._tokenizer, self._prompt, self._skip = tokenizer, prompt_token_ids, skip_special_tokens
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._before: list[int] = []
-        self._pending: list[int] = []
+        errors = "replace_each_byte" if tokenizer.has_byte_fallback else "replace"
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
+        self._window: list[int] = []  # the last tokens whose text is out; they are whole characters
+        self._window_text = ""
+        self._num_added = self._num_old = (
+            0  # what was added to the window since it was cut, and tokens before that
+        )
+        for token_id in reversed([*islice(self._visible(reversed(prompt_token_ids)), _CONTEXT)]):
+            self.push(token_id)
+
+    def fresh(self) -> "Detokenizer":
+        """Return one that has seen no output yet."""
+        return Detokenizer(self._tokenizer, self._prompt, self._skip)
 
     def push(self, token_id: int) -> str:
-        """The text that is final now that `token_id` has come; often a word, sometimes nothing."""
+        """Return the text that became final with `token_id`: often a word, sometimes nothing."""
         piece = self._tokenizer.id_to_piece(token_id)
         if piece is None or token_id in self._skipped:
             return ""
+        data = self._tokenizer.piece_bytes(piece)
+        if data is None:
+            return self.finish() + self._take([token_id])
+        text = self._utf8.decode(data)
         if self._tokenizer.is_byte_level:
-            return self._utf8.decode(_to_bytes(piece))
-        self._pending.append(token_id)
-        # A run of byte tokens is decoded all or nothing: one bad byte at its end spoils every character in it.
-        return "" if _is_byte_fallback(piece) else self._take_pending()
+            return text
+        return self._take([token_id] if text.encode() == data else self._spell(text))
 
     def finish(self) -> str:
-        """What was still kept back: half a character becomes U+FFFD, as in `decode`."""
-        return self._utf8.decode(b"", final=True) + self._take_pending()
+        """Return what was still held back: half a character becomes U+FFFD, as in `decode`."""
+        text = self._utf8.decode(b"", final=True)
+        return text if self._tokenizer.is_byte_level else self._take(self._spell(text))
 
-    def _take_pending(self) -> str:
-        if not self._pending:
+    def _visible(self, token_ids: Iterable[int]) -> Iterator[int]:
+        known = self._tokenizer.id_to_piece
+        return (i for i in token_ids if i not in self._skipped and known(i) is not None)
+
+    def _spell(self, text: str) -> list[int]:
+        """The tokens that write `text` byte by byte."""
+        ids = (self._tokenizer.byte_ids[byte] for byte in text.encode())
+        return [token_id for token_id in ids if token_id is not None]
+
+    def _take(self, token_ids: list[int]) -> str:
+        """Return what whole characters add to the text, and remember them as the context of the next."""
+        if not token_ids:
             return ""
-        known = self._tokenizer.decode(self._before, skip_special_tokens=False)
-        text = self._tokenizer.decode(self._before + self._pending, skip_special_tokens=False)
-        self._before, self._pending = self._pending, []
+        known, self._window = self._window_text, self._window + token_ids
+        text = self._window_text = self._tokenizer.decode(self._window, skip_special_tokens=False)
+        self._num_added += 1
+        if self._num_added == _CONTEXT:
+            self._window = self._window[self._num_old :]
+            self._window_text = self._tokenizer.decode(self._window, skip_special_tokens=False)
+            self._num_added, self._num_old = 0, len(self._window)
         return text[len(known) :]
 
 
 class StopStrings:
-    """Finds the first stop string in a text that comes in parts, and keeps back what may yet become one.
+    """Find the first stop string in a text that comes in parts, and hold back what may still become one.
 
-    The first is the one that is complete first, wherever the parts are cut; of two that end together, the longer.
+    The first stop string is the one that is complete first, wherever the parts are cut. Of two that are complete at the
+    same character, the first of the list counts.
     """
 
-    def __init__(self, stop: Sequence[str]):
-        self._stop = stop
+    def __init__(self, stop: Sequence[str], include_in_output: bool = False):
+        self._stop, self._include = stop, include_in_output
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, str | None]:
-        """The text that may be shown, and the stop string that ended it, if one did: then nothing may follow."""
-        text = self._held + text
-        found = [(at + len(stop), at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:
-            _, start, hit = min(found)
+    def fresh(self) -> "StopStrings":
+        """Return one that has seen no text yet."""
+        return StopStrings(self._stop, self._include)
+
+    def push(self, text: str, counts: bool = True) -> tuple[str, str | None]:
+        """Return the text that may be shown, and the stop string that ended it or None. After one, nothing may follow.
+
+        If `counts` is false, a stop string that is complete within `text` is ignored. One that begins here and is
+        complete later counts.
+        """
+        num_old, text = len(self._held), self._held + text
+        if counts and (found := [*self._complete(text, num_old)]):
+            end, stop = min(found, key=lambda match: match[0])
             self._held = ""
-            return text[:start], hit
+            return text[: end if self._include else end - len(stop)], stop
         safe = len(text) - self._unsafe(text)
         self._held = text[safe:]
         return text[:safe], None
 
     def finish(self) -> str:
-        """What was still kept back, when the output ended for another reason."""
+        """Return what was still held back, when the output ended for another reason."""
         held, self._held = self._held, ""
         return held
+
+    def _complete(self, text: str, num_old: int) -> Iterator[tuple[int, str]]:
+        """Each stop string that is complete after the first `num_old` characters of `text`, and where it ends."""
+        for stop in self._stop:
+            start = text.find(stop, max(0, num_old + 1 - len(stop)))
+            if start >= 0:
+                yield start + len(stop), stop
 
     def _unsafe(self, text: str) -> int:
         """The length of the longest end of `text` with which a stop string begins."""
         beginnings = (stop[:length] for stop in self._stop for length in range(1, len(stop)))
         return max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
+
+
+def _decoder_types(decoder: Any) -> list[str]:
+    """The types of a decoder of the `tokenizers` library, those within a Sequence in their order."""
+
+    def types(state: dict[str, Any]) -> Iterator[str]:
+        if state["type"] == "Sequence":
+            for part in state["decoders"]:
+                yield from types(part)
+        else:
+            yield state["type"]
+
+    return [] if decoder is None else [*types(json.loads(decoder.__getstate__()))]
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -185,7 +409,3 @@ def _to_bytes(piece: str) -> bytes:
     except KeyError:
         # An added token is written in plain text.
         return piece.encode()
-
-
-def _is_byte_fallback(piece: str) -> bool:
-    return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")

@@ -5,6 +5,7 @@ from minillm.sampling.params import LogitsProcessor, SamplingParams, check_vocab
 from minillm.sampling.random import Stream, derive_seed, sample_seed, uniform
 from minillm.sampling.sample import Sampled, draw, probabilities, sample
 from minillm.sampling.transforms import (
+    Forbidden,
     LogitsError,
     NonFiniteLogitsError,
     NoTokenLeftError,
@@ -13,6 +14,7 @@ from minillm.sampling.transforms import (
 )
 
 __all__ = [
+    "Forbidden",
     "LogitsError",
     "LogitsProcessor",
     "Logprob",

@@ -39,13 +39,16 @@ class NoTokenLeftError(LogitsError):
     """A request's own constraints leave it no token with a finite logit."""
 
 
+Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int64 that must not come next
+
+
 @dataclass(slots=True)
 class SamplingRow:
     """One row of logits: whose it is, what it asks for and what came before it.
 
     With speculation a request has several rows in a step; `output_token_ids` then ends with the drafts before this
-    position. `bad_words_ids` are `params.bad_words` as the caller's tokenizer writes them. Every id must lie in the
-    model's vocabulary.
+    position. `bad_words` gives the ids that would complete one of `params.bad_words` after the output. Every other id
+    must lie in the model's vocabulary.
     """
 
     params: SamplingParams
@@ -53,7 +56,7 @@ class SamplingRow:
     prompt_token_ids: Sequence[int]
     output_token_ids: Sequence[int]
     eos_token_ids: tuple[int, ...] = ()
-    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    bad_words: Forbidden | None = None
     steps: frozenset["Step"] = field(init=False)  # what it may ever ask of `process_logits`
 
     def __post_init__(self) -> None:
@@ -137,19 +140,17 @@ def _mask_early_stops(logits: Tensor, rows: Sequence[SamplingRow], asking: list[
     return _add_entries(logits, entries)
 
 
-@_step(lambda row: bool(row.bad_words_ids))
+@_step(lambda row: row.bad_words is not None)
 def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
-    """The last token of a bad word, where the output ends in all the others."""
-    entries = (
-        (r, token_id, -math.inf)
-        for r in asking
-        for token_id in {
-            last
-            for *start, last in rows[r].bad_words_ids
-            if not start or list(rows[r].output_token_ids[-len(start) :]) == start
-        }
-    )
-    return _add_entries(logits, entries)
+    """Mask the tokens that would complete a bad word."""
+    forbidden = torch.zeros_like(logits, dtype=torch.bool)
+    for r in asking:
+        row = rows[r]
+        assert row.bad_words is not None
+        ids = row.bad_words(row.output_token_ids)  # [E]
+        # A tokenizer may have more tokens than the model.
+        forbidden[r, ids[ids < logits.shape[-1]].to(logits.device)] = True
+    return logits.masked_fill(forbidden, -math.inf)
 
 
 @_step(lambda row: bool(row.params.logit_bias))
@@ -299,5 +300,5 @@ def _constraints(row: SamplingRow) -> Iterator[str]:
         yield f"allowed_token_ids ({len(params.allowed_token_ids)} ids)"
     if len(row.output_token_ids) < params.min_tokens:
         yield f"min_tokens={params.min_tokens} (only {len(row.output_token_ids)} are out, so that none may stop)"
-    if row.bad_words_ids:
-        yield f"bad_words ({len(row.bad_words_ids)})"
+    if row.bad_words is not None:
+        yield f"bad_words ({len(params.bad_words or ())})"

@@ -72,7 +72,7 @@ every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=
 
 
 def stream(tokenizer, ids, skip_special_tokens=True):
-    detokenizer = Detokenizer(tokenizer, skip_special_tokens)
+    detokenizer = Detokenizer(tokenizer, (), skip_special_tokens)
     return [*(detokenizer.push(token_id) for token_id in ids), detokenizer.finish()]
 
 

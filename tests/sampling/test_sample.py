@@ -30,8 +30,18 @@ INF = math.inf
 LAST_U = 1 - 2.0**-53
 
 
-def make_row(seed=0, prompt=(), output=(), eos=(), bad_words_ids=(), **params):
-    return SamplingRow(SamplingParams(**params), seed, prompt, output, eos, bad_words_ids)
+def make_row(seed=0, prompt=(), output=(), eos=(), forbidden=None, **params):
+    return SamplingRow(SamplingParams(**params), seed, prompt, output, eos, forbidden)
+
+
+def last_of(*sequences):
+    """What forbids the last id of a sequence after all the others."""
+
+    def forbidden(output_token_ids):
+        begun = [s[-1] for s in sequences if (*output_token_ids, s[-1])[-len(s) :] == s]
+        return torch.tensor(begun, dtype=torch.int64)
+
+    return forbidden
 
 
 def random_logits(*shape, seed=0, scale=3.0):
@@ -62,9 +72,8 @@ def reference(logits, row, sure=certain):
             *params.stop_token_ids,
         ):
             logits[i] = -INF
-        for word in row.bad_words_ids:
-            if (*row.output_token_ids, i)[-len(word) :] == word:
-                logits[i] = -INF
+        if i in row.bad_words(row.output_token_ids):
+            logits[i] = -INF
         logits[i] += (params.logit_bias or {}).get(i, 0)
         if i in (*row.prompt_token_ids, *row.output_token_ids):
             penalty = params.repetition_penalty
@@ -114,9 +123,9 @@ def sampling_rows(draw_):
         "logit_bias": draw_(st.none() | st.dictionaries(ids, quarters, max_size=3)),
         "allowed_token_ids": draw_(st.none() | st.lists(ids, min_size=1).map(tuple)),
     }
-    bad_words = draw_(st.lists(st.lists(ids, min_size=1, max_size=3).map(tuple), max_size=3).map(tuple))
+    forbidden = last_of(*draw_(st.lists(st.lists(ids, min_size=1, max_size=3).map(tuple), max_size=3)))
     return make_row(
-        0, draw_(id_lists), draw_(id_lists), draw_(st.sampled_from([(), (0,), (0, 5)])), bad_words, **params
+        0, draw_(id_lists), draw_(id_lists), draw_(st.sampled_from([(), (0,), (0, 5)])), forbidden, **params
     )
 
 
@@ -151,7 +160,7 @@ def test_nothing_given_is_changed(vocab_size):
     row = make_row(
         prompt=[1, 2], output=[3, 3], temperature=0.7, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.2,
         frequency_penalty=0.3, logit_bias={4: 1.0}, min_tokens=5, stop_token_ids=[7], allowed_token_ids=range(30),
-        logits_processors=[spoil], logprobs=3, bad_words_ids=((3, 8),),
+        logits_processors=[spoil], logprobs=3, forbidden=last_of((3, 8)),
     )  # fmt: skip
     logits = random_logits(2, 50)
     before = logits.clone()
@@ -175,10 +184,10 @@ def test_min_tokens_masks_eos_and_stop_ids_until_they_are_out():
         assert set(process_logits(logits, [row]).isfinite().nonzero()[:, 1].tolist()) == allowed
 
 
-def test_a_bad_word_is_masked_only_where_its_beginning_stands():
+def test_what_would_complete_a_bad_word_is_masked():
     logits = torch.zeros(1, 6)
     for output, masked in (((), [4]), ((1,), [4]), ((1, 2), [3, 4]), ((2, 1), [4]), ((0, 1, 2), [3, 4])):
-        row = make_row(output=output, bad_words_ids=((1, 2, 3), (4,)))
+        row = make_row(output=output, forbidden=last_of((1, 2, 3), (4,), (6,)))  # the model has no token 6
         assert process_logits(logits, [row]).isinf().nonzero()[:, 1].tolist() == masked
 
 
