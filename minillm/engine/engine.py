@@ -70,6 +70,7 @@ class Engine:
         self.eos_token_ids = config.eos_token_ids
         # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size
+        runner.vocab_size = self.vocab_size
         self._requests: dict[str, list[Request]] = {}
         self._num_arrived = self._num_steps = 0
         self._in_step = False
@@ -100,6 +101,7 @@ class Engine:
                 f"request_id {request_id!r} is in use: wait for it to finish, or choose another"
             )
         ids = self._checked_prompt(prompt_token_ids)
+        params = params.clone()
         check_vocabulary(params, self.vocab_size)
         bad_words = self._bad_words_ids(params)
         if params.stop and self.tokenizer is None:
@@ -164,6 +166,8 @@ class Engine:
             times.append(time.perf_counter())
             self._report_prompts(result)
             if sampled is not None:
+                for error in sampled.errors.values():
+                    raise error
                 self._commit(requests, sampled, times[-1])
         except BaseException:
             for request, _ in scheduled:
@@ -321,7 +325,7 @@ class Engine:
             output=output,
             group=group,
             stop_strings=StopStrings(params.stop or ()),
-            detokenizer=Detokenizer(self.tokenizer)
+            detokenizer=Detokenizer(self.tokenizer, params.skip_special_tokens)
             if self.tokenizer is not None and params.detokenize
             else None,
         )

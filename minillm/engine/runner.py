@@ -34,6 +34,7 @@ class Runner:
         self, model: Transformer, cache: KVCache | NoCache, graphs: DecodeGraphs | None = None
     ) -> None:
         self.model, self.cache, self.graphs = model, cache, graphs
+        self.vocab_size = model.config.vocab_size
 
     def forward(self, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = ()) -> StepOutput:
         """Copy blocks (from, to) where a fork is about to write, then compute every scheduled token; a request that
@@ -84,6 +85,7 @@ class Runner:
             for part, ids in zip(
                 rows.split(PROMPT_ROWS_AT_ONCE), targets.split(PROMPT_ROWS_AT_ONCE), strict=True
             ):
-                report += gather_logprobs(self.model.logits(part), ids, request.params.prompt_logprobs or 0)
+                k = request.params.prompt_logprobs or 0
+                report += gather_logprobs(self.model.logits(part), ids, k, self.vocab_size)
             found.append((request, report))
         return found
