@@ -302,7 +302,7 @@ class LLM:
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}: give a SamplingParams")
         text, ids = self._encoded(prompt)
-        return self._loop.add(ids, params.clone(), prompt=text, priority=priority, listener=listener)
+        return self._loop.add(ids, params, prompt=text, priority=priority, listener=listener)
 
     def _encoded(self, prompt: Prompt) -> tuple[str | None, Sequence[int]]:
         """A prompt's text, if it has one, and its token ids."""

@@ -418,6 +418,7 @@ class Engine:
         self, request_id: str, ids: list[int], params: SamplingParams, prompt: str | None, priority: int
     ) -> list[Request]:
         """The n samples of a prompt, ready to be queued."""
+        params = params.clone()  # which checks them again: a user may have changed a field since
         check_vocabulary(params, self.vocab_size)
         bad_words = self._forbid_bad_words(params)
         if params.stop and self.tokenizer is None:

@@ -1,4 +1,4 @@
-"""Chapter 1: what a user may ask of sampling, the random numbers, and the way from logits to tokens."""
+"""Chapter 1: sampling parameters, random numbers, and the way from logits to tokens."""
 
 from minillm.sampling.logprobs import Logprob, gather_logprobs
 from minillm.sampling.params import LogitsProcessor, SamplingParams, check_vocabulary
@@ -9,6 +9,7 @@ from minillm.sampling.transforms import (
     LogitsError,
     NonFiniteLogitsError,
     NoTokenLeftError,
+    ProcessorError,
     SamplingRow,
     process_logits,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Logprob",
     "NoTokenLeftError",
     "NonFiniteLogitsError",
+    "ProcessorError",
     "Sampled",
     "SamplingParams",
     "SamplingRow",

@@ -1,51 +1,52 @@
-"""What a user may ask of sampling: one frozen record, checked once, when it is made.
+"""`SamplingParams`: what one request asks of sampling.
 
-Names and defaults are those of vLLM's `SamplingParams`, so that a script moves there by changing one import.
-Whatever passes the checks here needs no second look in the engine, except the ids that only a model can judge:
-those are for `check_vocabulary`.
+Names and defaults are those of vLLM 0.33 (vllm/sampling_params.py), so a script moves there by changing one import.
+`_CHECKS`, at the end of this file, is the table of what each parameter accepts.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
 LogitsProcessor = Callable[[list[int], Tensor], Tensor]
-"""`(output_token_ids, logits [V]) -> logits [V]`: called before everything else, on a copy of the row."""
+"""`(output_token_ids, logits [V]) -> logits [V]`. It gets copies, so it may change both in place."""
 
 GREEDY_BELOW = 1e-5
 LOWEST_TEMPERATURE = 0.01
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class SamplingParams:
     """How to sample one request.
 
-    Sequences are stored as tuples, empty where nothing was given, except `allowed_token_ids`, where `None` means
-    every id. A lone `stop` or `bad_words` string becomes a tuple of one.
+    Each value is checked when it is assigned. Parameters that depend on each other are checked when the record is made
+    or cloned, and the engine clones the record of every request that it accepts.
 
-    - `n`: how many samples of the prompt; sample i uses `seed + i`.
-    - `temperature`: divides the logits. Below 1e-5 it is greedy decoding; otherwise below 0.01 it is raised to 0.01.
-    - `top_p`: keep the smallest set of likeliest tokens whose probabilities reach this sum; 1 is off.
-    - `top_k`: keep this many of the likeliest tokens; 0 (or -1) is off.
-    - `min_p`: keep tokens at least this fraction as likely as the likeliest; 0 is off.
-    - `repetition_penalty`: divides (or multiplies, where negative) the logit of every token seen in prompt or output.
-    - `presence_penalty`, `frequency_penalty`: taken off a token's logit once, or once for each time it was output.
-    - `max_tokens`: at most this many output tokens; `None` goes on to the end of the context.
-    - `min_tokens`: the output cannot stop before it has this many.
-    - `stop`, `stop_token_ids`: the output ends at any of these; the stop string is not part of the text.
-    - `ignore_eos`: the model's own end of sequence does not stop the output.
-    - `logprobs`, `prompt_logprobs`: report this many of the likeliest tokens besides the one that is there.
-    - `logit_bias`: token id -> what to add to its logit.
-    - `allowed_token_ids`: sample from these alone. `bad_words`: never complete any of these.
-    - `seed`: makes the sample reproducible; without it the engine derives one.
-    - `detokenize`: whether to make text of the output.
-    - `logits_processors`: functions of (output so far, logits), applied first, in order.
+    - `n`: number of samples per prompt. Sample i uses `seed + i`. Greedy decoding allows only 1.
+    - `temperature`: divides the logits. Below 1e-5 means greedy decoding; a value from there to 0.01 is raised to 0.01.
+    - `top_p`: keeps the smallest set of most likely tokens whose probabilities reach this sum. 1 turns it off.
+    - `top_k`: keeps this many of the most likely tokens. 0 or -1 turns it off.
+    - `min_p`: keeps tokens at least this fraction as likely as the most likely one. 0 turns it off.
+    - `repetition_penalty`: divides the logit of every token of the prompt and the output, or multiplies a negative one.
+    - `presence_penalty`, `frequency_penalty`: subtracted from a token's logit once, or for each time it was output.
+    - `max_tokens`: the largest number of output tokens. `None` continues to the end of the context.
+    - `min_tokens`: nothing stops the output before it has this many tokens.
+    - `stop`, `stop_token_ids`: strings and tokens that end the output. `include_stop_str_in_output` keeps the string.
+    - `ignore_eos`: whether to continue after the model's own end token.
+    - `logprobs`, `prompt_logprobs`: number of most likely tokens to report per position, in addition to the actual one.
+      -1 reports the whole vocabulary.
+    - `logit_bias`: maps a token id to a number that is added to its logit.
+    - `allowed_token_ids`: the only tokens that may be sampled; `None` allows all.
+    - `bad_words`: strings that the output must not contain.
+    - `seed`: makes the samples reproducible. `None` or -1 lets the engine derive one.
+    - `detokenize`: whether to convert the output to text. `skip_special_tokens`: whether to leave special tokens out.
+    - `logits_processors`: functions (output token ids, logits) -> logits, called before everything else, in order.
 
-    Raises `TypeError` or `ValueError`, naming the parameter, the value and what would do.
+    Raises `TypeError` or `ValueError` with the parameter, its value and its limits.
     """
 
     n: int = 1
@@ -58,190 +59,197 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     max_tokens: int | None = 16
     min_tokens: int = 0
-    stop: Sequence[str] | None = None
+    stop: str | list[str] | None = None
     stop_token_ids: Sequence[int] | None = None
+    include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     logprobs: int | None = None
     prompt_logprobs: int | None = None
-    logit_bias: Mapping[int, float] | None = field(default=None, hash=False)
+    logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
     seed: int | None = None
     detokenize: bool = True
+    skip_special_tokens: bool = True
     logits_processors: Sequence[LogitsProcessor] | None = None
+    # Parameters of vLLM that are accepted at their default only.
+    spaces_between_special_tokens: bool = True
+    flat_logprobs: bool = False
+    logprob_token_ids: None = None
+    prompt_logprob_token_ids: None = None
+    prompt_logprob_start: None = None
+    structured_outputs: None = None
+    thinking_token_budget: None = None
+    repetition_detection: None = None
+    watermarking: None = None
+    stream_interval: None = None
+    skip_reading_prefix_cache: None = None
+    skip_clone: bool = False
+    extra_args: None = None
+    routed_experts_prompt_start: int = 0
+    trace_decode_token_ids: None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, _CHECKS.get(name, _only_default)(name, value))
 
     def __post_init__(self) -> None:
-        checked = {
-            "n": _integer("n", self.n, 1),
-            "temperature": _number("temperature", self.temperature, 0, hint="0 is greedy decoding"),
-            "top_p": _number("top_p", self.top_p, 0, 1, open_low=True, hint="1 turns it off"),
-            "top_k": max(0, _integer("top_k", self.top_k, -1, hint="0 turns it off")),
-            "min_p": _number("min_p", self.min_p, 0, 1, hint="0 turns it off"),
-            "repetition_penalty": _number(
-                "repetition_penalty", self.repetition_penalty, 0, open_low=True, hint="1 turns it off"
-            ),
-            "presence_penalty": _number("presence_penalty", self.presence_penalty, -2, 2),
-            "frequency_penalty": _number("frequency_penalty", self.frequency_penalty, -2, 2),
-            "max_tokens": _optional(
-                _integer, "max_tokens", self.max_tokens, 1, hint="None goes on to the end of the context"
-            ),
-            "min_tokens": _integer("min_tokens", self.min_tokens, 0),
-            "stop": _strings("stop", self.stop),
-            "stop_token_ids": _token_ids("stop_token_ids", self.stop_token_ids or ()),
-            "ignore_eos": _boolean("ignore_eos", self.ignore_eos),
-            "logprobs": _optional(
-                _integer, "logprobs", self.logprobs, 0, hint="0 reports the sampled token alone, None nothing"
-            ),
-            "prompt_logprobs": _optional(
-                _integer,
-                "prompt_logprobs",
-                self.prompt_logprobs,
-                0,
-                hint="0 reports the prompt alone, None nothing",
-            ),
-            "logit_bias": _biases(self.logit_bias),
-            "allowed_token_ids": _optional(_token_ids, "allowed_token_ids", self.allowed_token_ids),
-            "bad_words": _strings("bad_words", self.bad_words),
-            "seed": _optional(_integer, "seed", self.seed, 0, 2**64 - 1, hint="None lets the engine choose"),
-            "detokenize": _boolean("detokenize", self.detokenize),
-            "logits_processors": _callables("logits_processors", self.logits_processors),
-        }
-        for name, value in checked.items():
-            object.__setattr__(self, name, value)
-        self._check_together()
-
-    def _check_together(self) -> None:
+        self.top_k, self.seed = max(0, self.top_k), None if self.seed == -1 else self.seed
+        self.stop_token_ids = list(dict.fromkeys(self.stop_token_ids or ()))
+        self.bad_words = list(dict.fromkeys(self.bad_words or ()))
+        if not self.is_greedy:
+            self.temperature = max(self.temperature, LOWEST_TEMPERATURE)
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise ValueError(
-                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}: "
-                "raise max_tokens or lower min_tokens"
+                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}. "
+                "Raise max_tokens or lower min_tokens."
             )
-        if self.allowed_token_ids is not None and not self.allowed_token_ids:
-            raise ValueError(
-                "allowed_token_ids=[] allows no token at all: name one at least, or use None for all"
-            )
+        if self.allowed_token_ids == []:
+            raise ValueError("allowed_token_ids=[] allows no token. Name one, or use None to allow all.")
         if self.stop and not self.detokenize:
             raise ValueError(
-                f"stop={self.stop!r} is looked for in the text, but detokenize=False makes none: "
-                "use stop_token_ids, or leave detokenize on"
+                f"stop={self.stop!r} is searched for in the text, and detokenize=False produces none. "
+                "Use stop_token_ids, or leave detokenize on."
             )
+        if self.is_greedy:
+            if self.n > 1:
+                raise ValueError(
+                    f"n={self.n} samples would all be equal with temperature={self.temperature}, which is greedy "
+                    "decoding. Use n=1, or raise temperature."
+                )
+            self.top_p, self.top_k, self.min_p = 1.0, 0, 0.0
+
+    def clone(self) -> "SamplingParams":
+        """Return a checked copy that shares no list with this record."""
+        return replace(self)
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken, without a draw."""
+        """Whether the most likely token is taken, without a random draw."""
         return self.temperature < GREEDY_BELOW
 
     @property
     def effective_temperature(self) -> float:
-        """What the logits are divided by: 1 for greedy, else `temperature`, raised to 0.01 if it is less."""
-        return 1.0 if self.is_greedy else max(self.temperature, LOWEST_TEMPERATURE)
+        """The number that divides the logits: `temperature`, or 1 for greedy decoding."""
+        return 1.0 if self.is_greedy else self.temperature
 
 
 def check_vocabulary(params: SamplingParams, vocab_size: int) -> None:
-    """Refuse what a model of `vocab_size` tokens cannot honour: ids it lacks, more logprobs than it has tokens.
-
-    Raises `ValueError`, naming the parameter and the offending ids.
-    """
-    named: dict[str, Iterable[int]] = {
-        "stop_token_ids": params.stop_token_ids or (),
-        "allowed_token_ids": params.allowed_token_ids or (),
-        "logit_bias": params.logit_bias or (),
-    }
-    for name, ids in named.items():
-        if outside := [token_id for token_id in ids if token_id >= vocab_size]:
+    """Raise `ValueError` for token ids, or a number of logprobs, that a vocabulary of `vocab_size` tokens lacks."""
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        if outside := [token_id for token_id in getattr(params, name) or () if token_id >= vocab_size]:
             raise ValueError(
-                f"{name} names the token ids {outside[:8]}, but the vocabulary ends at {vocab_size - 1}: "
-                "take them out, or check that they are this model's"
+                f"{name} contains the token ids {outside[:8]}. The vocabulary ends at {vocab_size - 1}. "
+                "Remove these ids, or check which model they belong to."
             )
-    for name, count in {"logprobs": params.logprobs, "prompt_logprobs": params.prompt_logprobs}.items():
-        if count is not None and count > vocab_size:
-            raise ValueError(f"{name}={count} is more than the {vocab_size} tokens there are: ask for fewer")
+    for name in ("logprobs", "prompt_logprobs"):
+        if (getattr(params, name) or 0) > vocab_size:
+            raise ValueError(
+                f"{name}={getattr(params, name)} is more than the {vocab_size} tokens of the vocabulary. "
+                "Use -1 for all of them."
+            )
 
 
-def _refuse(name: str, value: object, bounds: str, hint: str) -> ValueError:
-    return ValueError(
-        f"{name}={value!r} is out of bounds: it must be {bounds}" + (f" ({hint})" if hint else "")
-    )
-
-
-def _between(low: float, high: float, open_low: bool = False) -> str:
-    least = f"more than {low}" if open_low else f"at least {low}"
-    return least if math.isinf(high) else f"{least} and at most {high}"
-
-
-def _integer(name: str, value: object, low: int, high: float = math.inf, hint: str = "") -> int:
-    # bool is an Integral in Python, but True for a count is a slip.
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: it must be an integer")
-    if not low <= int(value) <= high:
-        raise _refuse(name, value, _between(low, high), hint)
-    return int(value)
+Check = Callable[[str, Any], Any]  # (name, value) -> the value to store; raises TypeError or ValueError
 
 
 def _number(
-    name: str, value: object, low: float, high: float = math.inf, *, open_low: bool = False, hint: str = ""
-) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: it must be a number")
-    number = float(value)
-    if not math.isfinite(number) or not low <= number <= high or (open_low and number == low):
-        raise _refuse(name, value, _between(low, high, open_low), hint or "and finite")
-    return number
+    kind: type[int] | type[float],
+    low: float,
+    high: float = math.inf,
+    hint: str = "",
+    *,
+    above: bool = False,
+    optional: bool = False,
+) -> Check:
+    """Accept numbers from `low` to `high`, without `low` itself if `above`, and None if `optional`."""
+    accepted: Any = Integral if kind is int else Real
+    least = f"{'more than' if above else 'at least'} {low}"
+    bounds = least if math.isinf(high) else f"{least} and at most {high}"
+
+    def check(name: str, value: Any) -> int | float | None:
+        if value is None and optional:
+            return None
+        # bool is an Integral in Python, but True as a number is a mistake.
+        if isinstance(value, bool) or not isinstance(value, accepted):
+            raise _wrong_type(name, value, "an integer" if kind is int else "a number")
+        if not low <= value <= high or (above and value == low):
+            raise ValueError(f"{name}={value!r} is out of bounds. It must be {bounds}. {hint}".rstrip())
+        return kind(value)
+
+    return check
 
 
-def _boolean(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}: it must be True or False")
+def _instance(kind: Any, wanted: str) -> Check:
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise _wrong_type(name, value, wanted)
+        return value
+
+    return check
+
+
+def _list(item: Check, kind: Any = Iterable) -> Check:
+    """Accept a list of what `item` accepts. None becomes an empty list."""
+
+    def check(name: str, values: Any) -> list[Any]:
+        values = [] if values is None else values
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, kind):
+            raise _wrong_type(name, values, "a list")
+        return [item(f"{name}[{i}]", value) for i, value in enumerate(values)]
+
+    return check
+
+
+def _text(name: str, value: Any) -> Any:
+    if value == "":
+        raise ValueError(f"{name} is an empty string, which is part of every text. Remove it.")
+    return _instance(str, "a string")(name, value)
+
+
+def _biases(name: str, values: Any) -> dict[int, float]:
+    biases = _instance(Mapping, "a dict of token ids and numbers")(name, {} if values is None else values)
+    return {_TOKEN(f"a key of {name}", key): _BIAS(f"{name}[{key}]", bias) for key, bias in biases.items()}
+
+
+def _only_default(name: str, value: Any) -> Any:
+    field = SamplingParams.__dataclass_fields__.get(name)
+    if field is None:
+        raise AttributeError(f"SamplingParams has no parameter {name!r}")
+    if type(value) is not type(field.default) or value != field.default:
+        raise ValueError(f"{name}={value!r} is not supported. Leave it at its default, {field.default!r}.")
     return value
 
 
-def _optional(check: Callable[..., Any], name: str, value: object, *bounds: int, **hint: str) -> Any:
-    return None if value is None else check(name, value, *bounds, **hint)
+def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
+    return TypeError(f"{name}={value!r} is of type {type(value).__name__}. It must be {wanted}.")
 
 
-def _items(name: str, values: object) -> tuple[object, ...]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}={values!r} is a {type(values).__name__}: it must be a list or a tuple")
-    return tuple(values)
-
-
-def _token_ids(name: str, values: object) -> tuple[int, ...]:
-    return tuple(_integer(f"{name}[{i}]", value, 0) for i, value in enumerate(_items(name, values)))
-
-
-def _strings(name: str, values: object) -> tuple[str, ...]:
-    given = [values] if isinstance(values, str) else _items(name, () if values is None else values)
-    for value in given:
-        if not isinstance(value, str):
-            raise TypeError(
-                f"{name} holds {value!r}, a {type(value).__name__}: give a string or a list of strings"
-            )
-        if not value:
-            raise ValueError(f"{name} holds an empty string, which every text contains: leave it out")
-    return tuple(value for value in given if isinstance(value, str))
-
-
-def _biases(values: object) -> dict[int, float] | None:
-    if values is None:
-        return None
-    if not isinstance(values, Mapping):
-        raise TypeError(
-            f"logit_bias={values!r} is a {type(values).__name__}: it must map token ids to numbers"
-        )
-    hint = "to forbid a token use bad_words or allowed_token_ids"
-    return {
-        _integer("a key of logit_bias", token_id, 0): _number(
-            f"logit_bias[{token_id}]", bias, -100, 100, hint=hint
-        )
-        for token_id, bias in values.items()
-    }
-
-
-def _callables(name: str, values: object) -> tuple[LogitsProcessor, ...]:
-    given = _items(name, () if values is None else values)
-    for value in given:
-        if not callable(value):
-            raise TypeError(
-                f"{name} holds {value!r}, which cannot be called: give functions (ids, logits) -> logits"
-            )
-    return tuple(value for value in given if callable(value))
+_TOKEN = _number(int, 0)
+_BIAS = _number(float, -100, 100, "To forbid a token, use bad_words or allowed_token_ids.")
+_LOGPROBS = _number(int, -1, 20, "Use -1 for the whole vocabulary, or None for no report.", optional=True)
+_BOOL = _instance(bool, "True or False")
+_CHECKS: dict[str, Check] = {
+    "n": _number(int, 1, 16_384),
+    "temperature": _number(float, 0, 2, "Use 0 for greedy decoding."),
+    "top_p": _number(float, 0, 1, "Use 1 to turn it off.", above=True),
+    "top_k": _number(int, -1, hint="Use 0 to turn it off."),
+    "min_p": _number(float, 0, 1, "Use 0 to turn it off."),
+    "repetition_penalty": _number(float, 0, 3.4e38, "Use 1 to turn it off.", above=True),
+    "presence_penalty": _number(float, -2, 2),
+    "frequency_penalty": _number(float, -2, 2),
+    "max_tokens": _number(int, 1, hint="Use None to continue to the end of the context.", optional=True),
+    "min_tokens": _number(int, 0),
+    "stop": lambda name, value: _list(_text, list)(name, [value] if isinstance(value, str) else value),
+    "stop_token_ids": _list(_TOKEN),
+    "include_stop_str_in_output": _BOOL,
+    "ignore_eos": _BOOL,
+    "logprobs": lambda name, value: _LOGPROBS(name, 1 if value is True else value),
+    "prompt_logprobs": lambda name, value: _LOGPROBS(name, 1 if value is True else value),
+    "logit_bias": _biases,
+    "allowed_token_ids": lambda name, value: None if value is None else _list(_TOKEN)(name, value),
+    "bad_words": _list(_text),
+    "seed": _number(int, -(2**63), 2**64 - 1, "Use None to let the engine derive one.", optional=True),
+    "detokenize": _BOOL,
+    "skip_special_tokens": _BOOL,
+    "logits_processors": _list(_instance(Callable, "a function (token ids, logits) -> logits")),
+}

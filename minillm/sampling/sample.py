@@ -1,54 +1,59 @@
 """From logits to tokens: a softmax, and a draw by the inverse of the cumulative distribution.
 
-A draw lays the probabilities end to end in id order, on a line from 0 to 1, and takes the token that lies at u.
-It is a function of (logits, params, seed, position): no state, so no two requests can disturb each other.
+A draw places the probabilities end to end in id order, on a line from 0 to 1, and takes the token at u. It is a
+function of (logits, params, seed, position). It has no state, so no request can influence another one.
 
 Source: Devroye, "Non-Uniform Random Variate Generation" (1986), section III.2: the inversion method.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from minillm.sampling.logprobs import Logprob, gather_logprobs
 from minillm.sampling.random import Stream, uniform
-from minillm.sampling.transforms import SamplingRow, process_logits
+from minillm.sampling.transforms import LogitsError, SamplingRow, process_logits
 from minillm.sampling.truncation import count_mass
 
-# Probabilities that become int64 sums at a time: 8 MB stay in a CPU's cache, where half a gigabyte of fresh pages for
-# 64 rows of 150,000 took ten times as long.
+# Probabilities that are summed at once. 8 MB of int64 stay in a CPU's cache; half a gigabyte of new pages, for 64 rows
+# of 150,000, took ten times as long.
 _DRAW_AT_ONCE = 2**20
 
 
 @dataclass(slots=True)
 class Sampled:
-    """One token for each row, and what the model thought of it where `params.logprobs` asked."""
+    """One token per row, and the model's log-probabilities for the rows whose `params.logprobs` is not None.
+
+    `errors` maps the rows that could not be sampled to the reason. The token of such a row means nothing.
+    """
 
     token_ids: list[int]
     logprobs: list[dict[int, Logprob] | None]
+    errors: Mapping[int, Exception] = field(default_factory=dict)
 
 
 def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None = None) -> Sampled:
-    """Choose a token for each row of `logits` [R, V] (any floating dtype, left as it is).
+    """Choose a token for each row of `logits` [R, V] (any floating dtype, not changed).
 
-    Raises what `process_logits` raises.
+    A row that cannot be sampled gets an entry in `errors` and changes no other row.
     """
-    processed = process_logits(logits, rows, vocab_size)
+    errors: dict[int, LogitsError] = {}
+    processed = process_logits(logits, rows, vocab_size, errors)
     drawn = [r for r, row in enumerate(rows) if not row.params.is_greedy]
     token_ids = _argmax(processed)
     if drawn:
         u = uniform([rows[r].seed for r in drawn], [rows[r].position for r in drawn], Stream.SAMPLE)
         probs = _select(processed, drawn).softmax(-1)
         token_ids[drawn] = draw(probs, torch.from_numpy(u).to(logits.device))
-    return Sampled(token_ids.tolist(), _report(logits[:, :vocab_size], rows, token_ids))
+    return Sampled(token_ids.tolist(), _report(logits, rows, token_ids, vocab_size, errors), errors)
 
 
 def probabilities(processed: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """The distribution [R, V] float32 that each row of `processed` [R, V] is drawn from; a greedy row's is one-hot.
+    """Return the distribution [R, V] float32 that each row is drawn from; it is one-hot for a greedy row.
 
-    The processed logits are those of `process_logits`.
+    `processed` [R, V] are the logits that `process_logits` returns.
     """
     probs = processed.softmax(-1)
     greedy = [r for r, row in enumerate(rows) if row.params.is_greedy]
@@ -59,11 +64,11 @@ def probabilities(processed: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
 
 
 def draw(probs: Tensor, u: Tensor) -> Tensor:
-    """The tokens [R] int64 at which the cumulative sums of `probs` [R, V] first exceed `u` [R] of their total.
+    """Return the tokens [R] int64 at which the cumulative sums of `probs` [R, V] first exceed `u` [R] of their total.
 
-    `probs` is float32 or float64, not negative, and need not sum to one (rounding sees to that); `u` is float64 in
-    [0, 1). A token of probability zero is never drawn: sums of integers do not move where nothing is added. Raises
-    `ValueError` for a row without any probability.
+    `probs` is float32 or float64 and not negative; its rows need not sum to exactly 1. `u` is float64 in [0, 1). A
+    token of probability zero is never drawn, since adding zero does not change a sum of integers. Raises `ValueError`
+    for a row without any probability.
     """
     rows_at_once = max(1, _DRAW_AT_ONCE // probs.shape[-1])
     parts = zip(probs.split(rows_at_once), u.split(rows_at_once), strict=True)
@@ -74,15 +79,15 @@ def _draw_part(probs: Tensor, u: Tensor) -> Tensor:
     cumulative = count_mass(probs).cumsum(-1)  # [R, V]
     total = cumulative[:, -1:]  # [R, 1]
     if bool((total <= 0).any()):
-        raise ValueError("a row has no probability above 0 for any token: nothing can be drawn from it")
-    # In float64, u <= 1 - 2**-53 times a total, itself rounded to 53 bits, still rounds to less than the total.
+        raise ValueError("a row has no probability above 0, so no token can be drawn from it")
+    # u is at most 1 - 2**-53. In float64, that times a total of 53 bits still rounds to less than the total.
     target = (u[:, None] * total).long()
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
 
 
 def _argmax(logits: Tensor) -> Tensor:
-    """The place [R] of the highest of each row [R, V] float32, of equal ones the first, that is, the lowest id."""
-    if logits.is_cpu:  # where NumPy's is vectorised, ten times as fast
+    """Return the id [R] of the highest logit of each row [R, V] float32, the lowest id of equal ones."""
+    if logits.is_cpu:  # NumPy's argmax is vectorised there and ten times as fast
         return torch.from_numpy(logits.detach().numpy().argmax(-1))
     return logits.argmax(-1)
 
@@ -92,13 +97,19 @@ def _select(logits: Tensor, indices: list[int]) -> Tensor:
 
 
 def _report(
-    raw_logits: Tensor, rows: Sequence[SamplingRow], token_ids: Tensor
+    logits: Tensor,
+    rows: Sequence[SamplingRow],
+    token_ids: Tensor,
+    vocab_size: int | None,
+    errors: Collection[int],
 ) -> list[dict[int, Logprob] | None]:
     report: list[dict[int, Logprob] | None] = [None] * len(rows)
-    for k in {row.params.logprobs for row in rows}:
+    wanted = [None if r in errors else row.params.logprobs for r, row in enumerate(rows)]
+    for k in set(wanted):
         if k is None:
             continue
-        asking = [r for r, row in enumerate(rows) if row.params.logprobs == k]
-        for r, found in zip(asking, gather_logprobs(raw_logits[asking], token_ids[asking], k), strict=True):
-            report[r] = found
+        asking = [r for r, count in enumerate(wanted) if count == k]
+        found = gather_logprobs(logits[asking], token_ids[asking], k, vocab_size)
+        for r, logprobs in zip(asking, found, strict=True):
+            report[r] = logprobs
     return report

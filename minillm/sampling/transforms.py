@@ -1,16 +1,20 @@
-"""From the model's logits to the logits that are sampled: everything a request may ask for, in one fixed order.
+"""From the model's logits to the logits that are sampled: everything that a request may ask for, in one fixed order.
 
     processors, allowed ids, minimum length, bad words, bias, repetition, frequency and presence penalties,
-    [greedy stops here] temperature, min-p, top-k, top-p
+    [greedy decoding stops here] temperature, min-p, top-k, top-p
 
-Each step is a function `(logits, rows, asking) -> logits` on the whole batch, called where some rows, `asking`, want
-it: the default row pays for none. It changes nothing in place, so that any step may be lifted out and read alone.
+Each transform is a function `(logits, rows, asking) -> logits` on the whole batch. It runs only if some rows need it,
+the ones in `asking`, so a request with default parameters pays for none. Transforms change nothing in place.
 
-Sources: the order is vLLM's (v1/sample/sampler.py); the repetition penalty is from Keskar et al., "CTRL: A
+A row that cannot be sampled becomes an error of its own request. The other rows are sampled as if it were not there.
+
+Sources: the order is that of vLLM (v1/sample/sampler.py). The repetition penalty is from Keskar et al., "CTRL: A
 Conditional Transformer Language Model" (2019), section 4.1.
 """
 
+import copy
 import math
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,24 +23,24 @@ import torch
 from torch import Tensor
 
 from minillm.errors import MinillmError
-from minillm.sampling.params import SamplingParams
-from minillm.sampling.truncation import min_p_mask, top_k_mask, top_p_mask
+from minillm.sampling.params import LogitsProcessor, SamplingParams
+from minillm.sampling.truncation import mask_padding, min_p_mask, top_k_mask, top_p_mask
 
 
 class LogitsError(MinillmError, ValueError):
-    """Rows that cannot be sampled. `rows` are their indices in the batch, so that only those requests need to end."""
-
-    def __init__(self, message: str, rows: list[int]):
-        super().__init__(message)
-        self.rows = rows
+    """A request whose next token cannot be sampled."""
 
 
 class NonFiniteLogitsError(LogitsError):
-    """The model produced NaN or +inf, or nothing but -inf."""
+    """Logits that contain NaN or +inf, or nothing but -inf."""
 
 
 class NoTokenLeftError(LogitsError):
-    """A request's own constraints leave it no token with a finite logit."""
+    """A request whose own constraints forbid every token."""
+
+
+class ProcessorError(LogitsError):
+    """A logits processor that raised, or returned something other than one logit per token."""
 
 
 Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int64 that must not come next
@@ -44,11 +48,11 @@ Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int
 
 @dataclass(slots=True)
 class SamplingRow:
-    """One row of logits: whose it is, what it asks for and what came before it.
+    """The request behind one row of logits: its parameters and the tokens before the one to sample.
 
-    With speculation a request has several rows in a step; `output_token_ids` then ends with the drafts before this
-    position. `bad_words` gives the ids that would complete one of `params.bad_words` after the output. Every other id
-    must lie in the model's vocabulary.
+    `output_token_ids` may be the live list of a request: the row follows it as it grows. `bad_words` gives the
+    ids that would complete one of `params.bad_words`. Every other id must be part of the model's vocabulary. `transforms` are those that the
+    request can ever need; they are found once, so keep the row for the life of its request.
     """
 
     params: SamplingParams
@@ -57,69 +61,116 @@ class SamplingRow:
     output_token_ids: Sequence[int]
     eos_token_ids: tuple[int, ...] = ()
     bad_words: Forbidden | None = None
-    steps: frozenset["Step"] = field(init=False)  # what it may ever ask of `process_logits`
+    transforms: frozenset["Transform"] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.steps = frozenset(step for step, asks in _STEPS.items() if asks(self))
+        self.transforms = frozenset(transform for transform, needs in _TRANSFORMS.items() if needs(self))
 
     @property
     def position(self) -> int:
-        """The absolute position of the token drawn from this row."""
+        """The absolute position of the token to sample."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
 
-
-Step = Callable[[Tensor, Sequence[SamplingRow], list[int]], Tensor]
-Asks = Callable[[SamplingRow], bool]
-_STEPS: dict[Step, Asks] = {}  # in their order, which is that of this file
-
-
-def _step(asks: Asks) -> Callable[[Step], Step]:
-    """The next step; for rows that `asks` says may want it."""
-
-    def add(step: Step) -> Step:
-        _STEPS[step] = asks
-        return step
-
-    return add
+    def after(self, drafts: Sequence[int]) -> "SamplingRow":
+        """Return the row that follows `drafts`, the unverified tokens that speculation put behind the output."""
+        row = copy.copy(self)
+        row.output_token_ids = [*self.output_token_ids, *drafts]
+        return row
 
 
-def process_logits(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None = None) -> Tensor:
-    """The logits [R, V] float32 that row r is sampled from, with -inf for what it must not be.
+Transform = Callable[[Tensor, Sequence[SamplingRow], list[int]], Tensor]
+Needs = Callable[[SamplingRow], bool]
+_TRANSFORMS: dict[Transform, Needs] = {}  # in the order of this file, in which they run
 
-    `logits` [R, V] is of any floating dtype and is not changed (though, where no row asks for anything, a float32 input
-    is returned as it came). Columns from `vocab_size` on are padding and never sampled. Greedy rows stop before the
-    temperature. Raises `NonFiniteLogitsError` for a row of NaN or +inf, `NoTokenLeftError` for one masked to nothing.
+
+def _transform(needs: Needs) -> Callable[[Transform], Transform]:
+    """Register the next transform. It runs for the rows for which `needs` returns True."""
+
+    def register(transform: Transform) -> Transform:
+        _TRANSFORMS[transform] = needs
+        return transform
+
+    return register
+
+
+def process_logits(
+    logits: Tensor,
+    rows: Sequence[SamplingRow],
+    vocab_size: int | None = None,
+    errors: dict[int, LogitsError] | None = None,
+) -> Tensor:
+    """Return the logits [R, V] float32 to sample from, with -inf for forbidden tokens.
+
+    `logits` [R, V] has any floating dtype and is not changed. If no row needs a change, a float32 input is returned as
+    it is. Columns from `vocab_size` on are padding and never sampled.
+
+    A row that cannot be sampled is added to `errors`, and token 0 is the only one that it allows. Without `errors`, the
+    first such row raises its `LogitsError`.
     """
-    _check_finite(logits)
-    processed = logits.float()  # [R, V]
-    if vocab_size is not None and vocab_size < logits.shape[-1]:
-        processed = processed.clone()
-        processed[:, vocab_size:] = -math.inf
-    wanted = frozenset[Step]().union(*(row.steps for row in rows))
-    for step in _STEPS:
-        if step in wanted:
-            processed = step(processed, rows, [r for r, row in enumerate(rows) if step in row.steps])
+    failed = {} if errors is None else errors
+    failed.update((r, _damaged(peak, logits)) for r, peak in _infinite_peaks(logits))
+    processed = mask_padding(_set_aside(logits, failed).float(), vocab_size)  # [R, V]
+    if any(row.params.logits_processors for row in rows):
+        processed = _run_processors(processed, rows, vocab_size, failed)
+    needed = frozenset[Transform]().union(*(row.transforms for row in rows))
+    for transform in _TRANSFORMS:
+        if transform in needed:
+            asking = [r for r, row in enumerate(rows) if transform in row.transforms and r not in failed]
+            processed = transform(processed, rows, asking)
     if processed is not logits:
-        _check_something_left(processed, rows)
+        unfit = {r: _unfit(peak, rows[r]) for r, peak in _infinite_peaks(processed)}
+        processed = _set_aside(processed, unfit)
+        failed.update(unfit)
+    if errors is None:
+        for error in failed.values():
+            raise error
     return processed
 
 
-@_step(lambda row: bool(row.params.logits_processors))
-def _run_processors(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
+def _run_processors(
+    logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None, errors: dict[int, LogitsError]
+) -> Tensor:
+    """Call the processors of all rows without an error. A processor that fails adds its row to `errors`."""
     logits = logits.clone()
-    for r in asking:
-        for processor in rows[r].params.logits_processors or ():
-            answer = processor(list(rows[r].output_token_ids), logits[r])
-            if answer.shape != logits[r].shape:
-                raise ValueError(
-                    f"logits_processors: {processor!r} returned shape {tuple(answer.shape)} where it got "
-                    f"{tuple(logits[r].shape)}: it must return one logit for every token"
-                )
-            logits[r] = answer
-    return logits
+    for r, row in enumerate(rows):
+        if r in errors:
+            continue
+        try:
+            for processor in row.params.logits_processors or ():
+                answer = _run_processor(processor, row.output_token_ids, logits[r])
+                logits[r] = mask_padding(answer, vocab_size)
+        except ProcessorError as error:
+            errors[r] = error
+    return _set_aside(logits, errors)
 
 
-@_step(lambda row: row.params.allowed_token_ids is not None)
+def _run_processor(processor: LogitsProcessor, output_token_ids: Sequence[int], logits: Tensor) -> Tensor:
+    """Return the processor's logits [V] float32, given copies of the output and of `logits` [V]."""
+    name = getattr(processor, "__qualname__", type(processor).__name__)
+    try:
+        answer = processor(list(output_token_ids), logits.clone())
+        problem = _problem(answer, logits)
+        if problem is None:
+            return answer.detach().to(logits)
+    except Exception as error:
+        raised = traceback.format_exception_only(error)[-1].strip()
+        raise ProcessorError(f"logits_processors: {name} raised {raised}") from error
+    raise ProcessorError(
+        f"logits_processors: {name} returned {problem}. It must return a floating-point tensor of shape "
+        f"{tuple(logits.shape)}, one logit per token, without NaN or +inf."
+    )
+
+
+def _problem(answer: object, logits: Tensor) -> str | None:
+    if not isinstance(answer, Tensor):
+        return f"an object of type {type(answer).__name__}"
+    if answer.shape != logits.shape or not answer.is_floating_point():
+        return f"a tensor of {answer.dtype} and shape {tuple(answer.shape)}"
+    peak = answer.float().amax().item()
+    return f"a tensor that contains {peak}" if math.isnan(peak) or peak == math.inf else None
+
+
+@_transform(lambda row: row.params.allowed_token_ids is not None)
 def _keep_allowed(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     forbidden = torch.zeros_like(logits, dtype=torch.bool)
     for r in asking:
@@ -128,9 +179,9 @@ def _keep_allowed(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]
     return logits.masked_fill(forbidden, -math.inf)
 
 
-@_step(lambda row: row.params.min_tokens > 0)
+@_transform(lambda row: row.params.min_tokens > 0)
 def _mask_early_stops(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
-    """Until `min_tokens` are out, nothing that could end the output."""
+    """Forbid all tokens that end the output until it has `min_tokens` tokens."""
     entries = (
         (r, token_id, -math.inf)
         for r in asking
@@ -140,7 +191,7 @@ def _mask_early_stops(logits: Tensor, rows: Sequence[SamplingRow], asking: list[
     return _add_entries(logits, entries)
 
 
-@_step(lambda row: row.bad_words is not None)
+@_transform(lambda row: row.bad_words is not None)
 def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     """Mask the tokens that would complete a bad word."""
     forbidden = torch.zeros_like(logits, dtype=torch.bool)
@@ -153,7 +204,7 @@ def _mask_bad_words(logits: Tensor, rows: Sequence[SamplingRow], asking: list[in
     return logits.masked_fill(forbidden, -math.inf)
 
 
-@_step(lambda row: bool(row.params.logit_bias))
+@_transform(lambda row: bool(row.params.logit_bias))
 def _add_bias(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     entries = (
         (r, token_id, bias) for r in asking for token_id, bias in (rows[r].params.logit_bias or {}).items()
@@ -161,9 +212,9 @@ def _add_bias(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) ->
     return _add_entries(logits, entries)
 
 
-@_step(lambda row: row.params.repetition_penalty != 1)
+@_transform(lambda row: row.params.repetition_penalty != 1)
 def _penalise_repetition(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
-    """Make every token seen less likely: a positive logit is divided by the penalty, a negative one multiplied."""
+    """Divide the logit of every token seen so far by the penalty if it is positive, and multiply it otherwise."""
     entries = [
         (r, token_id, rows[r].params.repetition_penalty)
         for r in asking
@@ -176,9 +227,9 @@ def _penalise_repetition(logits: Tensor, rows: Sequence[SamplingRow], asking: li
     return logits.index_put(where, torch.where(seen > 0, seen / penalty, seen * penalty))
 
 
-@_step(lambda row: bool(row.params.frequency_penalty or row.params.presence_penalty))
+@_transform(lambda row: bool(row.params.frequency_penalty or row.params.presence_penalty))
 def _penalise_output(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
-    """Take off the frequency penalty for each time a token was output, and the presence penalty once."""
+    """Subtract the frequency penalty for each time that a token was output, and the presence penalty once."""
     entries = (
         (r, token_id, -rows[r].params.frequency_penalty * count - rows[r].params.presence_penalty)
         for r in asking
@@ -187,13 +238,13 @@ def _penalise_output(logits: Tensor, rows: Sequence[SamplingRow], asking: list[i
     return _add_entries(logits, entries)
 
 
-@_step(lambda row: row.params.effective_temperature != 1)
+@_transform(lambda row: row.params.effective_temperature != 1)
 def _apply_temperature(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     temperatures = [row.params.effective_temperature for row in rows]
     return logits / torch.tensor(temperatures, device=logits.device)[:, None]
 
 
-@_step(lambda row: row.params.min_p > 0 and not row.params.is_greedy)
+@_transform(lambda row: row.params.min_p > 0)
 def _apply_min_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return min_p_mask(logits, [row.params.min_p for row in chosen])
@@ -201,7 +252,7 @@ def _apply_min_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int])
     return _truncate(logits, rows, asking, keep)
 
 
-@_step(lambda row: row.params.top_k > 0 and not row.params.is_greedy)
+@_transform(lambda row: row.params.top_k > 0)
 def _apply_top_k(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return top_k_mask(logits, [row.params.top_k for row in chosen])
@@ -209,7 +260,7 @@ def _apply_top_k(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int])
     return _truncate(logits, rows, [r for r in asking if rows[r].params.top_k < logits.shape[-1]], keep)
 
 
-@_step(lambda row: row.params.top_p < 1 and not row.params.is_greedy)
+@_transform(lambda row: row.params.top_p < 1)
 def _apply_top_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int]) -> Tensor:
     def keep(logits: Tensor, chosen: list[SamplingRow]) -> Tensor:
         return top_p_mask(logits.softmax(-1), [row.params.top_p for row in chosen])
@@ -220,7 +271,7 @@ def _apply_top_p(logits: Tensor, rows: Sequence[SamplingRow], asking: list[int])
 def _to_tensors(
     entries: Sequence[tuple[int, int, float]], logits: Tensor
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Entries (row, token id, value) as an index into `logits` [R, V] and the values, all [E]."""
+    """Convert entries (row, token id, value) to an index into `logits` [R, V] and the values, all [E]."""
     row, token_id, value = zip(*entries, strict=True)
     device = logits.device
     index = torch.tensor(row, device=device), torch.tensor(token_id, device=device)
@@ -228,7 +279,7 @@ def _to_tensors(
 
 
 def _add_entries(logits: Tensor, entries: Iterable[tuple[int, int, float]]) -> Tensor:
-    """`logits` [R, V] plus a value at a few places, each named once."""
+    """Add a value to a few of the `logits` [R, V]. Each place occurs once in `entries`."""
     listed = list(entries)
     if not listed:
         return logits
@@ -242,7 +293,7 @@ def _truncate(
     asking: list[int],
     keep: Callable[[Tensor, list[SamplingRow]], Tensor],
 ) -> Tensor:
-    """Mask what `keep` drops, in the rows that ask; the others do not pay."""
+    """Mask the tokens that `keep` drops, in the rows `asking` only."""
     if not asking:
         return logits
     chosen = [rows[r] for r in asking]
@@ -253,42 +304,39 @@ def _truncate(
     return logits.index_copy(0, index, torch.where(keep(part, chosen), part, -math.inf))
 
 
-def _unfit_rows(logits: Tensor) -> list[int]:
-    # A maximum is NaN if any is, and infinite if one is +inf or all are -inf: one pass, one number a row to look at.
-    return [r for r, peak in enumerate(logits.amax(-1).tolist()) if not math.isfinite(peak)]
+def _infinite_peaks(logits: Tensor) -> list[tuple[int, float]]:
+    """Return (row, maximum) for each row of `logits` [R, V] whose maximum is not a finite number."""
+    # A maximum is NaN if any logit is, +inf if one is, and -inf if all are: one pass finds all three.
+    return [(r, peak) for r, peak in enumerate(logits.amax(-1).tolist()) if not math.isfinite(peak)]
 
 
-def _listed(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:8])) + (", …" if len(rows) > 8 else "")
+def _set_aside(logits: Tensor, errors: Iterable[int]) -> Tensor:
+    """Return `logits` [R, V] with token 0 as the only one allowed in the rows of `errors`; a copy if there are any."""
+    if failed := list(errors):
+        logits = logits.clone()
+        logits[failed] = -math.inf
+        logits[failed, 0] = 0
+    return logits
 
 
-def _check_finite(logits: Tensor) -> None:
-    if unfit := _unfit_rows(logits):
-        peak = logits[unfit[0]].amax().item()
-        raise NonFiniteLogitsError(
-            f"logits of row {_listed(unfit)} of {len(logits)} have no finite maximum (row {unfit[0]}: "
-            f"{peak}, dtype {logits.dtype}): an activation overflowed (try float32, or bfloat16 for float16), or the "
-            "weights are damaged (load them again)",
-            unfit,
-        )
+def _damaged(peak: float, logits: Tensor) -> NonFiniteLogitsError:
+    return NonFiniteLogitsError(
+        f"the largest logit of the model is {peak} ({logits.dtype}): an activation overflowed, or the weights are "
+        "damaged. Use float32, or bfloat16 instead of float16. If that does not help, load the weights again."
+    )
 
 
-def _check_something_left(processed: Tensor, rows: Sequence[SamplingRow]) -> None:
-    unfit = _unfit_rows(processed)
-    if not unfit:
-        return
-    peak = processed[unfit[0]].amax().item()
+def _unfit(peak: float, row: SamplingRow) -> LogitsError:
     if peak != -math.inf:
-        raise NonFiniteLogitsError(
-            f"logits of row {_listed(unfit)} of {len(rows)} overflowed on the way (row {unfit[0]}: {peak}): bring "
-            "repetition_penalty and temperature nearer to 1, or look into logits_processors",
-            unfit,
+        params = row.params
+        return NonFiniteLogitsError(
+            f"a logit became {peak} when repetition_penalty={params.repetition_penalty} and "
+            f"temperature={params.temperature} were applied. Move them closer to 1, or make the logits of "
+            "your logits_processors smaller."
         )
-    blamed = " and ".join(_constraints(rows[unfit[0]]))
-    raise NoTokenLeftError(
-        f"row {_listed(unfit)} of {len(rows)} has no token left to sample: every one is forbidden by "
-        f"{blamed or 'the padding of the vocabulary'}; loosen that",
-        unfit,
+    blamed = " and ".join(_constraints(row)) or "the model, whose only finite logits are of padding"
+    return NoTokenLeftError(
+        f"no token is left to sample: every one is forbidden by {blamed}. Relax these constraints."
     )
 
 
@@ -299,6 +347,6 @@ def _constraints(row: SamplingRow) -> Iterator[str]:
     if params.allowed_token_ids is not None:
         yield f"allowed_token_ids ({len(params.allowed_token_ids)} ids)"
     if len(row.output_token_ids) < params.min_tokens:
-        yield f"min_tokens={params.min_tokens} (only {len(row.output_token_ids)} are out, so that none may stop)"
+        yield f"min_tokens={params.min_tokens} (the output has {len(row.output_token_ids)} and may not end yet)"
     if row.bad_words is not None:
         yield f"bad_words ({len(params.bad_words or ())})"

@@ -7,13 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from minillm.sampling import (
+    LogitsError,
     NonFiniteLogitsError,
     NoTokenLeftError,
+    ProcessorError,
     SamplingParams,
     SamplingRow,
     draw,
@@ -210,11 +212,6 @@ def test_top_p_counts_what_the_steps_before_it_left(before):
     assert process_logits(logits, [make_row(top_p=0.55, **before)]).isfinite().sum() == 1
 
 
-def test_a_processor_of_the_wrong_shape_is_named():
-    with pytest.raises(ValueError, match=r"logits_processors: .*shape \(1,\) where it got \(5,\)"):
-        process_logits(torch.zeros(1, 5), [make_row(logits_processors=[lambda _, logits: logits[:1]])])
-
-
 def test_padding_of_the_vocabulary_is_never_sampled_or_reported():
     logits = torch.tensor([[0.0, 1.0, 9.0]] * 2)
     rows = [make_row(temperature=0, logprobs=2), make_row(top_k=1, logprobs=2)]
@@ -222,6 +219,18 @@ def test_padding_of_the_vocabulary_is_never_sampled_or_reported():
     assert result.token_ids == [1, 1]
     assert result.logprobs[0][1].logprob == pytest.approx(-math.log(1 + math.exp(-1)), abs=1e-6)
     assert process_logits(logits, rows, vocab_size=2).shape == (2, 3)
+
+
+def test_a_processor_cannot_bring_the_padding_back():
+    seen = []
+
+    def flat(_, logits):
+        seen.append(logits.tolist())
+        return torch.tensor([0.0, 1.0, 9.0])
+
+    row = make_row(temperature=0, logits_processors=[flat, flat])
+    assert sample(torch.tensor([[5.0, 4.0, 9.0]]), [row], vocab_size=2).token_ids == [1]
+    assert seen == [[5.0, 4.0, -INF], [0.0, 1.0, -INF]]
 
 
 def test_of_equal_logits_the_lowest_ids_stay():
@@ -261,33 +270,192 @@ def test_top_p_just_under_one_keeps_a_row_that_never_reaches_it():
 # ---- What cannot be sampled ----
 
 
+def only_error(logits, row, vocab_size=None):
+    """The error of the one row that fails, here between two that do not."""
+    logits = torch.cat((torch.zeros_like(logits), logits, torch.zeros_like(logits)))
+    result = sample(logits, [make_row(), row, make_row()], vocab_size)
+    assert list(result.errors) == [1]
+    with pytest.raises(type(result.errors[1])):
+        process_logits(logits, [make_row(), row, make_row()], vocab_size)
+    return result.errors[1]
+
+
 @pytest.mark.parametrize("poison", [math.nan, INF])
 @pytest.mark.parametrize("params", [{}, {"temperature": 0}, {"allowed_token_ids": [0]}])
-def test_logits_that_are_not_finite_name_their_rows(poison, params):
+def test_logits_that_are_not_finite_are_errors_of_their_rows(poison, params):
     logits = random_logits(4, 50)
     logits[1, 7] = logits[3, 49] = poison
-    with pytest.raises(NonFiniteLogitsError, match=r"row 1, 3 of 4 .*overflowed .*weights") as caught:
-        sample(logits, [make_row(**params)] * 4)
-    assert caught.value.rows == [1, 3]
+    result = sample(logits, [make_row(**params)] * 4)
+    assert set(result.errors) == {1, 3}
+    for error in result.errors.values():
+        assert isinstance(error, NonFiniteLogitsError)
+        assert f"is {poison} (torch.float32)" in str(error) and "weights are damaged" in str(error)
 
 
 def test_a_row_of_minus_infinity_is_the_models_fault():
-    with pytest.raises(NonFiniteLogitsError):
-        sample(torch.full((1, 5), -INF), [make_row()])
+    assert isinstance(only_error(torch.full((1, 5), -INF), make_row()), NonFiniteLogitsError)
 
 
 def test_a_row_masked_to_nothing_names_what_masked_it():
     row = make_row(eos=(1,), allowed_token_ids=[1], min_tokens=2)
-    with pytest.raises(
-        NoTokenLeftError, match=r"allowed_token_ids \(1 ids\) and min_tokens=2 \(only 0"
-    ) as caught:
-        sample(torch.zeros(2, 5), [make_row(), row])
-    assert caught.value.rows == [1]
+    error = only_error(torch.zeros(1, 5), row)
+    assert isinstance(error, NoTokenLeftError)
+    assert "allowed_token_ids (1 ids) and min_tokens=2 (the output has 0" in str(error)
+
+
+def test_finite_logits_of_padding_alone_leave_no_token():
+    error = only_error(torch.tensor([[-INF, -INF, 0.0]]), make_row(), vocab_size=2)
+    assert isinstance(error, NoTokenLeftError) and "padding" in str(error)
 
 
 def test_an_overflow_on_the_way_is_not_called_a_mask():
-    with pytest.raises(NonFiniteLogitsError, match="repetition_penalty"):
-        sample(torch.full((1, 5), 1e30), [make_row(prompt=[1], repetition_penalty=1e-30)])
+    error = only_error(torch.full((1, 5), 1e30), make_row(prompt=[1], repetition_penalty=1e-30))
+    assert isinstance(error, NonFiniteLogitsError) and "repetition_penalty=1e-30" in str(error)
+
+
+def raises(_, logits):
+    raise LookupError("no such state")
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def raises_unprintable(_, logits):
+    raise Unprintable
+
+
+WRONG_PROCESSORS = {
+    "raises LookupError: no such state": raises,
+    "raises_unprintable raised": raises_unprintable,
+    "of type NoneType": lambda _, logits: None,
+    "of type list": lambda _, logits: logits.tolist(),
+    "of type ndarray": lambda _, logits: logits.numpy(),
+    "torch.float32 and shape (1,)": lambda _, logits: logits[:1],
+    "torch.float32 and shape (1, 5)": lambda _, logits: logits[None],
+    "torch.int64 and shape (5,)": lambda _, logits: logits.long(),
+    "torch.bool and shape (5,)": lambda _, logits: logits > 0,
+    "torch.complex64": lambda _, logits: logits + 0j,
+    "contains nan": lambda _, logits: logits * math.nan,
+    "contains inf": lambda _, logits: logits + INF,
+    "contains inf ": lambda _, logits: torch.full_like(logits, 1e300, dtype=torch.float64),
+    "raised": lambda _, logits: logits.to("meta"),
+    "takes 1 positional argument": lambda logits: logits,
+}
+
+
+@pytest.mark.parametrize("says", WRONG_PROCESSORS)
+def test_a_processor_that_fails_is_an_error_of_its_row(says):
+    error = only_error(torch.zeros(1, 5), make_row(logits_processors=[WRONG_PROCESSORS[says]]))
+    assert isinstance(error, ProcessorError)
+    assert str(error).startswith("logits_processors: ")
+    assert says.replace("raises L", "raises raised L").strip() in str(error)
+
+
+def test_the_processors_own_exception_is_the_cause():
+    assert isinstance(
+        only_error(torch.zeros(1, 5), make_row(logits_processors=[raises])).__cause__, LookupError
+    )
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_processor_goes_through(interrupt):
+    def stop(_, logits):
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        sample(torch.zeros(1, 5), [make_row(logits_processors=[stop])])
+
+
+def vandal(output_token_ids, logits):
+    """Change everything within reach, then fail."""
+    logits.fill_(math.nan)
+    output_token_ids.clear()
+    raise ValueError
+
+
+BAD_ROWS = {
+    "vandal": {"logits_processors": [vandal]},
+    "processor returns None": {"logits_processors": [lambda *_: None]},
+    "second processor makes inf": {"logits_processors": [lambda _, x: x, lambda _, x: x * INF]},
+    "no token left": {"allowed_token_ids": [2], "min_tokens": 99, "stop_token_ids": [2]},
+    "overflow": {"repetition_penalty": 1e-38},
+    "NaN from the model": {},
+}
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.tuples(rows_of_logits, sampling_rows()), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(sorted(BAD_ROWS)), sampling_rows()), max_size=3),
+    st.sampled_from([None, V - 1]),
+)
+def test_a_row_that_fails_changes_no_other(good, bad, vocab_size):
+    """The good rows, alone and among bad ones, give the same logits, tokens and log-probabilities, bit for bit."""
+    for _, row in good:
+        row.params.logprobs = 2
+    batch = [(values, row, None) for values, row in good]
+    for at, name, row in bad:
+        params = row.params.clone()
+        for parameter, value in BAD_ROWS[name].items():
+            setattr(params, parameter, value)
+        params.max_tokens = None
+        values = [math.nan if name == "NaN from the model" else 8.0] * V
+        failing = SamplingRow(params.clone(), row.seed, range(V), row.output_token_ids)
+        batch.insert(min(at, len(batch)), (values, failing, name))
+    logits = torch.tensor([values for values, _, _ in batch])
+    kept = [r for r, (_, _, name) in enumerate(batch) if name is None]
+    rows = [row for _, row, _ in batch]
+    errors, alone_errors = {}, {}
+    among = process_logits(logits, rows, vocab_size, errors)[kept]
+    alone = process_logits(logits[kept], [rows[r] for r in kept], vocab_size, alone_errors)
+    assert torch.equal(among, alone)
+    assert set(errors) == {r for r in range(len(batch)) if r not in kept} | {kept[i] for i in alone_errors}
+    among, alone = sample(logits, rows, vocab_size), sample(logits[kept], [rows[r] for r in kept], vocab_size)
+    assert [among.token_ids[r] for r in kept] == alone.token_ids
+    assert [among.logprobs[r] for r in kept] == alone.logprobs
+    assert all(isinstance(error, LogitsError) for error in among.errors.values())
+
+
+# ---- Rows of drafts ----
+
+
+def test_a_row_after_drafts_sees_them_as_output():
+    seen = []
+
+    def watch(output_token_ids, logits):
+        seen.append(output_token_ids)
+        return logits
+
+    output = [3]
+    row = make_row(
+        5, [1, 2], output, (0,), ((3, 4, 6),), min_tokens=3, presence_penalty=1.0, logits_processors=[watch]
+    )
+    after = row.after([4, 5])
+    written_out = make_row(
+        5,
+        [1, 2],
+        [3, 4, 5],
+        (0,),
+        ((3, 4, 6),),
+        min_tokens=3,
+        presence_penalty=1.0,
+        logits_processors=[watch],
+    )
+    assert after == written_out and after.position == 5
+    rows = [row, row.after([4]), after]
+    processed = process_logits(torch.zeros(3, 8), rows)
+    assert seen == [[3], [3, 4], [3, 4, 5]] and output == [3]
+    assert processed[:, 0].tolist() == [-INF, -INF, 0.0]  # min_tokens counts the drafts
+    assert processed[:, 6].tolist() == [0.0, -INF, 0.0]  # a bad word may begin in the drafts
+    assert processed[2].tolist() == process_logits(torch.zeros(1, 8), [written_out])[0].tolist()
+
+
+def test_a_row_after_drafts_is_not_examined_again(monkeypatch):
+    row = make_row(top_k=3)
+    monkeypatch.setattr(SamplingRow, "__post_init__", None)
+    assert row.after([1]).transforms is row.transforms
 
 
 # ---- The draw ----
@@ -455,7 +623,7 @@ def test_what_is_prompt_and_what_output_does_not_change_it():
 def test_logprobs_are_of_the_raw_logits_and_only_where_asked():
     logits = random_logits(4, 50)
     params = {"temperature": 0.01, "top_k": 1, "logit_bias": {7: 100.0}}
-    rows = [make_row(logprobs=count, **params) for count in (None, 0, 3, 50)]
+    rows = [make_row(logprobs=count, **params) for count in (None, 0, 3, -1)]
     result = sample(logits, rows)
     assert result.token_ids == [7] * 4
     assert result.logprobs[0] is None
@@ -482,3 +650,17 @@ def test_ranks_break_ties_by_id(batch, k):
         best_first = sorted(range(V), key=lambda i: (-logits[i], i))
         expected = {i: best_first.index(i) + 1 for i in [token_id, *best_first[:k]]}
         assert [(i, logprob.rank) for i, logprob in answer.items()] == list(expected.items())
+
+
+def test_logprobs_of_a_padded_vocabulary_count_no_padding():
+    """One function for `logprobs` and `prompt_logprobs`. A prompt may contain a token of the padding."""
+    logits = torch.tensor([[1.0, 0.0, 9.0, 8.0]] * 2)
+    expected = torch.tensor([1.0, 0.0]).log_softmax(-1).tolist()
+    own, padding = gather_logprobs(logits, torch.tensor([1, 3]), -1, vocab_size=2)
+    assert {i: (found.logprob, found.rank) for i, found in own.items()} == {
+        1: (pytest.approx(expected[1]), 2),
+        0: (pytest.approx(expected[0]), 1),
+    }
+    assert list(padding) == [3, 0, 1] and padding[3].logprob == -INF
+    [sampled] = sample(logits[:1], [make_row(temperature=0, logprobs=-1)], vocab_size=2).logprobs
+    assert sampled == {0: own[0], 1: own[1]}
