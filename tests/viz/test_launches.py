@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from minillm.batch import Batch, Chunk
-from minillm.measure.launches import STEP, Launch, Ledger, Timeline, read, timelines
 from minillm.ops import sparse_paged_attention
+from minillm.viz.launches import STEP, Launch, Ledger, Timeline, read, timelines
 
 
 def calls_of(step: Any) -> list[tuple[str, bool, int, int]]:

@@ -50,13 +50,13 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tenso
 
 def compiled(timeout: float = 20.0) -> Compiled | str:
     """What compiling `add_norm` gives on this machine, or why it did not: `timeout` seconds are the limit."""
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as empty:
         environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": empty, "PYTHONPATH": path}
         try:
             run = subprocess.run(
-                [sys.executable, "-P", "-m", "minillm.measure.compiling"],
+                [sys.executable, "-P", "-m", "minillm.course.tools.compiling"],
                 env=environment,
                 capture_output=True,
                 text=True,

@@ -54,12 +54,12 @@ def interpreted(target: str, /, *args: Any, timeout: float = 120.0, **kwargs: An
         raise RuntimeError(
             f"triton is not installed, and has no build for every system (this is {sys.platform})"
         )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     # One thread: waking more for the interpreter's small products costs more than they are worth.
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     run = subprocess.run(
-        [sys.executable, "-P", "-m", "minillm.measure.interpreter"],
+        [sys.executable, "-P", "-m", "minillm.course.tools.interpreter"],
         input=pickle.dumps((target, args, kwargs)),
         capture_output=True,
         env=environment,
@@ -128,7 +128,7 @@ def _answer(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inter
 
 def _main() -> None:
     # This file is __main__ here, whose classes the caller does not know: answer as the module of the name.
-    from minillm.measure import interpreter
+    from minillm.course.tools import interpreter
 
     with os.fdopen(os.dup(1), "wb") as channel:
         os.dup2(2, 1)  # what the function prints must not land in the answer
