@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import ipywidgets as widgets
-from IPython.display import display
+from IPython.display import DisplayHandle, display
 
+from minillm.measure.trace import StepRecord, Trace
 from minillm.viz.style import Picture
 
 Control: TypeAlias = tuple[float, float, float] | Sequence[str] | bool | Any  # Any: an ipywidget
@@ -55,9 +56,52 @@ class Explorer:
         self.num_draws += 1
 
     def _ipython_display_(self) -> None:
-        bundle = dict(self.box._repr_mimebundle_())
-        bundle["image/png"] = base64.b64encode(self.png).decode()
-        display(bundle, raw=True)
+        display(_bundle(self.box, self.png), raw=True)
+
+
+class Live:
+    """Draw a picture of a run again and again while the run goes on.
+
+    `draw` makes the picture from the records so far. Display the object, call `update` while the run goes on, and call
+    `finish` after it. Raises ValueError if `trace` is None, as it is for an engine that does not record.
+    """
+
+    def __init__(self, draw: Callable[[Trace], Picture], trace: Trace | None, every: int = 1) -> None:
+        if trace is None:
+            raise ValueError("This engine records nothing. Make the LLM with trace=True.")
+        self._draw, self._trace, self._every = draw, trace, every
+        self._image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self._handle: DisplayHandle | None = None
+        self.num_draws = 0
+
+    @property
+    def png(self) -> bytes:
+        """The newest picture, empty before the first."""
+        return bytes(self._image.value)
+
+    def update(self) -> None:
+        """Draw after the first step of the run, and once every `every` steps from there on."""
+        if len(self._trace.of(StepRecord)) > self.num_draws * self._every:
+            self._redraw()
+
+    def finish(self) -> None:
+        """Draw the end of the run, and store that picture in the cell for viewers without widgets."""
+        self._redraw()
+        if self._handle is not None:
+            self._handle.update(_bundle(self._image, self.png), raw=True)
+
+    def _redraw(self) -> None:
+        self._image.value = self._draw(self._trace).png()
+        self.num_draws += 1
+
+    def _ipython_display_(self) -> None:
+        self._handle = display(_bundle(self._image, self.png), raw=True, display_id=True)
+
+
+def _bundle(widget: widgets.Widget, png: bytes) -> dict[str, Any]:
+    """Return the output of a cell: the widget, and the picture (if there is one) for viewers without widgets."""
+    picture = {"image/png": base64.b64encode(png).decode()} if png else {}
+    return {**widget._repr_mimebundle_(), **picture}
 
 
 def _control(name: str, control: Control) -> widgets.Widget:
