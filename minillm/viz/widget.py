@@ -1,7 +1,7 @@
-"""Sliders over a picture, and the picture alone where there are no sliders.
+"""Pictures that change: under sliders (`Explorer`), or while a run goes on (`Live`).
 
-JupyterLab shows the widget. GitHub, nbconvert and every other static viewer cannot run it, so the cell's output
-carries the picture at the sliders' first position as well.
+JupyterLab shows a widget. GitHub, nbconvert and other static viewers cannot run one, so the output of the cell also
+contains a picture.
 """
 
 import base64
@@ -19,16 +19,16 @@ Control: TypeAlias = tuple[float, float, float] | Sequence[str] | bool | Any  # 
 
 
 class Explorer:
-    """`draw(**values)` under one control for each value; drawn again whenever one moves.
+    """Show `draw(**values)` under one control for each value, and draw again whenever a control moves.
 
     A control is (low, high, first value) for a slider (of whole numbers if all three are), a list of names for a
-    menu, or an ipywidget. `values` are the current ones; `set(name=value)` moves a control, as a hand would.
+    menu, or an ipywidget. `values` are the current values. `set(name=value)` moves a control.
     """
 
     def __init__(self, draw: Callable[..., Picture], **controls: Control) -> None:
         self._draw = draw
         self._controls = {name: _control(name, control) for name, control in controls.items()}
-        # At its own size: a box would stretch it to its width, and blur it.
+        # Without a layout of its own, the box stretches the image to its width and blurs it.
         self._image = widgets.Image(
             format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start")
         )
@@ -44,7 +44,7 @@ class Explorer:
 
     @property
     def png(self) -> bytes:
-        """The picture as it is now."""
+        """Return the current picture."""
         return bytes(self._image.value)
 
     def set(self, **values: Any) -> None:
@@ -76,7 +76,7 @@ class Live:
 
     @property
     def png(self) -> bytes:
-        """The newest picture, empty before the first."""
+        """Return the newest picture, or no bytes before the first."""
         return bytes(self._image.value)
 
     def update(self) -> None:
@@ -115,7 +115,7 @@ def _control(name: str, control: Control) -> widgets.Widget:
         low, high, value = control
         whole = all(isinstance(number, int) for number in control)
         slider = widgets.IntSlider if whole else widgets.FloatSlider
-        # About a hundred steps, each a round number: the page moves a first value that lies between two.
+        # About a hundred steps, each a round number: the browser moves a first value that lies between two steps.
         step = {} if whole else {"step": 10 ** round(math.log10((high - low) / 100))}
         return slider(value=value, min=low, max=high, description=label, style=style, layout=layout, **step)
     return widgets.Dropdown(options=list(control), description=label, style=style, layout=layout)
