@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from minillm.measure.interpreter import has_triton
+from minillm.course.tools.interpreter import has_triton
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

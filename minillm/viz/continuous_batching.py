@@ -3,14 +3,10 @@
 Each is drawn from the trace of a run (`LLM(trace=True)`): nothing is scheduled here.
 """
 
-import base64
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
 
-import ipywidgets as widgets
-from IPython.display import display
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -207,39 +203,6 @@ def step_figure(trace: Trace, budget: int, step: int) -> Picture:
         for axes in (top, middle, bottom):
             axes.axvline(min(step, len(run)), color=INK, lw=0.8)
         return figure
-
-
-class Live:
-    """A picture of an engine's run that is drawn again while it runs.
-
-    `draw` makes it from the trace so far. `run` steps `engine`, which must record a trace, until nothing is left.
-    """
-
-    def __init__(self, draw: Callable[[Trace], Picture], engine: Any, every: int = 1) -> None:
-        if engine.trace is None:
-            raise ValueError("nothing is recorded: make the LLM with trace=True")
-        self.draw, self.engine, self.every, self.num_draws = draw, engine, every, 0
-        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-
-    def run(self) -> None:
-        """Show the picture, step the engine to its end, and draw after every `every`-th step and the last."""
-        shown, count = None, 0
-        while self.engine.has_unfinished:
-            self.engine.step()
-            count += 1
-            if count % self.every and self.engine.has_unfinished:
-                continue
-            self.image.value = self.draw(self.engine.trace).png()
-            self.num_draws += 1
-            if shown is None:
-                shown = display(_bundle(self.image, bytes(self.image.value)), raw=True, display_id=True)
-        if shown is not None:  # what is stored, and shown where there are no widgets, is the last picture
-            shown.update(_bundle(self.image, bytes(self.image.value)), raw=True)
-
-
-def _bundle(widget: widgets.Widget, png: bytes) -> dict[str, Any]:
-    """What a notebook shows: the widget, and the picture where there are none."""
-    return {**widget._repr_mimebundle_(), "image/png": base64.b64encode(png).decode()}
 
 
 def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, int]]) -> Picture:

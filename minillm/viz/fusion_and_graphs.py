@@ -17,8 +17,8 @@ from minillm.config import ModelConfig
 from minillm.engine.graphs import DecodeGraphs
 from minillm.measure.costs import decode_cost
 from minillm.measure.known_gpus import KNOWN_GPUS
-from minillm.measure.launches import Call, Timeline
 from minillm.measure.roofline import time_at
+from minillm.viz.launches import Call, Timeline
 from minillm.viz.style import DECODE, FAINT, INK, KV, WASTE, Picture, quiet, style
 from minillm.viz.widget import Explorer
 

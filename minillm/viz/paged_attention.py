@@ -4,14 +4,11 @@ The memory map is drawn from the records of a run (`LLM(trace=True)`): block tab
 by step. What it shows is checked against the engine's own count of free blocks.
 """
 
-import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import ipywidgets as widgets
-from IPython.display import DisplayHandle, display
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.lines import Line2D
@@ -21,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from minillm.measure.trace import RequestAdded, RequestFinished, ScheduledRequest, StepRecord, Trace
 from minillm.viz.style import DECODE, FAINT, INK, KV, WASTE, Picture, quiet, style
-from minillm.viz.widget import Explorer
+from minillm.viz.widget import Explorer, Live
 
 # Paul Tol's "muted" scheme: one colour a request, told apart by the colour-blind. Only maps of requests use it.
 REQUESTS = ("#CC6677", "#44AA99", "#DDCC77", "#332288", "#AA4499", "#117733", "#999933", "#882255")
@@ -241,43 +238,15 @@ def map_explorer(
     return Explorer(draw, step=(1, max(len(run.steps) for run in runs.values()), step))
 
 
-class Live:
-    """The memory map of a run that is under way: show it, then call `update` as the run goes on, and `finish` after it.
+def live_map(trace: Trace | None, block_size: int, width: int, every: int = 1) -> Live:
+    """Return the memory map of a run that is under way, drawn once every `every` steps."""
+    history = History(block_size)
 
-    `every` so many steps it is drawn again. Where no widgets are shown, the last picture remains.
-    """
+    def draw(so_far: Trace) -> Picture:
+        history.read(so_far)
+        return map_figure({"now": history}, len(history.steps), width, blocks_named=True)
 
-    def __init__(self, trace: Trace, block_size: int, width: int, every: int = 1) -> None:
-        self.trace, self.history, self.width, self.every = trace, History(block_size), width, every
-        self.image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-        self.num_draws = 0
-        self._handle: DisplayHandle | None = None
-
-    def update(self) -> None:
-        """Draw the newest step, if it is its turn."""
-        self.history.read(self.trace)
-        if len(self.history.steps) >= 1 + self.num_draws * self.every:
-            self._draw()
-
-    def finish(self) -> None:
-        """Draw the last step, and leave it as the picture of the cell."""
-        self.history.read(self.trace)
-        self._draw()
-        if self._handle is not None:
-            self._handle.update(self._bundle(), raw=True)
-
-    def _draw(self) -> None:
-        last = len(self.history.steps)
-        picture = map_figure({"now": self.history}, last, self.width, blocks_named=True)
-        self.image.value = picture.png()
-        self.num_draws += 1
-
-    def _bundle(self) -> dict[str, Any]:
-        picture = {"image/png": base64.b64encode(self.image.value).decode()} if self.image.value else {}
-        return {**self.image._repr_mimebundle_(), **picture}
-
-    def _ipython_display_(self) -> None:
-        self._handle = display(self._bundle(), raw=True, display_id=True)
+    return Live(draw, trace, every)
 
 
 Life = tuple[int, int]  # tokens of a request when it begins, and when it ends

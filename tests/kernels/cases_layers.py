@@ -1,4 +1,4 @@
-"""The fused layers, the cache's writes and truncation: cases to run interpreted or on a GPU, launches to compile.
+"""The fused layers and the cache's writes: cases to run interpreted or on a GPU, launches to compile.
 
 Fresh memory is NaN, so that what a kernel leaves out is seen.
 """
@@ -13,10 +13,8 @@ from minillm import ops
 from minillm.kernels.cache_write import write_kv
 from minillm.kernels.rms_norm import add_rms_norm, rms_norm
 from minillm.kernels.rope import rope
-from minillm.kernels.sampling import softmax, top_k_mask, top_p_mask
 from minillm.kernels.swiglu import swiglu
 from minillm.layer_kv import LayerKV
-from minillm.sampling import truncation
 from tests.kernels.cases_paged import normal, poisoned
 from tests.kernels.offline import Launch
 
@@ -118,33 +116,6 @@ def write(
         assert torch.equal(found.float().nan_to_num(-1), expected.float().nan_to_num(-1))
 
 
-def probabilities(
-    num_rows: int, vocab_size: int, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> float:
-    logits = (5 * normal(num_rows, vocab_size + 3, seed=1, dtype=dtype, device=device))[:, :vocab_size]
-    logits[:, 1::7] = -math.inf
-    with poisoned():
-        out = softmax(logits)
-    assert out.dtype == torch.float32
-    return distance(out, logits.cpu().double().softmax(-1))
-
-
-def _compare(values: Tensor, wanted: list[Any], ours: Any, theirs: Any, device: str) -> list[int]:
-    """The sets are the same, token for token; how many tokens each row keeps."""
-    with poisoned():
-        kept = ours(values.to(device), wanted).cpu()
-    assert torch.equal(kept, theirs(values, wanted))
-    return kept.sum(-1).tolist()
-
-
-def top_k(values: list[list[float]], counts: list[int], device: str = "cpu") -> list[int]:
-    return _compare(torch.tensor(values), counts, top_k_mask, truncation.top_k_mask, device)
-
-
-def top_p(values: list[list[float]], targets: list[float], device: str = "cpu") -> list[int]:
-    return _compare(torch.tensor(values), targets, top_p_mask, truncation.top_p_mask, device)
-
-
 def _shipped(name: str) -> Any:
     """A call of the size of an 8B model, on `meta`."""
 
@@ -164,12 +135,6 @@ def _shipped(name: str) -> Any:
             return rope(meta(64, 48, 128)[:, :40], meta(64, 1, 128), meta(64, 1, 128))
         case "swiglu":
             return swiglu(meta(64, 28_672))
-        case "softmax":
-            return softmax(meta(64, 128_256))
-        case "top_k":
-            return top_k_mask(meta(2, 128_256, dtype=torch.float32), [50, 60])
-        case "top_p":
-            return top_p_mask(meta(2, 128_256, dtype=torch.float32), [0.9, 0.8])
     kv_dtype = {"write_kv": torch.bfloat16, "write_kv int8": torch.int8, "write_kv fp8": torch.float8_e4m3fn}[
         name
     ]
@@ -195,9 +160,6 @@ LAUNCHES = [
         ("add_rms_norm", 6, (80, 90)),
         ("rope", 6, (80, 90)),
         ("swiglu", 2, (80, 90)),
-        ("softmax", 2, (80, 90)),
-        ("top_k", 7, (80, 90)),
-        ("top_p", 7, (80, 90)),
         ("write_kv", 5, (80, 90)),
         ("write_kv int8", 5, (80, 90)),
         ("write_kv fp8", 5, (90,)),

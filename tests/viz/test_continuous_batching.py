@@ -20,7 +20,7 @@ from minillm.measure.trace import (
     Trace,
 )
 from minillm.viz import continuous_batching as pictures
-from minillm.viz.style import DECODE, PREFILL, WASTE, Picture
+from minillm.viz.style import DECODE, PREFILL, WASTE
 
 Part = tuple[str, Literal["prefill", "decode", "padding"], int, int]  # request, kind, computed, tokens
 
@@ -193,53 +193,6 @@ def test_a_moved_slider_draws_anew() -> None:
     second = explorer.png
     explorer.set(milliseconds=True)
     assert len({first, second, explorer.png}) == 3
-
-
-class Counter:
-    """An engine of seven steps."""
-
-    def __init__(self) -> None:
-        self.trace: Trace | None = Trace()
-        self.left = 7
-
-    @property
-    def has_unfinished(self) -> bool:
-        return self.left > 0
-
-    def step(self) -> None:
-        self.left -= 1
-        assert self.trace is not None
-        self.trace += trace([[("a", "decode", 0, 1)]])
-
-
-def test_live_draws_while_the_engine_runs_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, seen = [], []
-
-    class Handle:
-        def update(self, content: dict[str, str], raw: bool) -> None:
-            shown.append(content["image/png"])
-
-    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
-        shown.append(content["image/png"])
-        return Handle()
-
-    def draw(so_far: Trace) -> Picture:
-        seen.append(len(so_far.of(StepRecord)))
-        return pictures.gantt_figure({"now": so_far}, seen[-1])
-
-    monkeypatch.setattr(pictures, "display", display)
-    live = pictures.Live(draw, Counter(), every=3)
-    live.run()
-    assert seen == [3, 6, 7] and live.num_draws == 3
-    assert len(shown) == 2 and shown[0] != shown[1]
-    assert bytes(live.image.value).startswith(b"\x89PNG")
-
-
-def test_live_needs_a_trace() -> None:
-    engine = Counter()
-    engine.trace = None
-    with pytest.raises(ValueError, match="trace=True"):
-        pictures.Live(lambda so_far: Picture(), engine)
 
 
 def test_the_bars_are_the_seconds_and_the_ratios_are_to_the_fastest() -> None:

@@ -11,8 +11,8 @@ from minillm.engine.graphs import ladder
 from minillm.measure.costs import decode_cost
 from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.measure.known_models import KNOWN_MODELS
-from minillm.measure.launches import Call, Launch, Timeline
 from minillm.viz import fusion_and_graphs as pictures
+from minillm.viz.launches import Call, Launch, Timeline
 from minillm.viz.style import DECODE, FAINT, INK, KV, WASTE
 
 STEP = Timeline(

@@ -1,7 +1,5 @@
-import base64
 import random
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 
@@ -244,20 +242,17 @@ def test_a_run_that_is_over_is_empty_and_said_to_be() -> None:
 
 def test_a_live_map_follows_the_run() -> None:
     growing = Trace()
-    live = pictures.Live(growing, block_size=4, width=16, every=2)
-    shown: list[dict[str, object]] = []
-    live._handle = SimpleNamespace(update=lambda bundle, raw: shown.append(bundle))
-    assert live.image.value == b"" and "image/png" not in live._bundle()
+    live = pictures.live_map(growing, block_size=4, width=16, every=2)
     drawn = []
     for record in FORK:
         growing.append(record)
         live.update()
         drawn.append(live.num_draws)
     assert drawn == [0, 0, 1, 1, 1, 2, 2, 2], "steps 1 and 3 of 4"
-    before = live.image.value
+    before = live.png
     live.finish()
-    assert live.image.value != before
-    assert [base64.b64decode(bundle["image/png"]) for bundle in shown] == [live.image.value]
+    whole = pictures.map_figure({"now": History.of(FORK, 4)}, 4, 16, blocks_named=True)
+    assert live.png == whole.png() != before
 
 
 def test_utilisation_is_over_the_whole_life_of_a_request() -> None:

@@ -417,7 +417,7 @@ def run_walk(
     from triton.runtime.errors import InterpreterError
 
     from minillm.course.checks.ch05_kernel import attention_by
-    from minillm.measure.interpreter import watching
+    from minillm.course.tools.interpreter import watching
 
     q, k, v = ((expect.randn(num_keys, 32, seed=seed) * 2).to(dtype) for seed in range(3))
     owned = [(x.data_ptr(), x.data_ptr() + x.nbytes) for x in (k, v)]

@@ -92,7 +92,7 @@ def run(add_rms_norm: Learner, x: Tensor, residual: Tensor, weight: Tensor, eps:
     """What the learner's function returns, and what its kernel did with memory."""
     from triton.runtime.errors import InterpreterError
 
-    from minillm.measure.interpreter import watching
+    from minillm.course.tools.interpreter import watching
 
     memory = Memory(x, residual, weight)
     try:

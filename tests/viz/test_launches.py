@@ -10,7 +10,7 @@ import torch
 from minillm.batch import Batch, Chunk
 from minillm.cpu.paged_attention import paged_attention
 from minillm.layer_kv import LayerKV
-from minillm.measure.launches import STEP, Launch, Ledger, Timeline, read, timelines
+from minillm.viz.launches import STEP, Launch, Ledger, Timeline, read, timelines
 
 
 def calls_of(step: Any) -> list[tuple[str, bool, int, int]]:

@@ -1,13 +1,14 @@
-"""Triton's kernels on any machine: run by Triton's interpreter, and each byte that they load or store counted.
+"""Run Triton kernels on any machine in Triton's interpreter, and count each byte that they load or store.
 
-Triton decides when it is imported whether kernels are compiled or interpreted (`TRITON_INTERPRET=1`), once for the
-whole process, and `transformers` may have imported it long ago. So `interpreted` calls a function in another process:
+Triton decides when it is imported whether kernels are compiled or interpreted (`TRITON_INTERPRET=1`). The decision
+holds for the whole process, and `transformers` may have imported Triton before. So `interpreted` calls a function in
+another process:
 
     run = interpreted("minillm.kernels.flash_attention:flash_attention", q, k, v, causal=True)
     run.result, run.bytes_read, run.bytes_written
 
-The interpreter runs one program after the other in numpy, so what it tells is what a kernel computes and what it asks
-memory for, not how fast it is.
+The interpreter runs one program after the other in NumPy. It shows what a kernel computes and which memory it
+accesses, but not how fast the kernel is.
 """
 
 import os
@@ -26,13 +27,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-# What is told of each load and store: which it is, the address of each element, and an element's bytes.
+# A watcher gets each load and store: its kind, the address of each element, and the bytes of one element.
 Watcher: TypeAlias = Callable[[Literal["load", "store"], npt.NDArray[np.uint64], int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Interpreted:
-    """What a call returned, and the bytes that its kernels loaded and stored, as often as they asked for them."""
+    """The result of a call, and the bytes of all loads and stores of its kernels. A repeated load counts again."""
 
     result: Any
     bytes_read: int
@@ -40,26 +41,26 @@ class Interpreted:
 
 
 def has_triton() -> bool:
-    """Whether triton is installed: it has no build for macOS."""
+    """Return whether Triton is installed. It has no build for macOS."""
     return find_spec("triton") is not None
 
 
 def interpreted(target: str, /, *args: Any, timeout: float = 120.0, **kwargs: Any) -> Interpreted:
-    """Call the function "module:name" in a process that interprets kernels; tensors must be on the CPU.
+    """Call the function "module:name" in a process that interprets kernels. Tensors must be on the CPU.
 
-    Raises what the function raises, with its traceback as a note; RuntimeError where there is no triton, or if the
-    process ends without an answer; subprocess.TimeoutExpired after `timeout` seconds.
+    Raises the function's own exception, with its traceback as a note. Raises RuntimeError if Triton is not installed
+    or the process ends without an answer, and subprocess.TimeoutExpired after `timeout` seconds.
     """
     if not has_triton():
         raise RuntimeError(
-            f"triton is not installed, and has no build for every system (this is {sys.platform})"
+            f"Triton is not installed, and it has no build for {sys.platform} on every machine."
         )
-    root = str(Path(__file__).parents[2])
-    # One thread: waking more for the interpreter's small products costs more than they are worth.
+    root = str(Path(__file__).parents[3])
+    # One thread: the interpreter's matrix products are too small to share.
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     run = subprocess.run(
-        [sys.executable, "-P", "-m", "minillm.measure.interpreter"],
+        [sys.executable, "-P", "-m", "minillm.course.tools.interpreter"],
         input=pickle.dumps((target, args, kwargs)),
         capture_output=True,
         env=environment,
@@ -68,7 +69,7 @@ def interpreted(target: str, /, *args: Any, timeout: float = 120.0, **kwargs: An
     )
     if run.returncode:
         last = run.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise RuntimeError(f"the interpreting process ended with status {run.returncode}: {''.join(last)}")
+        raise RuntimeError(f"The interpreting process ended with status {run.returncode}: {''.join(last)}")
     answer = pickle.loads(run.stdout)
     if isinstance(answer, BaseException):
         raise answer
@@ -78,15 +79,15 @@ def interpreted(target: str, /, *args: Any, timeout: float = 120.0, **kwargs: An
 
 @contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` of every load and store of the kernels that are interpreted inside the `with`, before it is done.
+    """Call `watcher` before each load and store of the kernels that are interpreted inside the `with`.
 
-    Elements that a mask leaves out are not told of. What the watcher raises ends the kernel. Raises RuntimeError in a
-    process that compiles.
+    Elements that a mask leaves out are not passed on. An exception of the watcher ends the kernel. Raises RuntimeError
+    in a process that compiles kernels.
     """
     import triton
 
     if not triton.knobs.runtime.interpret:
-        raise RuntimeError("this process compiles kernels: it needs TRITON_INTERPRET=1 from its start")
+        raise RuntimeError("This process compiles kernels. It needs TRITON_INTERPRET=1 from its start.")
     from triton.runtime.interpreter import interpreter_builder as builder
 
     def tell(kind: Literal["load", "store"], pointers: Any, mask: Any) -> None:
@@ -127,11 +128,11 @@ def _answer(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inter
 
 
 def _main() -> None:
-    # This file is __main__ here, whose classes the caller does not know: answer as the module of the name.
-    from minillm.measure import interpreter
+    # This file runs as __main__, whose classes the caller cannot unpickle: answer with those of the module.
+    from minillm.course.tools import interpreter
 
     with os.fdopen(os.dup(1), "wb") as channel:
-        os.dup2(2, 1)  # what the function prints must not land in the answer
+        os.dup2(2, 1)  # the function's prints must not mix with the answer
         answer = interpreter._answer(*pickle.load(sys.stdin.buffer))
         channel.write(pickle.dumps(answer))
 

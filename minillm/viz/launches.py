@@ -1,8 +1,8 @@
-"""What a step asks the device to do, one launch after the other: counted, and on a time axis.
+"""Record the launches of a step: count them with their bytes, or place them on a time axis.
 
-`Ledger` counts. It sees every operator that Python calls and the bytes of its tensors, so it is exact and the same on
-every machine; a hand-written kernel, which torch does not know, is put on it by `as_one`. `timelines` is the record of
-torch.profiler: on a GPU each kernel from its start to its end, on a CPU each operator, and between them the gaps.
+`Ledger` counts. It sees every operator that Python calls and the bytes of its tensors, so its counts are exact and
+the same on every machine. `as_one` adds a hand-written kernel, which torch does not know. `timelines` comes from
+torch.profiler. It shows each kernel on a GPU, or each operator on a CPU, from start to end, and the gaps between them.
 """
 
 import os
@@ -16,16 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.measure.timing import synchronize
 
-STEP = "minillm: one step"  # how a step is marked in the profiler's record
-ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty")  # memory is taken, nothing is launched
+STEP = "minillm: one step"  # the name of a step in the profiler's record
+ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty")  # these take memory and launch nothing
 LOOKS_UP = ("embedding", "index", "index_select", "gather")  # these read as many rows as they return
-# And sparse products a row of a matrix for each index: which tensor is the matrix, the axis along a row, the indices.
+# Sparse products read one row of a matrix for each index. Here: the matrix, the axis along its rows, the indices.
 PICKS = {"embedding_bag": (0, 1, 1), "sparse_sampled_addmm": (4, 0, 2)}
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator: the bytes of the tensors it reads and writes; a view reads and writes none."""
+    """One operator, and the bytes of the tensors that it reads and writes. A view reads and writes none."""
 
     name: str
     is_view: bool
@@ -38,10 +38,10 @@ class Call:
 
 
 class Ledger(TorchDispatchMode):
-    """`with Ledger() as ledger: step()` notes each operator that is called inside, in order.
+    """Note each operator that is called in `with Ledger() as ledger: step()`, in order.
 
-    Where memory is a bus that everything crosses (a GPU's, for tensors beyond its cache), a launch reads its tensors
-    and writes its result. An operator in place is taken to write as much as it is given.
+    A launch counts as reading its tensors and writing its result. That holds on a GPU for tensors larger than its
+    cache. An operator in place counts as writing as much as it is given.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Ledger(TorchDispatchMode):
 
     @property
     def launches(self) -> list[Call]:
-        """The calls that run something on the device: all but the views, which only describe memory anew."""
+        """Return the calls that run something on the device: all except views."""
         return [call for call in self.calls if not call.is_view]
 
     @property
@@ -59,7 +59,7 @@ class Ledger(TorchDispatchMode):
         return sum(call.bytes_moved for call in self.calls)
 
     def __enter__(self) -> "Ledger":
-        # Outside of inference mode torch takes some operators apart before they are seen here.
+        # Outside inference mode, torch splits some operators before they get here.
         self._inference = torch.inference_mode()
         self._inference.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class Ledger(TorchDispatchMode):
         return out
 
     def as_one(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function` counted as a single launch that reads its tensors once and writes its results once."""
+        """Return `function` counted as one launch that reads its tensors once and writes its results once."""
 
         def one(*args: Any) -> Any:
             self._inside_one = True
@@ -99,7 +99,7 @@ def _call(name: str, func: Any, args: Any, out: Any) -> Call:
         rest = [x for i, x in enumerate(given) if i != matrix]
         return Call(name, False, _nbytes(rest) + rows, _nbytes(made[:1]))
     if func._schema.is_mutable:
-        # The first tensor is written into; of the others the largest is what is put there.
+        # The first tensor is the target. The largest of the others is the content.
         rest = given[1:]
         return Call(name, False, _nbytes(rest), max((_nbytes([x]) for x in rest), default=_nbytes(given)))
     memory = {x.untyped_storage().data_ptr() for x in given}
@@ -112,7 +112,7 @@ def _call(name: str, func: Any, args: Any, out: Any) -> Call:
 
 
 def tensors(values: Iterable[Any]) -> Iterable[Tensor]:
-    """The tensors among these values, and among the lists and tuples in them."""
+    """Yield the tensors among these values, and in the lists and tuples among them."""
     for value in values:
         if isinstance(value, Tensor) and value.layout == torch.sparse_csr:
             yield from (value.values(), value.crow_indices(), value.col_indices())
@@ -128,7 +128,7 @@ def _nbytes(some: Iterable[Tensor]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """An operator or kernel by its name, and the seconds from the step's begin at which it started and ended."""
+    """The name of an operator or kernel, and its start and end in seconds since the start of the step."""
 
     name: str
     start: float
@@ -137,7 +137,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One step: how long it took, and its launches in the order of their start. `on` is where they ran."""
+    """The duration of one step, and its launches in the order of their start, which ran on the device `on`."""
 
     seconds: float
     launches: tuple[Launch, ...]
@@ -145,7 +145,7 @@ class Timeline:
 
     @property
     def busy(self) -> float:
-        """Seconds in which at least one launch was running: two at the same time count once."""
+        """Return the seconds in which at least one launch was running. Two at the same time count once."""
         total, until = 0.0, 0.0
         for launch in self.launches:
             total += max(0.0, launch.end - max(launch.start, until))
@@ -156,9 +156,9 @@ class Timeline:
 def timelines(
     step: Callable[[], object], rounds: int, device: torch.device | str, *, warmup: int = 3
 ) -> list[Timeline]:
-    """`rounds` calls of `step` as torch.profiler saw them, after `warmup` that it did not see.
+    """Return torch.profiler's record of `rounds` calls of `step`, after `warmup` calls that are not recorded.
 
-    The profiler takes time itself, a microsecond or so a launch, and on a CPU that is in the gaps.
+    The profiler itself takes about a microsecond per launch. On a CPU this time is part of the gaps.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -177,7 +177,7 @@ def timelines(
 
 
 def read(events: Iterable[Any], on: Literal["cpu", "cuda"]) -> list[Timeline]:
-    """The steps in the profiler's events: kernels on a GPU, on a CPU the operators that Python itself called."""
+    """Return the steps in the profiler's events: kernels on a GPU, or on a CPU the operators that Python called."""
     events = list(events)
     marks = [e for e in events if e.name == STEP and _is_on(e, "cpu")]
     if on == "cpu":

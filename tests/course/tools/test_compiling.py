@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from minillm.measure import compiling
+from minillm.course.tools import compiling
 from minillm.ops import add_rms_norm
 
 

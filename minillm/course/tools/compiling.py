@@ -1,8 +1,7 @@
-"""What torch.compile makes of a short chain of operators, measured in a process of its own.
+"""Measure in a process of its own how torch.compile speeds up a short chain of operators.
 
-It takes seconds, needs a C++ compiler on a CPU and Triton on a GPU, and replaces functions of torch while it is at it:
-`compiled` asks another process, which starts without anything that an earlier run has compiled, and is not waited for
-without end.
+Compilation takes seconds, needs a C++ compiler (on a CPU) or Triton (on a GPU), and replaces functions of torch. So
+`compiled` asks another process, with an empty cache of compiled code and a time limit.
 """
 
 import json
@@ -21,16 +20,16 @@ from torch import Tensor
 
 from minillm.measure.timing import interleaved, ratio_of
 
-SHAPES = 8  # numbers of rows that are tried, to see how often it compiles
+SHAPES = 8  # how many numbers of rows are tried, to count the compilations
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Seconds to compile, and the functions that torch wrote; how many times as fast as eager these are at [64, 1024]
-    and at [1024, 1024], and the seconds that a call of the latter saves.
+    """The seconds of one compilation, and the number of functions that torch generated.
 
-    `fixed_shapes` and `guessed_shapes` are the compilations of eight numbers of rows, when torch is told that shapes
-    never change, and by default.
+    `ratio_64` and `ratio_1024` are the speed-ups over eager execution at [64, 1024] and at [1024, 1024]. `saved` is
+    the seconds that one call at [1024, 1024] saves. `fixed_shapes` and `guessed_shapes` count the compilations for
+    eight numbers of rows: if torch is told that shapes never change, and by default.
     """
 
     seconds: float
@@ -43,20 +42,20 @@ class Compiled:
 
 
 def add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """RMSNorm after a residual addition, seven operators, written out."""
+    """Return RMSNorm after a residual addition, in seven operators, and the sum itself."""
     total = x + residual
     return total * (total.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt() * weight, total
 
 
 def compiled(timeout: float = 20.0) -> Compiled | str:
-    """What compiling `add_norm` gives on this machine, or why it did not: `timeout` seconds are the limit."""
-    root = str(Path(__file__).parents[2])
+    """Return what compiling `add_norm` gives on this machine, or the reason if it fails or takes over `timeout` s."""
+    root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory() as empty:
         environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": empty, "PYTHONPATH": path}
         try:
             run = subprocess.run(
-                [sys.executable, "-P", "-m", "minillm.measure.compiling"],
+                [sys.executable, "-P", "-m", "minillm.course.tools.compiling"],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -74,7 +73,7 @@ def _measure() -> Compiled:
     import torch._inductor.config as options
     from torch._inductor.utils import run_and_get_code
 
-    options.cpp_cache_precompile_headers = False  # preparations, not compilation, and so is the next
+    options.cpp_cache_precompile_headers = False  # this and the next line leave out preparations
     options.cpp.vec_isa_ok = True
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,7 +95,7 @@ def _measure() -> Compiled:
 
 
 def _compilations(dynamic: bool | None = None) -> int:
-    """How many different graphs torch makes of `add_norm` at eight numbers of rows."""
+    """Return how many graphs torch makes of `add_norm` for eight numbers of rows."""
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="triton has no build for this system")
 
 from minillm import ops
-from minillm.measure.interpreter import interpreted, watching
+from minillm.course.tools.interpreter import interpreted, watching
 
 FLASH = "minillm.kernels.flash_attention:flash_attention"
 
