@@ -108,9 +108,9 @@ def is_off(name: str, value: Any) -> bool:
         return not value and not _PART.fullmatch(name)
     if type(value) in (int, float):
         if _FACTOR.fullmatch(name):
-            return value == 1 and not _OF_SCORES.fullmatch(name)
-        return value == 0
-    return value is None or value in ("", [], {})
+            return bool(value == 1 and not _OF_SCORES.fullmatch(name))
+        return bool(value == 0)
+    return bool(value is None or value in ("", [], {}))
 
 
 def refusal(source: str, name: str, value: Any, hint: str) -> CheckpointError:

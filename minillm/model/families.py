@@ -254,8 +254,10 @@ class GenerationConfig:
 
 
 _SAMPLING = {
-    **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")},
-    "max_new_tokens": "max_tokens",
+    **{name: Key(kind=float, absent=None, null=None, above=-1) for name in ("temperature", "top_p", "min_p")},
+    "repetition_penalty": Key(kind=float, absent=None, null=None),
+    "top_k": Key(absent=None, null=None, above=-2),
+    "max_new_tokens": Key(absent=None, null=None, fields=("max_tokens",)),
 }
 
 
@@ -268,7 +270,8 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     if not path.exists():
         return GenerationConfig()
     raw = read_json(path)
-    sampling = {ours: raw[key] for key, ours in _SAMPLING.items() if raw.get(key) is not None}
+    values = read_keys(raw, _SAMPLING, str(path))
+    sampling = {name: value for name, value in values.items() if value is not None}
     try:
         SamplingParams(**sampling)
     except (TypeError, ValueError) as error:
