@@ -176,9 +176,7 @@ class VirtualKVCacheManager(KVCacheManager):
     def __init__(self, rows: VirtualKVCache, num_rows: int, num_pages: int, page_tokens: int) -> None:
         self._rows = rows
         self.mapped = [0] * num_rows  # pages of each row
-        super().__init__(
-            num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows), can_fork=False
-        )
+        super().__init__(num_pages, page_tokens, allocator=lambda _: BlockAllocator(num_rows), can_fork=False)
 
     def reset(self) -> None:
         super().reset()

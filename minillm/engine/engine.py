@@ -49,6 +49,7 @@ from minillm.sampling import (
     sample_seed,
 )
 
+
 class StepUnderWayError(RuntimeError):
     """The engine was called from within its own step, by a logits processor for example."""
 
@@ -208,18 +209,26 @@ class Engine:
                 request.restore()
             except Exception as own:  # its tokenizer's, for one
                 request.fail(own)
-            if request.status is not Status.FINISHED and error is not None and id(request.result) in concerned:
+            if (
+                request.status is not Status.FINISHED
+                and error is not None
+                and id(request.result) in concerned
+            ):
                 request.fail(error)
         self.scheduler.reset([request for request in unfinished if request.status is not Status.FINISHED])
         for request in unfinished:
             if request.status is Status.FINISHED:
                 self._record_end(request)
-        self._requests = {i: samples for i, samples in self._requests.items() if not samples[0].result.finished}
+        self._requests = {
+            i: samples for i, samples in self._requests.items() if not samples[0].result.finished
+        }
         self._changing = False
 
     def _begin(self) -> None:
         if self._changing:
-            raise StepUnderWayError("a step is under way: a logits processor can abort requests, but not generate")
+            raise StepUnderWayError(
+                "a step is under way: a logits processor can abort requests, but not generate"
+            )
         self._in_step, self._changing = None, True
 
     def _step(self) -> list[RequestOutput]:
@@ -328,7 +337,9 @@ class Engine:
             metrics.num_generation_tokens += 1
             request.append(token_id, report and self._named(request, report), self.eos_token_ids)
             if self.trace is not None:
-                origin: Origin = "accepted" if token_id == draft else "bonus" if drafts and draft is None else "sampled"
+                origin: Origin = (
+                    "accepted" if token_id == draft else "bonus" if drafts and draft is None else "sampled"
+                )
                 index = len(request.output.token_ids) - 1
                 self.trace.append(TokenRecord(moment, request.request_id, index, token_id, origin))
             if token_id != draft or request.status is Status.FINISHED:
@@ -478,7 +489,11 @@ def _part(request: Request, num_tokens: int) -> ScheduledRequest:
     kind: Kind = "prefill"  # includes what a preempted request computes again, its outputs too
     if request.status is Status.FINISHED:
         kind = "padding"
-    elif computed >= request.num_prompt_tokens and num_tokens == 1 + num_drafts and computed == request.num_tokens - 1:
+    elif (
+        computed >= request.num_prompt_tokens
+        and num_tokens == 1 + num_drafts
+        and computed == request.num_tokens - 1
+    ):
         kind = "decode"
     # A hit is recorded once: with the first tokens that are computed after it.
     cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0

@@ -6,7 +6,7 @@ not add up to a second model. The largest tensors, embedding and head, are read 
 Only safetensors is read: a pickle can run code.
 """
 
-import json
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
+from minillm.model.config_keys import read_json
 from minillm.model.embedding import Embedding
 from minillm.model.families import FAMILIES
 from minillm.model.linear import Projection
@@ -25,7 +26,8 @@ from minillm.model.schemes import Dense, Parts, Scheme
 from minillm.model.transformer import Block, Norm, Transformer, Weights
 from minillm.ops import Ops
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILE_NAME = re.compile(r"[^/\\\x00-\x1f\ud800-\udfff]{1,200}\.safetensors")
 REMAP_AFTER = 16 * 2**20  # bytes read from a map before it is let go
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")  # in old checkpoints, and not weights
 
@@ -64,7 +66,7 @@ class Checkpoint:
             tensor: Tensor = self._open[file].get_tensor(name)
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self.folder / file} has no tensor {name!r}, though {INDEX} says so ({error}): download both again"
+                f"{self.folder / file}: tensor {name!r} cannot be read ({error})"
             ) from error
         self._bytes_since_open += tensor.nbytes
         return tensor
@@ -72,40 +74,75 @@ class Checkpoint:
 
 def _map(path: Path) -> Any:
     try:
-        return safe_open(path, framework="pt", device="cpu")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist, though {INDEX} names it: download it again") from None
-    except (SafetensorError, OSError) as error:
         size = path.stat().st_size
+    except OSError:
+        raise CheckpointError(f"{path} does not exist, though {INDEX} names it: download it again") from None
+    try:
+        if not path.is_file():
+            raise OSError("it is not a regular file")
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} ({size:,} bytes) is not a whole safetensors file ({error}): download it again"
         ) from error
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    """Which file holds each tensor, from the index of a sharded checkpoint or from the one file itself."""
-    index, single = folder / INDEX, folder / "model.safetensors"
-    if index.exists():
-        try:
-            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-            raise CheckpointError(f"{index} is damaged ({error!r}): download it again") from error
-        for name, file in weight_map.items():
-            if not isinstance(file, str) or Path(file).name != file:
-                raise CheckpointError(
-                    f"{index} is damaged ({name!r} is in {file!r}, no file name): download it again"
-                )
-        return weight_map
-    if single.exists():
-        file = _map(single)
-        return dict.fromkeys(file.keys(), single.name)
-    pickles = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in folder.glob(pattern))
-    if pickles:
+    """Return the name of the file that holds each tensor. Raises `CheckpointError` if index and files disagree."""
+    index, single = folder / INDEX, folder / SINGLE
+    if not index.exists():
+        if not single.exists():
+            raise _no_weights(folder)
+        return dict.fromkeys(_map(single).keys(), SINGLE)
+    weight_map = _read_index(index)
+    files = {file: set(_map(folder / file).keys()) for file in set(weight_map.values())}
+    if single.exists() and SINGLE not in files:
         raise CheckpointError(
-            f"{folder} holds only pickle weights ({', '.join(pickles[:3])}), which can run code when read. Convert "
-            "them once: transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+            f"{folder} holds {SINGLE}, which {INDEX} does not name: remove the one that is old"
         )
-    raise CheckpointError(f"{folder} has neither model.safetensors nor {INDEX}: no weights to load")
+    again = "they are of two checkpoints, or damaged: download both again"
+    for name, file in weight_map.items():
+        if name not in files[file]:
+            raise CheckpointError(f"{folder / file} has no tensor {name!r}, though {INDEX} says so: {again}")
+    for file, names in files.items():
+        for name in names:
+            if weight_map.get(name) != file and not name.endswith(BUFFERS):
+                raise CheckpointError(
+                    f"{folder / file} has a tensor {name!r}, but {INDEX} says otherwise: {again}"
+                )
+    return weight_map
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        weight_map = read_json(path).get("weight_map")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): download it again") from error
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{path} is damaged (it has no table 'weight_map'): download it again")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not FILE_NAME.fullmatch(file):
+            raise CheckpointError(
+                f"{path} is damaged ({name!r} is in {file!r}, no safetensors file): download it again"
+            )
+    return weight_map
+
+
+def _no_weights(folder: Path) -> CheckpointError:
+    """Return the error for a folder without safetensors: it names what is there and how to convert it."""
+    remedy = (
+        "once to safetensors: "
+        "transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)"
+    )
+    patterns = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")
+    if pickles := sorted(p.name for pattern in patterns for p in folder.glob(pattern)):
+        return CheckpointError(
+            f"{folder} holds only pickle weights ({', '.join(pickles[:3])}), which can run code when read. Convert "
+            f"them {remedy}"
+        )
+    return CheckpointError(
+        f"{folder} has neither {SINGLE} nor {INDEX}: no weights to load. Convert weights of another format {remedy}"
+    )
 
 
 def load_model(

@@ -6,11 +6,14 @@ positions beyond the trained length look like ones inside it.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from minillm.config import RopeConfig
+from minillm.errors import CheckpointError
+from minillm.model.config_keys import Key, Raw, read_keys, refusal, refuse_others
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]:
@@ -60,3 +63,66 @@ def rope_table(rope: RopeConfig, head_dim: int, num_positions: int) -> tuple[Ten
     angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)  # [P, D / 2]
     cos, sin = angle.cos() * scale, angle.sin() * scale
     return torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
+
+
+_LENGTH = Key(absent=None, null=None)  # None: max_position_embeddings
+_TYPES: dict[str, dict[str, Key]] = {
+    "default": {},
+    "linear": {"factor": Key(kind=float)},
+    "llama3": {
+        "factor": Key(kind=float),
+        "original_max_position_embeddings": _LENGTH,
+        "low_freq_factor": Key(kind=float),
+        "high_freq_factor": Key(kind=float),
+    },
+    "yarn": {
+        "factor": Key(kind=float),
+        "original_max_position_embeddings": _LENGTH,
+        "beta_fast": Key(kind=float, absent=32.0, null=32.0),
+        "beta_slow": Key(kind=float, absent=1.0, null=1.0),
+        "attention_factor": Key(kind=float, absent=None, null=None),
+        "truncate": Key(kind=bool, absent=True),
+    },
+}
+
+
+def read_rope(raw: Raw, source: str, max_position_embeddings: int) -> RopeConfig:
+    """Return the `RopeConfig` of a config.json, in the spelling of transformers 4 or 5.
+
+    Version 4 writes `rope_theta` and `rope_scaling`; version 5 puts both into `rope_parameters`. Raises
+    `CheckpointError` if both are there and differ, or if a value is not implemented.
+    """
+    spellings = {
+        "rope_parameters": Key(kind=dict, absent={}, null={}),
+        "rope_scaling": Key(kind=dict, absent={}, null={}),
+    }
+    given = [parameters for parameters in read_keys(raw, spellings, source).values() if parameters]
+    theta = {"rope_theta": raw["rope_theta"]} if "rope_theta" in raw else {}
+    ropes = [
+        _rope_config({**theta, **parameters}, f"{source}: rope_parameters", max_position_embeddings)
+        for parameters in given or [{}]
+    ]
+    if ropes[0] != ropes[-1]:
+        raise CheckpointError(
+            f"{source}: rope_parameters and rope_scaling disagree: remove the one that is wrong"
+        )
+    return ropes[0]
+
+
+def _rope_config(raw: Raw, source: str, max_position_embeddings: int) -> RopeConfig:
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise refusal(source, "rope_type", kind, f"implemented: {', '.join(_TYPES)}")
+    keys = _TYPES[kind] | {"rope_theta": Key(kind=float, absent=10_000.0, null=None, fields=("theta",))}
+    refuse_others(raw, {*keys, "rope_type", "type"}, source, f"not part of rope_type {kind!r}", {})
+    values: dict[str, Any] = {"type": kind} | read_keys(raw, keys, source)
+    if values["theta"] is None or values["theta"] <= 1:
+        raise CheckpointError(f"{source}: rope_theta={values['theta']} must be above 1")
+    if values.get("original_max_position_embeddings", 0) is None:
+        values["original_max_position_embeddings"] = max_position_embeddings
+    rope = RopeConfig(**values)
+    if kind == "llama3" and rope.low_freq_factor >= rope.high_freq_factor:
+        raise CheckpointError(
+            f"{source}: low_freq_factor={rope.low_freq_factor} must be below high_freq_factor={rope.high_freq_factor}"
+        )
+    return rope

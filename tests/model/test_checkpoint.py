@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -120,9 +122,28 @@ def test_weights_outlive_their_files(tmp_path):
 # ---- damage
 
 
-def test_no_weights(folder):
-    (folder / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=rf"neither model\.safetensors nor {INDEX}: no weights to load"):
+CONVERT = r"once to safetensors: .*from_pretrained\(folder\)\.save_pretrained\(new_folder\)"
+
+
+@pytest.mark.parametrize("name", ["README.md", "tf_model.h5", "model.gguf", "adapter_model.safetensors"])
+def test_no_weights(folder, name):
+    (folder / WEIGHTS).rename(folder / name)
+    message = rf"neither model\.safetensors nor {INDEX}: no weights to load\. .* {CONVERT}"
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
+     "model.pt", "last.ckpt"],
+)  # fmt: skip
+def test_weights_that_are_pickles_only(folder, name):
+    """The hub's downloads leave pickles out and bring their index."""
+    (folder / WEIGHTS).rename(folder / name)
+    with pytest.raises(
+        CheckpointError, match=rf"only pickle weights \({name}\), which can run code .* {CONVERT}"
+    ):
         load(folder)
 
 
@@ -219,6 +240,109 @@ def test_an_index_that_points_to_the_wrong_shard(shards):
     (shards / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=rf"{files[1]} has no tensor {name!r}, though {INDEX} says so"):
         load(shards)
+
+
+def edit_index(shards: Path, change) -> None:
+    index = json.loads((shards / INDEX).read_text())
+    change(index["weight_map"])
+    (shards / INDEX).write_text(json.dumps(index))
+
+
+DISAGREE = r"has a tensor 'lm_head\.weight', but .*index\.json says otherwise: they are of two checkpoints"
+
+
+def test_a_tensor_that_the_index_does_not_list(shards):
+    edit_index(shards, lambda names: names.pop("model.norm.weight"))
+    with pytest.raises(CheckpointError, match=DISAGREE.replace("lm_head", "model.norm")):
+        load(shards)
+
+
+def test_a_tensor_in_two_shards(shards):
+    other = sorted(shards.glob("*.safetensors"))[1]
+    tensors = load_file(other)
+    assert "lm_head.weight" not in tensors
+    save_file(tensors | {"lm_head.weight": torch.zeros(300, 64)}, other)
+    with pytest.raises(CheckpointError, match=DISAGREE):
+        load(shards)
+
+
+def test_a_buffer_that_the_index_does_not_list_is_harmless(shards):
+    path = sorted(shards.glob("*.safetensors"))[0]
+    save_file(load_file(path) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}, path)
+    assert torch.equal(logits(shards), logits(sample("llama").folder))
+
+
+def test_shards_and_an_old_single_file(shards):
+    shutil.copy(sample("llama").folder / WEIGHTS, shards)
+    with pytest.raises(
+        CheckpointError, match=r"holds model\.safetensors, which .*index\.json does not name: remove"
+    ):
+        load(shards)
+
+
+def test_an_index_of_one_file(folder):
+    names = dict.fromkeys(load_file(folder / WEIGHTS), WEIGHTS)
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": -1}, "weight_map": names}))
+    assert torch.equal(logits(folder), logits(sample("llama").folder))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".", "", "a.bin", "/etc/passwd.safetensors", "a\\b.safetensors", "\ud800.safetensors", "\0.safetensors",
+     "é" * 150 + ".safetensors", None, ["model.safetensors"]],
+)  # fmt: skip
+def test_an_index_may_name_only_safetensors_of_its_folder(shards, name):
+    edit_index(shards, lambda names: names.update({"lm_head.weight": name}))
+    with pytest.raises(
+        CheckpointError, match=r"no safetensors file\): download it again|does not exist, though"
+    ):
+        load(shards)
+
+
+def test_an_index_that_is_no_file(shards):
+    (shards / INDEX).unlink()
+    (shards / INDEX).mkdir()
+    with pytest.raises(CheckpointError, match=r"is damaged .*not a regular file"):
+        load(shards)
+
+
+def test_a_pipe_is_not_waited_for(folder):
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load(folder)
+
+
+def test_any_damage_to_a_safetensors_file_is_named_or_changes_numbers_only(folder):
+    """200 files with bytes of the header or anywhere changed, cut out or put in."""
+    whole, draw = (folder / WEIGHTS).read_bytes(), random.Random(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    config, refused = read_config(folder), 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            at = draw.randrange(draw.choice([8, header, len(whole)]))
+            match draw.choice(["change", "cut", "insert", "end", "number"]):
+                case "change":
+                    content[at : at + 1] = draw.randbytes(1)
+                case "cut":
+                    del content[at : at + draw.randint(1, 40)]
+                case "insert":
+                    content[at:at] = draw.choice([b"0", b"-", b"{", b'"', b"\xff", b"999999999999"])
+                case "end":
+                    del content[at:]
+                case "number":
+                    digits = re.search(rb"\d+", content[at : at + 200])
+                    if digits:
+                        content[at + digits.start() : at + digits.end()] = draw.choice(
+                            [b"0", b"1e3", b"%d" % 2**62]
+                        )
+        (folder / WEIGHTS).write_bytes(content)
+        try:
+            load_model(folder, config)
+        except CheckpointError:
+            refused += 1
+    assert refused > 150
 
 
 @pytest.mark.parametrize(

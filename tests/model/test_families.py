@@ -11,8 +11,15 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from minillm.config import ModelConfig, RopeConfig
 from minillm.errors import CheckpointError
-from minillm.model.families import FAMILIES, config_from_dict, read_config
+from minillm.model.families import (
+    FAMILIES,
+    GenerationConfig,
+    config_from_dict,
+    read_config,
+    read_generation_config,
+)
 from minillm.model.rope import inverse_frequencies
+from minillm.sampling import SamplingParams
 from tests.model.zoo import LINEAR, LLAMA3, YARN, ZOO, sample
 
 # The keys without which we refuse to guess.
@@ -311,6 +318,47 @@ def test_a_config_that_is_not_an_object(tmp_path):
 def test_a_damaged_generation_config(tmp_path):
     write(tmp_path, generation={"eos_token_id": "x"})
     with pytest.raises(CheckpointError, match=r"generation_config\.json: eos_token_id='x' is neither"):
+        read_config(tmp_path)
+
+
+def test_generation_config_has_the_recommended_sampling_parameters(tmp_path):
+    assert read_generation_config(tmp_path) == GenerationConfig()
+    given = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0.1, "repetition_penalty": 1.05}
+    others = {
+        "do_sample": True,
+        "num_beams": 4,
+        "pad_token_id": 0,
+        "transformers_version": "4.51.0",
+        "max_length": 9,
+    }
+    write(tmp_path, generation=given | others | {"max_new_tokens": 2048, "eos_token_id": [9, 8, 9]})
+    config = read_generation_config(tmp_path)
+    assert config == GenerationConfig((9, 8), given | {"max_tokens": 2048})
+    assert SamplingParams(**config.sampling).temperature == 0.6
+    write(tmp_path, generation=dict.fromkeys(given) | {"eos_token_id": None})
+    assert read_generation_config(tmp_path) == GenerationConfig()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1.5, -(10**30), 10**30, math.nan, math.inf, True, "0.6", [[1]], {"a": 1}],
+)
+@pytest.mark.parametrize(
+    "key", ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens", "eos_token_id"]
+)
+def test_a_recommended_value_that_cannot_be_is_refused_by_name(tmp_path, key, value):
+    if key == "eos_token_id" and type(value) is int:
+        pytest.skip("an id, if not one of this vocabulary")
+    write(tmp_path, generation={key: value})
+    with pytest.raises(CheckpointError, match=rf"generation_config\.json: {key}="):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null"])
+def test_a_generation_config_that_is_no_object(tmp_path, content):
+    write(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"generation_config\.json (cannot be read as JSON|holds a)"):
         read_config(tmp_path)
 
 
