@@ -30,7 +30,7 @@ def ttft(llm: LLM, prompts: list[list[int]]) -> float:
     """Seconds from arrival to first token, median over the requests."""
     params = SamplingParams(temperature=0.0, max_tokens=1, detokenize=False)
     times = [output.metrics for output in llm.generate(prompts, params)]
-    return statistics.median((m.first_token_time or 0.0) - m.arrival_time for m in times)
+    return statistics.median(m.first_token_ts - m.queued_ts for m in times)
 
 
 def shared_prefix(base: LLM, rounds: int, num_requests: int) -> Any:

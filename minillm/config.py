@@ -115,8 +115,9 @@ class ModelConfig:
 class EngineConfig:
     """How a model is run: the one list of `LLM`'s engine arguments. Raises `ValueError` for a bad value.
 
-    The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting` (how many requests may wait before the next one
-    is refused; None is no limit). `num_gpu_blocks_override` counts rows of a contiguous cache and pages of a virtual one.
+    The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting` (how many requests may wait before the next
+    one is refused; None is no limit). `num_gpu_blocks_override` counts rows of a contiguous cache and pages of a
+    virtual one.
     """
 
     max_model_len: int | None = None

@@ -79,11 +79,11 @@ class LLM:
 
     `model` is a bundled name, a folder, or a hub id. `dtype="auto"` is the checkpoint's on CUDA and float32 on a CPU.
 
-    The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len` tokens
-    need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
+    The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len`
+    tokens need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
     `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens per request; "virtual"
-    reserves the addresses of one and adds memory page by page, so pages take the part of blocks. "none" is the naive loop
-    that computes everything again at each step.
+    reserves the addresses of one and adds memory page by page, so pages take the part of blocks. "none" is the naive
+    loop that computes everything again at each step.
 
     `scheduling_policy` is "fcfs" (first come, first served), "priority" (by the numbers given with the prompts), or
     "static" (batch after batch, for comparison). On a GPU decode steps are recorded as CUDA graphs, unless
@@ -103,8 +103,10 @@ class LLM:
         config = read_config(folder)
         on = _device(device)
         transformer = load_model(folder, config, on, _dtype(dtype, config, on), ops_for(on))
-        defaults = SamplingParams(**read_generation_config(folder).sampling)
-        self._start(str(model), transformer, load_tokenizer(folder), engine_config, defaults)
+        sampling: Mapping[str, Any] = read_generation_config(folder).sampling
+        self._start(
+            str(model), transformer, load_tokenizer(folder), engine_config, SamplingParams(**sampling)
+        )
 
     def _start(
         self,
@@ -142,7 +144,8 @@ class LLM:
         return self._tokenizer("get_tokenizer").wrapped
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What `generate` uses if it is given none: the defaults, changed as the model's generation_config.json says."""
+        """What `generate` uses if it is given none: the defaults, changed as the model's generation_config.json
+        says."""
         return self._defaults.clone()
 
     def generate(
@@ -153,7 +156,7 @@ class LLM:
         *,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        """Complete one prompt or many, all at once; results are in the order of the prompts.
+        A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is
 
         A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is one
         for all or one each; `priority` likewise, the lowest served first (`scheduling_policy="priority"` only). A

@@ -147,18 +147,12 @@ class _Run:
         return sum(len(output.outputs[0].token_ids) for output in self.outputs)
 
     def ttft(self) -> float:
-        times = [
-            o.metrics.first_token_time - o.metrics.arrival_time
-            for o in self.outputs
-            if o.metrics.first_token_time
-        ]
-        return statistics.median(times)
+        return statistics.median(o.metrics.first_token_ts - o.metrics.queued_ts for o in self.outputs)
 
     def seconds_per_token(self) -> float:
         spans = [
-            (o.metrics.finished_time - o.metrics.first_token_time) / (len(o.outputs[0].token_ids) - 1)
+            (o.metrics.last_token_ts - o.metrics.first_token_ts) / (len(o.outputs[0].token_ids) - 1)
             for o in self.outputs
-            if o.metrics.finished_time and o.metrics.first_token_time
         ]
         return statistics.median(spans)
 

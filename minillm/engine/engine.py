@@ -10,10 +10,12 @@ ends with "error" and the others never notice. What concerns the whole step (the
 goes to the caller of `step`, after `recover` has brought every block back and every surviving request into the queue.
 """
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
 from threading import current_thread, main_thread
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,8 +39,8 @@ from minillm.measure.trace import (
 )
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
 from minillm.sampling import (
-    Logprob,
     Forbidden,
+    Logprob,
     Sampled,
     SamplingParams,
     SamplingRow,
@@ -474,14 +476,12 @@ class Engine:
         return samples
 
 
-def _to_token_id(given: object) -> int:
+def _to_token_id(given: Any) -> int:
     """An integer of any kind, NumPy's too, as an int; -1 for anything else."""
-    if isinstance(given, SupportsIndex) and not isinstance(given, bool):
-        try:
-            return given.__index__()
-        except TypeError:  # a tensor of several numbers, or NumPy's bool
-            pass
-    return -1
+    try:
+        return -1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        return -1
 
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:

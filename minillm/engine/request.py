@@ -1,8 +1,8 @@
 """A request from arrival to its last token, and what its user sees of it.
 
-`Request` is what the scheduler works on: one sample. `RequestOutput` is what the user asked for and gets back: one prompt
-with `n` samples. An output is live: the engine appends to it, so the user sees it grow and nothing is copied for each
-token. `Delta` is a copy of what is new, for a stream.
+`Request` is what the scheduler works on: one sample. `RequestOutput` is what the user asked for and gets back: one
+prompt with `n` samples. An output is live: the engine appends to it, so the user sees it grow and nothing is copied
+for each token. `Delta` is a copy of what is new, for a stream.
 
 The tokens of the output are the one thing that cannot be computed again. Everything else, its text, its finish, its
 place in the queues and in the cache, follows from them: `Request.restore` does that after an error.
@@ -127,8 +127,8 @@ class Request:
     """One sample on its way. `token_ids` is the prompt and every sampled token; the first `num_computed_tokens` of them
     have their keys and values in the cache, in the blocks of `block_table`.
 
-    `drafts` are proposed tokens that the next step verifies; they are no part of `token_ids`. `arrival` orders requests,
-    and samples of one. `forks` are the other samples of the prompt, which begin when it is computed.
+    `drafts` are proposed tokens that the next step verifies; they are no part of `token_ids`. `arrival` orders
+    requests, and samples of one. `forks` are the other samples of the prompt, which begin when it is computed.
     `num_cached_tokens` is what the prefix cache contributed at the last admission; `block_hashes` name the first full
     blocks, and others can find `num_published` of them (cache/prefix.py).
     """

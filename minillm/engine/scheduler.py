@@ -1,12 +1,14 @@
 """The scheduler: how many tokens of which requests the next step computes. Plain Python: no torch, no model, no clock.
 
-There is no prefill phase and no decode phase. Each request has `num_computed_tokens` and wants to reach `num_wanted`. A
-step gives out at most `max_num_batched_tokens`: to running requests first, then to waiting ones in order. A prompt wants
-many tokens, a decode step one, a decode step with k drafts k + 1. A chunk is the part of a prompt that the budget allows.
+There is no prefill phase and no decode phase. Each request has `num_computed_tokens` and wants to reach `num_wanted`.
+A step gives out at most `max_num_batched_tokens`: to running requests first, then to waiting ones in order. A prompt
+wants many tokens, a decode step one, a decode step with k drafts k + 1. A chunk is the part of a prompt that the
+budget allows.
 
-Memory limits how many run. A request is admitted if there are blocks for all of its tokens, and one more for each running
-request that can still need one. If a running request finds no block, the newest one is preempted: it loses its blocks,
-waits at the head of the queue, and computes its tokens again, except those that the prefix cache still has.
+Memory limits how many run. A request is admitted if there are blocks for all of its tokens, and one more for each
+running request that can still need one. If a running request finds no block, the newest one is preempted: it loses
+its blocks, waits at the head of the queue, and computes its tokens again, except those that the prefix cache still
+has.
 
 Source: Yu et al. 2022, "Orca" (OSDI), for scheduling by iteration; Agrawal et al. 2024, "Sarathi-Serve" (arXiv
 2403.02310), for chunks next to decodes; vLLM's `v1/core/sched/scheduler.py` for the order of things.

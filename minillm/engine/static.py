@@ -1,7 +1,8 @@
 """Static batching, for comparison: a batch begins together and ends together, as `transformers.generate` does it.
 
-A finished request keeps its place and its blocks, and computes its last token again in every step, until the whole batch
-is done. Waiting requests wait for that. The step itself, the model and the cache are those of continuous batching.
+A finished request keeps its place and its blocks, and computes its last token again in every step, until the whole
+batch is done. Waiting requests wait for that. The step itself, the model and the cache are those of continuous
+batching.
 """
 
 import sys

@@ -30,10 +30,10 @@ class RequestAdded:
 class ScheduledRequest:
     """One request's part in a step: `num_tokens` new tokens after `num_computed_tokens` in the cache.
 
-    `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's
-    other steps have 0. What is computed anew after a preemption is a prefill too; what a static batch computes for
-    a request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The last
-    `num_drafts` of the step's tokens are drafts, to be verified.
+    `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's other
+    steps have 0. What is computed anew after a preemption is a prefill too; what a static batch computes for a
+    request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The
+    last `num_drafts` of the step's tokens are drafts, to be verified.
     """
 
     request_id: str
@@ -94,8 +94,8 @@ class StepRecord:
 class TokenRecord:
     """A token came out; `index` counts the request's output tokens from 0. The tokens of one step have one time.
 
-    `origin`: "sampled" from the model, "accepted" if it was drafted and the model agrees, "bonus" if it was sampled after
-    the last of the drafts, all accepted.
+    `origin`: "sampled" from the model, "accepted" if it was drafted and the model agrees, "bonus" if it was sampled
+    after the last of the drafts, all accepted.
     """
 
     time: float

@@ -50,9 +50,9 @@ Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int
 class SamplingRow:
     """The request behind one row of logits: its parameters and the tokens before the one to sample.
 
-    `output_token_ids` may be the live list of a request: the row follows it as it grows. `bad_words` gives the
-    ids that would complete one of `params.bad_words`. Every other id must be part of the model's vocabulary. `transforms` are those that the
-    request can ever need; they are found once, so keep the row for the life of its request.
+    `output_token_ids` may be the live list of a request: the row follows it as it grows. `bad_words` gives the ids
+    that would complete one of `params.bad_words`. Every other id must be part of the model's vocabulary. `transforms`
+    are those that the request can ever need; they are found once, so keep the row for the life of its request.
     """
 
     params: SamplingParams
