@@ -156,12 +156,12 @@ class LLM:
         *,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is
+        """Complete one prompt or many, all at once; results are in the order of the prompts.
 
-        A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is one
-        for all or one each; `priority` likewise, the lowest served first (`scheduling_policy="priority"` only). A
-        progress bar shows after a second, unless `use_tqdm` is False. Ctrl-C ends the run with what there is: unfinished
-        samples have finish_reason "abort".
+        A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is
+        one for all or one each; `priority` likewise, the lowest served first (`scheduling_policy="priority"` only).
+        A progress bar shows after a second, unless `use_tqdm` is False. Ctrl-C ends the run with what there is:
+        unfinished samples have finish_reason "abort".
 
         Raises `RequestError`, with all results as `outputs`, if a request failed; the others have finished then.
         """
@@ -318,8 +318,8 @@ class LLM:
             parts = {"prompt_token_ids": prompt}
         if not parts or set(parts) - {"prompt", "prompt_token_ids"}:
             raise RequestError(
-                "a prompt dict has the key 'prompt' with text, or 'prompt_token_ids' with token ids, and no others, not "
-                f"{sorted(map(str, parts))}"
+                "a prompt dict has the key 'prompt' with text, or 'prompt_token_ids' with token ids, and no others, "
+                f"not {sorted(map(str, parts))}"
             )
         text, ids = parts.get("prompt"), parts.get("prompt_token_ids")
         if ids is None:
