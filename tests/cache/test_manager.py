@@ -4,21 +4,26 @@ from array import array
 
 import pytest
 
-from minillm.cache.manager import KVCacheManager
+from minillm.cache.manager import KVCacheManager, NoCacheManager
 from minillm.cache.prefix import PrefixCache
 
 
 class Tokens:
     """What the manager sees of a request."""
 
-    def __init__(self, *token_ids, may_hit=True):
-        self.token_ids, self.may_hit = list(token_ids), may_hit
-        self.num_computed_tokens = self.num_cached_tokens = 0
+    def __init__(self, *token_ids, may_hit=True, most=10**6):
+        self.token_ids, self.may_hit, self.drafts = list(token_ids), may_hit, []
+        self.max_cached_tokens = most
+        self.num_computed_tokens = self.num_cached_tokens = self.num_published = 0
         self.block_table, self.block_hashes = array("i"), []
 
     @property
     def num_tokens(self):
         return len(self.token_ids)
+
+    @property
+    def num_wanted(self):
+        return len(self.token_ids) + len(self.drafts)
 
 
 def manager(num_blocks=8, block_size=4, prefix=True, **kwargs):
@@ -26,8 +31,8 @@ def manager(num_blocks=8, block_size=4, prefix=True, **kwargs):
 
 
 def compute(memory, request):
-    before, request.num_computed_tokens = request.num_computed_tokens, request.num_tokens
-    return memory.publish(request, before)
+    request.num_computed_tokens = request.num_tokens
+    return memory.publish(request)
 
 
 def test_a_request_gets_blocks_for_all_of_its_tokens_or_none():
@@ -44,9 +49,14 @@ def test_a_request_gets_blocks_for_all_of_its_tokens_or_none():
     assert memory.num_free == 3
 
 
-def test_rows_need_no_headroom_since_they_never_grow():
-    memory = manager(num_blocks=2, prefix=False, one_block_each=True)
-    assert memory.admit(Tokens(1)) and memory.admit(Tokens(1), headroom=1)
+def test_a_request_may_grow_until_it_has_all_the_blocks_it_can_ever_need():
+    memory = manager(block_size=4)
+    for most, may_grow in ((4, False), (5, True), (8, True)):
+        request = Tokens(1, 2, most=most)
+        memory.admit(request)
+        assert memory.may_grow(request) == may_grow
+    request.drafts = [3, 4, 5]
+    assert memory.grow(request) and len(request.block_table) == 2 and not memory.may_grow(request)
 
 
 def test_headroom_is_left_free():
@@ -94,8 +104,8 @@ def test_what_is_not_computed_is_not_known():
     memory.admit(again)
     assert again.num_computed_tokens == 0
     first.num_computed_tokens = 5
-    assert memory.publish(first, 0) == [first.block_table[0]]
-    assert memory.publish(first, 5) == []
+    assert memory.publish(first) == [first.block_table[0]]
+    assert memory.publish(first) == []
 
 
 def test_a_free_hit_is_not_counted_as_a_block_to_give_away():
@@ -164,7 +174,7 @@ def test_forks_at_a_blocks_edge_have_nothing_to_copy():
     assert memory.copies == [] and parent.block_table[2] != child.block_table[2]
 
 
-@pytest.mark.parametrize("arguments", [{"num_blocks": 1}, {"one_block_each": True}])
+@pytest.mark.parametrize("arguments", [{"num_blocks": 1}, {"can_fork": False}])
 def test_a_fork_without_a_place_is_refused(arguments):
     memory, parent, child = manager(**arguments), Tokens(1, 2), Tokens(1, 2)
     memory.admit(parent)
@@ -184,3 +194,63 @@ def test_an_allocator_that_gives_less_than_it_says_is_named():
 
     with pytest.raises(RuntimeError, match="the allocator has 3 free blocks, and gives none"):
         manager(allocator=Stingy).admit(Tokens(1))
+
+
+def test_every_copy_of_a_prefix_is_known_until_the_last_is_given_away():
+    memory = manager(num_blocks=3)
+    twins = Tokens(*range(4)), Tokens(*range(4))
+    for request in twins:
+        memory.admit(request)
+    for request in twins:
+        assert compute(memory, request) == list(request.block_table)
+    copies = [request.block_table[0] for request in twins]
+    for request in twins:
+        memory.free(request)
+    assert memory.num_cached == 2
+    other = Tokens(*[7] * 8)
+    assert memory.admit(other) and memory.num_cached == 1, "the free block without content went first"
+    again = Tokens(*range(4), 9)
+    memory.free(other)
+    assert memory.admit(again) and again.num_cached_tokens == 4 and again.block_table[0] in copies
+
+
+def test_only_verified_tokens_are_published():
+    memory, request = manager(block_size=2), Tokens(1, 2, 3)
+    memory.admit(request)
+    request.drafts = [4, 5, 6]
+    assert memory.grow(request)
+    request.token_ids += [4, 9]  # one draft is accepted
+    request.drafts, request.num_computed_tokens = [], 4
+    assert memory.publish(request) == list(request.block_table[:2])
+    assert memory.prefix.match(chain(memory.prefix, 1, 2, 3, 4)) == list(request.block_table[:2])
+    request.token_ids.append(8)
+    request.num_computed_tokens = 6
+    assert memory.publish(request) == [request.block_table[2]]
+    assert memory.prefix.match(chain(memory.prefix, 1, 2, 3, 4, 5, 6)) == list(request.block_table[:2])
+
+
+def chain(prefix, *token_ids):
+    hashes = []
+    prefix.extend(hashes, token_ids)
+    return hashes
+
+
+def test_a_reset_makes_every_block_free_and_every_prefix_unknown():
+    memory = manager(num_blocks=4)
+    first, second = Tokens(*range(8)), Tokens(*range(4))
+    memory.admit(first)
+    compute(memory, first)
+    memory.admit(second)
+    memory.fork(first, Tokens())
+    memory.copies.append((0, 1))
+    memory.reset()
+    assert (memory.num_free, memory.num_cached, memory.copies, len(memory.prefix)) == (4, 0, [], 0)
+    again = Tokens(*range(8))
+    assert memory.admit(again) and again.num_cached_tokens == 0
+
+
+def test_without_a_cache_every_token_is_wanted_again():
+    memory, request = NoCacheManager(2, 16), Tokens(1, 2, 3)
+    assert memory.admit(request) and memory.counts() is None
+    request.num_computed_tokens = 3
+    assert memory.publish(request) == [] and request.num_computed_tokens == 0

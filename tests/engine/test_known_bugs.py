@@ -215,7 +215,7 @@ def test_the_gate_sees_blocks_that_were_published_before_they_were_written(monke
         scheduled = schedule(self)
         for request, num_tokens in scheduled:
             request.num_computed_tokens += num_tokens
-            self.memory.publish(request, request.num_computed_tokens - num_tokens)
+            self.memory.publish(request)
             request.num_computed_tokens -= num_tokens
         return scheduled
 

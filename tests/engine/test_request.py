@@ -33,7 +33,7 @@ def make(max_tokens=99, tokenizer=tokenizer, **params):
         max_tokens=max_tokens,
         row=SamplingRow(params, 0, [9, 9], output.token_ids),
         output=output,
-        group=RequestOutput("r", None, [9, 9], [output], RequestMetrics(0.0)),
+        result=RequestOutput("r", None, [9, 9], [output], RequestMetrics(0.0)),
         stop_strings=StopStrings(params.stop),
         detokenizer=Detokenizer(tokenizer()) if tokenizer and params.detokenize else None,
     )
@@ -64,7 +64,7 @@ def end(request):
 def test_any_end_token_ends_it_and_is_in_the_ids_but_not_in_the_text(eos):
     request = make()
     feed(request, "hi", eos, "more")
-    assert end(request) == ("hi", "stop", eos)
+    assert end(request) == ("hi", "stop", None if eos == EOS[0] else eos), "the model's own needs no name"
     assert request.output.token_ids == [*ids_of("hi"), eos]
     assert request.token_ids == [9, 9, *ids_of("hi"), eos]
 
@@ -141,13 +141,16 @@ def test_nothing_ends_it_before_min_tokens(how, params):
     ender = {"token": [105], "eos": [EOS[1]], "string": ids_of("x")}[how]
     request = make(min_tokens=3, **params)
     feed(request, *ender * 9)
-    assert request.output.finish_reason == "stop" and len(request.output.token_ids) == 3
+    # An end token may be token `min_tokens`, which the mask of `min_tokens` leaves to those that follow; a string may not.
+    assert request.output.finish_reason == "stop"
+    assert len(request.output.token_ids) == (4 if how == "string" else 3)
 
 
-def test_a_stop_string_that_begins_before_min_tokens_does_not_count():
-    request = make(min_tokens=2, stop="xyz", max_tokens=8)
-    feed(request, "xyzaxyza")
-    assert end(request) == ("xyza", "stop", "xyz")
+def test_a_stop_string_counts_if_it_is_complete_after_min_tokens_wherever_it_began():
+    for min_tokens, text in ((2, ""), (3, "xyza")):
+        request = make(min_tokens=min_tokens, stop="xyz", max_tokens=8)
+        feed(request, "xyzaxyza")
+        assert end(request) == (text, "stop", "xyz")
 
 
 def test_half_a_character_is_never_shown_and_at_the_end_replaced():
@@ -208,17 +211,15 @@ def test_the_text_is_what_the_rules_say(text, stop, min_tokens, max_tokens, last
 
 def expected(text, stop, min_tokens, max_tokens, last):
     """By the definition, one letter a token: which comes first of a whole stop string, the limit and the end token."""
-    counts_from = max(0, min_tokens - 1)  # the letter that makes it min_tokens may be a stop string's first
-    for length in range(1, min(len(text), max_tokens) + 1):
-        whole = [s for s in stop if text[counts_from:length].endswith(s)]
-        if whole and length >= min_tokens:
-            longest = max(whole, key=len)
-            return text[: length - len(longest)], "stop", longest
+    for length in range(min_tokens + 1, min(len(text), max_tokens) + 1):
+        for string in stop:
+            if text[:length].endswith(string):
+                return text[: length - len(string)], "stop", string
     if len(text) >= max_tokens:
         return text[:max_tokens], "length", None
     if last is not None:
         length = len(text) + 1
         if length >= min_tokens:
-            return text, "stop", last
+            return text, "stop", None
         return text, "length" if length >= max_tokens else "abort", None
     return text, "abort", None

@@ -21,15 +21,20 @@ numbers = count()
 class Numbers:
     """What the scheduler and the manager see of a request: its tokens are numbers that nobody computes."""
 
-    def __init__(self, num_tokens, priority=0, token_ids=None):
+    def __init__(self, num_tokens, priority=0, token_ids=None, most=10**6):
+        self.max_cached_tokens, self.drafts, self.num_published = most, [], 0
         self.token_ids = [-next(numbers) for _ in range(num_tokens)] if token_ids is None else token_ids
         self.arrival, self.priority, self.may_hit = (next(numbers), 0), priority, True
-        self.num_computed_tokens = self.num_cached_tokens = self.num_preemptions = 0
+        self.num_computed_tokens = self.num_cached_tokens = 0
         self.status, self.block_table, self.block_hashes = Status.WAITING, array("i"), []
 
     @property
     def num_tokens(self):
         return len(self.token_ids)
+
+    @property
+    def num_wanted(self):
+        return len(self.token_ids) + len(self.drafts)
 
 
 def make(*prompts, blocks=64, block_size=4, prefix=False, seqs=8, budget=16, kind=Scheduler, **options):
@@ -44,12 +49,13 @@ def make(*prompts, blocks=64, block_size=4, prefix=False, seqs=8, budget=16, kin
 def advance(scheduler, scheduled, end=()):
     """Compute what was scheduled; a request that reaches its end samples one token, or ends with it."""
     for request, num_tokens in scheduled:
-        before = request.num_computed_tokens
         request.num_computed_tokens += num_tokens
-        if request.status is Status.RUNNING:
-            scheduler.memory.publish(request, before)
-            if request.num_computed_tokens == request.num_tokens:
-                request.token_ids.append(-next(numbers))
+        accepted = len(request.drafts) // 2
+        if request.status is Status.RUNNING and request.num_computed_tokens == request.num_wanted:
+            request.token_ids += [*request.drafts[:accepted], -next(numbers)]
+        request.drafts = []
+        request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
+        scheduler.memory.publish(request)
     for request in end:
         request.status = Status.FINISHED
         scheduler.release(request)
@@ -105,7 +111,7 @@ def test_admission_waits_while_those_that_run_could_not_grow():
     assert step(scheduler, requests) == {0: 8, 1: 8}, (
         "two blocks are left, and two requests will want one each"
     )
-    assert [request.num_preemptions for request in requests] == [0, 0, 0]
+    assert scheduler.preempted == []
 
 
 def until_preempted(scheduler, most=20):
@@ -124,7 +130,7 @@ def test_the_newest_is_preempted_and_comes_back_first():
     assert step(scheduler, requests) == {0: 1, 1: 1}
     assert step(scheduler, requests) == {0: 1} and scheduler.preempted == [requests[1]]
     assert scheduler.waiting == requests[1:]
-    assert (requests[1].num_tokens, requests[1].num_computed_tokens, requests[1].num_preemptions) == (5, 0, 1)
+    assert (requests[1].num_tokens, requests[1].num_computed_tokens) == (5, 0)
     assert step(scheduler, requests, end=[0]) == {0: 1}
     assert step(scheduler, requests) == {1: 5, 2: 3}, "prompt and output are computed again"
 
@@ -229,8 +235,8 @@ def test_padding_gives_way_before_anybody_is_preempted():
     scheduler, requests = make(3, 3, blocks=2, kind=StaticScheduler)
     step(scheduler, requests)
     step(scheduler, requests, end=[1])
-    assert step(scheduler, requests) == {0: 1} and requests[0].num_preemptions == 0
-    assert scheduler.draining == []
+    assert step(scheduler, requests) == {0: 1} and scheduler.preempted == []
+    assert scheduler.running == requests[:1]
 
 
 class Schedules(RuleBasedStateMachine):
@@ -285,10 +291,11 @@ class Schedules(RuleBasedStateMachine):
             "the last give way"
         )
         for request, num_tokens in scheduled:
-            wanted = request.num_tokens - request.num_computed_tokens
+            wanted = request.num_wanted - request.num_computed_tokens
             assert 0 < num_tokens <= wanted
+            assert not request.drafts or num_tokens == wanted, "drafts that are not computed are dropped"
             assert num_tokens == wanted or scheduler.enable_chunked_prefill
-            assert len(request.block_table) * scheduler.memory.block_size >= request.num_tokens
+            assert len(request.block_table) * scheduler.memory.block_size >= request.num_wanted
             first = request.num_computed_tokens // scheduler.memory.block_size
             for block in request.block_table[first:]:
                 assert scheduler.memory.allocator.holders(block) == 1, "nobody else reads what is written"
@@ -308,6 +315,14 @@ class Schedules(RuleBasedStateMachine):
         for child in self.scheduler.fork(parent, children):
             child.token_ids.append(-next(numbers))
 
+    @precondition(lambda self: self.scheduler.running)
+    @rule(data=st.data(), n=st.integers(1, 4))
+    def draft(self, data, n):
+        """Drafts that could all be accepted: a request never grows beyond the pool."""
+        request = data.draw(st.sampled_from(self.scheduler.running))
+        if request.status is Status.RUNNING and request.num_computed_tokens == request.num_tokens - 1:
+            request.drafts = [-next(numbers) for _ in range(min(n, self.capacity - request.num_tokens))]
+
     @precondition(lambda self: self.scheduler.has_unfinished)
     @rule(data=st.data())
     def end(self, data):
@@ -318,15 +333,15 @@ class Schedules(RuleBasedStateMachine):
     @invariant()
     def every_block_is_held_by_its_tables_or_free(self):
         scheduler, memory = self.scheduler, self.scheduler.memory
-        held = Counter(
-            b for r in scheduler.running + getattr(scheduler, "draining", []) for b in r.block_table
-        )
+        held = Counter(b for r in scheduler.running for b in r.block_table)
         holders = [memory.allocator.holders(block) for block in range(memory.num_blocks)]
         assert holders == [held[block] for block in range(memory.num_blocks)]
         assert memory.num_free == holders.count(0)
         assert len(scheduler.running) <= scheduler.max_num_seqs
         for queue in (scheduler.running, scheduler.waiting):
-            assert [scheduler._rank(r) for r in queue] == sorted(scheduler._rank(r) for r in queue)
+            assert [scheduler._rank(r) for r in queue if r.status is not Status.FINISHED] == sorted(
+                scheduler._rank(r) for r in queue if r.status is not Status.FINISHED
+            )
         assert all(len(r.block_table) == 0 == r.num_computed_tokens for r in scheduler.waiting)
         assert all(r.num_computed_tokens < r.num_tokens for r in scheduler.running)
 

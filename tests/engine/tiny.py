@@ -140,7 +140,7 @@ def assert_idle(llm: LLM) -> None:
 def assert_blocks_add_up(llm: LLM) -> None:
     """Every block is free or held by as many as have it in their tables; what is known and free is counted."""
     memory, scheduler = llm.engine.memory, llm.engine.scheduler
-    requests = scheduler.running + getattr(scheduler, "draining", [])
+    requests = scheduler.running
     held = Counter(block for request in requests for block in request.block_table)
     holders = [memory.allocator.holders(block) for block in range(memory.num_blocks)]
     assert holders == [held[block] for block in range(memory.num_blocks)]
@@ -163,7 +163,7 @@ def cache_tensors(llm: LLM) -> list[torch.Tensor]:
 def assert_pages_add_up(llm: LLM) -> None:
     """In a virtual cache: every row is free, or one request's with pages for what it has computed; all pages exist."""
     memory, scheduler = llm.engine.memory, llm.engine.scheduler
-    requests = scheduler.running + getattr(scheduler, "draining", [])
+    requests = scheduler.running
     rows = [row for request in requests for row in request.block_table]
     assert len(set(rows)) == len(rows) == len(requests)
     for row, mapped in enumerate(memory.mapped):
