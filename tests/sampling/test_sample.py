@@ -281,15 +281,24 @@ def only_error(logits, row, vocab_size=None):
 
 
 @pytest.mark.parametrize("poison", [math.nan, INF])
-@pytest.mark.parametrize("params", [{}, {"temperature": 0}, {"allowed_token_ids": [0]}])
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"temperature": 0, "logprobs": 2}, {"allowed_token_ids": [3]}],
+)
 def test_logits_that_are_not_finite_are_errors_of_their_rows(poison, params):
     logits = random_logits(4, 50)
     logits[1, 7] = logits[3, 49] = poison
     result = sample(logits, [make_row(**params)] * 4)
     assert set(result.errors) == {1, 3}
+    assert [result.logprobs[r] for r in (1, 3)] == [None, None]
     for error in result.errors.values():
         assert isinstance(error, NonFiniteLogitsError)
         assert f"is {poison} (torch.float32)" in str(error) and "weights are damaged" in str(error)
+
+
+def test_no_processor_sees_logits_that_are_not_finite():
+    error = only_error(torch.full((1, 5), math.nan), make_row(logits_processors=[lambda *_: None]))
+    assert isinstance(error, NonFiniteLogitsError)
 
 
 def test_a_row_of_minus_infinity_is_the_models_fault():
@@ -371,6 +380,8 @@ def test_an_interrupt_in_a_processor_goes_through(interrupt):
 def vandal(output_token_ids, logits):
     """Change everything within reach, then fail."""
     logits.fill_(math.nan)
+    if logits._base is not None:
+        logits._base.fill_(math.nan)
     output_token_ids.clear()
     raise ValueError
 
@@ -408,14 +419,17 @@ def test_a_row_that_fails_changes_no_other(good, bad, vocab_size):
     kept = [r for r, (_, _, name) in enumerate(batch) if name is None]
     rows = [row for _, row, _ in batch]
     errors, alone_errors = {}, {}
-    among = process_logits(logits, rows, vocab_size, errors)[kept]
+    processed = process_logits(logits, rows, vocab_size, errors)
     alone = process_logits(logits[kept], [rows[r] for r in kept], vocab_size, alone_errors)
-    assert torch.equal(among, alone)
+    assert torch.equal(processed[kept], alone)
+    assert all(processed[r].isfinite().nonzero().tolist() == [[0]] for r in errors)
     assert set(errors) == {r for r in range(len(batch)) if r not in kept} | {kept[i] for i in alone_errors}
     among, alone = sample(logits, rows, vocab_size), sample(logits[kept], [rows[r] for r in kept], vocab_size)
     assert [among.token_ids[r] for r in kept] == alone.token_ids
     assert [among.logprobs[r] for r in kept] == alone.logprobs
-    assert all(isinstance(error, LogitsError) for error in among.errors.values())
+    for r, error in among.errors.items():
+        assert isinstance(error, LogitsError)
+        assert (among.token_ids[r], among.logprobs[r]) == (0, None)
 
 
 # ---- Rows of drafts ----
