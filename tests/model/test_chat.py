@@ -112,9 +112,10 @@ def test_an_interrupt_leaves_no_answer_for_the_next_conversation(monkeypatch):
             raise KeyboardInterrupt
 
     render(SUM)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(chat._process, "stdout", Interrupted(chat._process.stdout))
-        render(SUM, [{"role": "user", "content": "interrupted"}])
+        with pytest.raises(KeyboardInterrupt):
+            render(SUM, [{"role": "user", "content": "interrupted"}])
     assert render(SUM) == "user: hi"
 
 

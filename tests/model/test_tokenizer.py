@@ -144,6 +144,82 @@ def test_a_folder_without_a_tokenizer_gives_none(tmp_path):
     assert load_tokenizer(tmp_path) is None
 
 
+def saved(folder, **tokenizer_config):
+    PreTrainedTokenizerFast(tokenizer_object=byte_level(), bos_token="<s>", eos_token="</s>").save_pretrained(
+        folder
+    )
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **tokenizer_config}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "mod',
+            r"tokenizer\.json is not readable JSON.*Download the file again",
+        ),
+        ("tokenizer.json", "[]", r"tokenizer\.json holds a JSON list"),
+        ("tokenizer.json", "{}", r"cannot be loaded from .*tokenizer\.json.* KeyError.*Download"),
+        (
+            "tokenizer.json",
+            '{"model": {"type": "BPE"}, "added_tokens": []}',
+            r"cannot be loaded from .*tokenizer\.json",
+        ),
+        ("tokenizer.json", b"\xff\xfe", r"tokenizer\.json is not readable JSON"),
+        ("tokenizer_config.json", "{", r"tokenizer_config\.json is not readable JSON"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": 3}',
+            r"cannot be loaded from .*tokenizer_config\.json",
+        ),
+        ("tokenizer_config.json", '{"eos_token": [3]}', r"cannot be loaded from .*tokenizer_config\.json"),
+        ("config.json", "[" * 10**5, r"config\.json is not readable JSON"),
+        ("config.json", '{"model_type": "unheard of"}', r"cannot be loaded from config\.json"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path, name, content, what):
+    (saved(tmp_path) / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(CheckpointError, match=what):
+        load_tokenizer(tmp_path)
+
+
+def test_what_only_another_library_reads_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0b")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(
+        CheckpointError, match=r"from config\.json, tokenizer\.model.* save the tokenizer as tokenizer"
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_values_of_config_json_that_the_library_would_refuse_do_not_matter(tmp_path):
+    (saved(tmp_path) / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": 1, "use_cache": 1}')
+    assert load_tokenizer(tmp_path).encode("the fox") == TOKENIZERS["byte-level"].encode("the fox")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "the \udfff fox"])
+def test_text_that_is_no_text_is_refused(text):
+    with pytest.raises(RequestError, match=r"lone surrogate.*Remove"):
+        TOKENIZERS["byte-level"].encode(text)
+
+
+def test_what_the_library_cannot_do_is_an_error_of_ours():
+    tokenizer = wrap(Backend(models.WordLevel({"a": 0, "<s>": 1, "</s>": 2}, unk_token="none")))
+    with pytest.raises(RequestError, match=r"cannot encode the text: .*UNK.*give token ids"):
+        tokenizer.encode("b")
+    backend = byte_level()
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("a", ""), decoders.Fuse(), decoders.Strip("b", 0, 1)]
+    )
+    tokenizer = wrap(backend)
+    with pytest.raises(RequestError, match=r"cannot decode the token ids .*repair the decoder"):
+        tokenizer.decode([tokenizer.piece_to_id("a")])
+    assert tokenizer.decode([]) == ""
+
+
 def test_a_tokenizer_in_python_is_refused():
     with pytest.raises(CheckpointError, match="object is not a fast tokenizer"):
         Tokenizer(object())
