@@ -3,10 +3,12 @@
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 import minillm.assembly
+import minillm.llm
 from minillm import LLM, CheckpointError, RequestError, SamplingParams
 from minillm.measure.trace import StepRecord
 from tests.engine import tiny
@@ -21,7 +23,7 @@ HELLO = "the quick brown fox"
 def llm():
     with tiny.llm() as llm:
         yield llm
-        if llm._engine is not None:
+        if llm._loop._engine is not None:
             assert_idle(llm)
 
 
@@ -50,6 +52,11 @@ def test_a_prompt_is_text_or_ids_or_a_dict_one_or_many(llm):
         ids,
         tuple(ids),
         {"prompt_token_ids": ids},
+        {"prompt": HELLO},
+        {"prompt": "a label", "prompt_token_ids": ids},
+        np.array(ids).tolist(),
+        list(np.array(ids)),
+        [list(np.array(ids, np.uint16))],
         [HELLO],
         [ids],
         [{"prompt_token_ids": ids}],
@@ -96,9 +103,14 @@ def test_detokenize_off_gives_ids_alone(llm):
     assert sample.text == "" and len(sample.token_ids) == 5
 
 
-def test_a_progress_bar_counts_requests(llm, capsys):
-    llm.generate([HELLO, HELLO], GREEDY, use_tqdm=True)
+def test_a_progress_bar_counts_requests_of_a_run_that_takes_long(llm, capsys, monkeypatch):
+    llm.generate([HELLO, HELLO], GREEDY)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(minillm.llm, "PROGRESS_AFTER", 0)
+    llm.generate([HELLO, HELLO], GREEDY)
     assert "requests: 100%" in capsys.readouterr().err
+    llm.generate([HELLO, HELLO], GREEDY, use_tqdm=False)
+    assert capsys.readouterr().err == ""
 
 
 # ---- streams ----
@@ -278,11 +290,11 @@ def test_ctrl_c_returns_what_there_is():
     assert only(llm.generate(HELLO, short)).token_ids == samples[0].token_ids
 
 
-def test_an_error_in_generate_takes_all_its_prompts_out(llm):
+def test_a_request_that_fails_in_generate_does_not_stop_the_others(llm):
     def fail(output, logits):
         raise ZeroDivisionError("in a processor")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(RequestError, match="1 of 9 requests failed.*ZeroDivisionError: in a processor"):
         llm.generate([HELLO] * 9, [*[LONG] * 8, SamplingParams(logits_processors=[fail])])
     assert_idle(llm)
     assert only(llm.generate(HELLO, GREEDY)).finish_reason
@@ -294,7 +306,9 @@ BAD_PROMPTS = {
     "empty text": ("", RequestError, "the prompt is empty: give text of at least one character"),
     "empty ids": ([[]], RequestError, "the prompt is empty: give at least one token"),
     "empty ids in a dict": ({"prompt_token_ids": []}, RequestError, "the prompt is empty"),
-    "unknown keys": ({"prompt": "a"}, RequestError, r"the one key 'prompt_token_ids', not \['prompt'\]"),
+    "unknown keys": ({"text": "a"}, RequestError, r"the key 'prompt' with text, or .* no others, not \['text'\]"),
+    "an empty dict": ({}, RequestError, r"no others, not \[\]"),
+    "no text in the dict": ({"prompt": 5}, TypeError, "a prompt is text.*not int"),
     "text in the dict": ({"prompt_token_ids": "a"}, TypeError, "list of token ids.*not str"),
     "bytes": (b"abc", TypeError, "a prompt is text, a list of token ids .*not bytes"),
     "empty bytes": (b"", TypeError, "a prompt is text, a list of token ids .*not bytes"),
@@ -356,7 +370,7 @@ def test_max_tokens_of_zero_is_refused():
         (lambda llm: llm.chat([{"role": "user", "content": "x"}]), "chat needs a tokenizer"),
         (lambda llm: llm.generate([3], SamplingParams(stop="x")), r"stop=\['x'\].*use stop_token_ids"),
         (
-            lambda llm: llm.generate([3], SamplingParams(bad_words="x")),
+            lambda llm: llm.generate([3], SamplingParams(bad_words=["x"])),
             "bad_words needs a tokenizer.*logit_bias",
         ),
     ],

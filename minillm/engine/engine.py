@@ -98,6 +98,7 @@ class Engine:
         self._changing = False  # whether a change of the queues is under way, or was broken off
         self._in_step: list[Request] | None = None  # what the step under way computes, once that is known
         self._aborts: list[str] = []  # asked for while a change was under way
+        self.last_error: BaseException | None = None  # the last one that ended the requests of a step
 
     @property
     def has_unfinished(self) -> bool:
@@ -204,6 +205,7 @@ class Engine:
             return
         requests = [request for samples in self._requests.values() for request in samples]
         unfinished = [request for request in requests if request.output.finish_reason is None]
+        self.last_error = error
         concerned = {id(request.result) for request in (requests if self._in_step is None else self._in_step)}
         self.memory.reset()
         for request in unfinished:

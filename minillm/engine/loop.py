@@ -117,7 +117,8 @@ class EngineLoop:
         except StepUnderWayError:
             raise
         except Exception as error:
-            if not outputs or any(output.error is error for output in outputs):
+            others = self._engine is not None and self._engine.last_error is error
+            if not others or any(output.error is error for output in outputs):
                 raise
 
     def _call(self, function: Callable[[], T]) -> "Future[T]":

@@ -7,6 +7,7 @@ about 0.7 s and serves all later ones.
 """
 
 import atexit
+import contextlib
 import json
 import re
 import subprocess
@@ -165,7 +166,7 @@ def _ask(request: bytes) -> bytes:
     """Return the answer of the template process, a line; without its end if the request ended the process."""
     global _process
     with _lock:
-        if _process is None or _process.poll() is not None:
+        if _process is None:
             _process = subprocess.Popen(
                 [sys.executable, "-P", _PROCESS, *map(str, (CPU_SECONDS, MEMORY_BYTES, MAX_CHARACTERS))],
                 stdin=subprocess.PIPE,
@@ -189,6 +190,8 @@ def _ask(request: bytes) -> bytes:
 
 @atexit.register
 def _stop() -> None:
+    global _process
     if _process is not None:
-        _process.kill()
-        _process.wait()
+        with contextlib.suppress(BrokenPipeError), _process:
+            _process.kill()
+        _process = None

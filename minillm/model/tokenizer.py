@@ -49,9 +49,9 @@ def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
         return Tokenizer(
             AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **options)
         )
-    except CheckpointError:
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, CheckpointError) or not _is_failure(error):
+            raise
         found = sorted({*_TOKENIZER_FILES, *_JSON_FILES} & {path.name for path in folder.iterdir()})
         for name in found:
             if name.endswith(".json"):
@@ -74,6 +74,11 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a JSON {type(content).__name__} and must hold an object. Download the file again"
         )
     return content
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether it is an error and no interrupt; a panic of the library, which is in Rust, is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _first_line(error: BaseException) -> str:
@@ -117,7 +122,9 @@ class Tokenizer:
         """
         try:
             ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except Exception as error:
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             surrogate = re.search("[\ud800-\udfff]", text)
             reason = f"it holds the lone surrogate {surrogate[0]!r}" if surrogate else _first_line(error)
             raise RequestError(
@@ -136,7 +143,7 @@ class Tokenizer:
             # The decoder Strip panics on no tokens.
             return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens)) if ids else ""
         except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            if not _is_failure(error):
                 raise
             raise RequestError(
                 f"the tokenizer cannot decode the token ids {ids[:8]}: {_first_line(error)}. "

@@ -14,7 +14,6 @@ Conditional Transformer Language Model" (2019), section 4.1.
 
 import copy
 import math
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ class NoTokenLeftError(LogitsError):
 
 
 class ProcessorError(LogitsError):
-    """A logits processor that raised, or returned something other than one logit per token."""
+    """A logits processor that returned something other than one logit per token."""
 
 
 Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int64 that must not come next
@@ -97,7 +96,7 @@ def process_logits(
     logits: Tensor,
     rows: Sequence[SamplingRow],
     vocab_size: int | None = None,
-    errors: dict[int, LogitsError] | None = None,
+    errors: dict[int, Exception] | None = None,
 ) -> Tensor:
     """Return the logits [R, V] float32 to sample from, with -inf for forbidden tokens.
 
@@ -128,7 +127,7 @@ def process_logits(
 
 
 def _run_processors(
-    logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None, errors: dict[int, LogitsError]
+    logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None, errors: dict[int, Exception]
 ) -> Tensor:
     """Call the processors of all rows without an error. A processor that fails adds its row to `errors`."""
     logits = logits.clone()
@@ -139,22 +138,25 @@ def _run_processors(
             for processor in row.params.logits_processors or ():
                 answer = _run_processor(processor, row.output_token_ids, logits[r])
                 logits[r] = mask_padding(answer, vocab_size)
-        except ProcessorError as error:
+        except Exception as error:
             errors[r] = error
     return _set_aside(logits, errors)
 
 
 def _run_processor(processor: LogitsProcessor, output_token_ids: Sequence[int], logits: Tensor) -> Tensor:
-    """Return the processor's logits [V] float32, given copies of the output and of `logits` [V]."""
+    """Return the processor's logits [V] float32, given copies of the output and of `logits` [V].
+
+    What the processor raises is left as it is, with a note that names the processor.
+    """
     name = getattr(processor, "__qualname__", type(processor).__name__)
     try:
         answer = processor(list(output_token_ids), logits.clone())
-        problem = _problem(answer, logits)
-        if problem is None:
-            return answer.detach().to(logits)
     except Exception as error:
-        raised = traceback.format_exception_only(error)[-1].strip()
-        raise ProcessorError(f"logits_processors: {name} raised {raised}") from error
+        error.add_note(f"raised by {name} of logits_processors")
+        raise
+    problem = _problem(answer, logits)
+    if problem is None:
+        return answer.detach().to(logits)
     raise ProcessorError(
         f"logits_processors: {name} returned {problem}. It must return a floating-point tensor of shape "
         f"{tuple(logits.shape)}, one logit per token, without NaN or +inf."

@@ -2,7 +2,9 @@
 
 import itertools
 import time
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -161,6 +163,42 @@ def test_the_end_tokens_are_those_of_generation_config(eos):
     assert (sample.text, sample.finish_reason, sample.stop_reason) == ("hello", "stop", named)
     [output] = tiny.llm().generate("x", tiny.says("hello", eos, ignore_eos=True, max_tokens=20))
     assert output.outputs[0].finish_reason == "length" and len(output.outputs[0].token_ids) == 20
+
+
+def test_the_end_token_of_the_tokenizer_is_added_to_those_of_the_model(tmp_path):
+    shutil.copytree(tiny.folder(), tmp_path, dirs_exist_ok=True)
+    tiny.save_tokenizer(tmp_path, eos_token=tiny.USER)
+    with LLM(tmp_path) as llm:
+        own = llm.tokenizer.eos_token_id
+        assert llm.engine.eos_token_ids == (own, *tiny.EOS)
+        assert own not in tiny.EOS
+        [output] = llm.generate("x", tiny.says("hello", own, "more"))
+        assert (output.outputs[0].text, output.outputs[0].finish_reason) == ("hello", "stop")
+        [output] = llm.generate("x", tiny.says("hello", own, ignore_eos=True, max_tokens=20))
+        assert output.outputs[0].finish_reason == "length"
+        [output] = llm.generate("x", tiny.says(own, own, own, min_tokens=2, max_tokens=20))
+        assert own not in output.outputs[0].token_ids[:2]
+
+
+@pytest.mark.parametrize("spelling", [["a the"], ["a", " ", "t", "h", "e"], ["a\n", "th", "e"]])
+def test_a_bad_word_comes_by_no_spelling(spelling):
+    [output] = tiny.llm().generate("x", tiny.says(*spelling, bad_words=["the"], ignore_eos=True))
+    text = output.outputs[0].text
+    assert text.startswith("a") and "the" not in text and len(output.outputs[0].token_ids) == 40
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor], ids=["int64", "uint8", "tensor"])
+def test_integers_of_any_kind_are_token_ids(kind):
+    params = SamplingParams(temperature=0, max_tokens=3)
+    [given], [expected] = (tiny.llm().generate(prompt, params) for prompt in ([kind(7), kind(9)], [7, 9]))
+    assert given.prompt_token_ids == [7, 9] and all(type(i) is int for i in given.prompt_token_ids)
+    assert given.outputs[0].token_ids == expected.outputs[0].token_ids
+
+
+@pytest.mark.parametrize("wrong", [True, np.True_, 3.0, "3", None, torch.tensor([1, 2])])
+def test_what_is_no_integer_is_no_token_id(wrong):
+    with pytest.raises(RequestError, match=r"prompt_token_ids\[1\] is .*integers from 0 to"):
+        tiny.llm().generate([3, wrong], SamplingParams(max_tokens=1))
 
 
 def test_samples_of_one_prompt_end_each_on_its_own():

@@ -135,22 +135,23 @@ def test_the_end_is_max_tokens():
 
 
 @pytest.mark.parametrize(
-    ("how", "params"), [("token", {"stop_token_ids": [105]}), ("eos", {}), ("string", {"stop": "x"})]
+    ("params", "ender", "num_tokens"),
+    [({"stop_token_ids": [105]}, [105], 3), ({}, [EOS[1]], 3), ({"stop": "x"}, "x", 4)],
 )
-def test_nothing_ends_it_before_min_tokens(how, params):
-    ender = {"token": [105], "eos": [EOS[1]], "string": ids_of("x")}[how]
+def test_nothing_ends_it_before_min_tokens(params, ender, num_tokens):
+    """An end token is masked while fewer tokens are out; a stop string does not count within the first of them."""
     request = make(min_tokens=3, **params)
     feed(request, *ender * 9)
-    # An end token may be token `min_tokens`, which the mask of `min_tokens` leaves to those that follow; a string may not.
-    assert request.output.finish_reason == "stop"
-    assert len(request.output.token_ids) == (4 if how == "string" else 3)
+    assert request.output.finish_reason == "stop" and len(request.output.token_ids) == num_tokens
 
 
-def test_a_stop_string_counts_if_it_is_complete_after_min_tokens_wherever_it_began():
-    for min_tokens, text in ((2, ""), (3, "xyza")):
-        request = make(min_tokens=min_tokens, stop="xyz", max_tokens=8)
-        feed(request, "xyzaxyza")
-        assert end(request) == (text, "stop", "xyz")
+def test_a_stop_string_counts_after_min_tokens_wherever_it_began():
+    request = make(min_tokens=2, stop="xyz", max_tokens=8)
+    feed(request, "xyzaxyza")
+    assert end(request) == ("", "stop", "xyz")
+    request = make(min_tokens=3, stop="xyz", max_tokens=8)
+    feed(request, "xyzaxyza")
+    assert end(request) == ("xyza", "stop", "xyz")
 
 
 def test_half_a_character_is_never_shown_and_at_the_end_replaced():
@@ -212,9 +213,9 @@ def test_the_text_is_what_the_rules_say(text, stop, min_tokens, max_tokens, last
 def expected(text, stop, min_tokens, max_tokens, last):
     """By the definition, one letter a token: which comes first of a whole stop string, the limit and the end token."""
     for length in range(min_tokens + 1, min(len(text), max_tokens) + 1):
-        for string in stop:
-            if text[:length].endswith(string):
-                return text[: length - len(string)], "stop", string
+        for whole in stop:
+            if text[:length].endswith(whole):
+                return text[: length - len(whole)], "stop", whole
     if len(text) >= max_tokens:
         return text[:max_tokens], "length", None
     if last is not None:

@@ -74,7 +74,7 @@ def reference(logits, row, sure=certain):
             *params.stop_token_ids,
         ):
             logits[i] = -INF
-        if i in row.bad_words(row.output_token_ids):
+        if row.bad_words and i in row.bad_words(row.output_token_ids):
             logits[i] = -INF
         logits[i] += (params.logit_bias or {}).get(i, 0)
         if i in (*row.prompt_token_ids, *row.output_token_ids):
