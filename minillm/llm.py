@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from inspect import Signature, signature
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any
 
 import torch
@@ -357,8 +358,8 @@ class LLM:
         if failed:
             error = failed[0].error
             raise RequestError(
-                f"{len(failed)} of {len(outputs)} requests failed; the first, {failed[0].request_id!r}: "
-                f"{type(error).__name__}: {error}. The results of all are in this error's .outputs",
+                f"{len(failed)} of {len(outputs)} requests failed. The first, {failed[0].request_id!r}: "
+                f"{format_exception_only(error)[0].strip()}. The results of all are in this error's .outputs",
                 outputs,
             ) from error
         return outputs

@@ -9,6 +9,7 @@ import re
 import reprlib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +19,37 @@ Raw = Mapping[str, Any]
 MISSING: Any = object()
 LARGEST = 2**63 - 1
 
-# Kinds of keys that no logit depends on. A test compares them with the config classes of `transformers`.
-_HARMLESS_KINDS = {
-    "origin": r"architectures|model_type|\w*name_or_path|(\w+_)?version|_commit_hash|_from_\w+|is_llama_config|"
-    r"unsloth_\w+|transformers\.js_config",
-    "text": r"\w+_token_ids?|(bos|eos|pad|unk|sep|cls|mask)_token|tokenizer_\w+|chat_template|prefix|vocab_file|"
-    r"(\w*max_)?(sequence_|seq_)?len(gth)?|n_ctx|max_window_layers|n_special|predict_special_tokens",
-    "training": r"\w*dropout\w*|\w+_pdrop|layerdrop|initializer_\w+|init_(std|device|method\w*)|\w+_loss(_\w+)?|"
-    r"gradient_checkpointing\w*|neftune_\w+|finetuned|finetuning_task|task_specific_params",
-    "other heads": r"_?num_labels|id2label|label2id|problem_type|summary_\w+",
-    "what is returned": r"output_(attentions|hidden_states|logits|past|router_logits|scores)|\w*return_dict\w*|"
-    r"tie_last_hidden_states|keys_to_ignore_at_inference|remove_invalid_values",
-    "how it is computed": r"_?(attn|experts)_implementation\w*|_flash_attn_\w+|use_flash_att\w+|use_cache|is_decoder|"
-    r"cache_implementation|pretraining_tp|chunk_size_feed_forward|reorder_and_upcast_attn|torchscript|use_bfloat16|"
-    r"xla_device",
-    "decoding": r"do_sample|early_stopping|temperature|top_[khp]|min_p|typical_p|num_(beams|beam_groups)|"
-    r"num_return_sequences|(encoder_)?(no_repeat_ngram_size|repetition_penalty)|(diversity|exponential_decay_length|length)_penalty|"
-    r"penalty_alpha|(begin_)?suppress_tokens|bad_words_ids|(epsilon|eta)_cutoff|(min|max)_new_tokens|min_length|"
-    r"(num_)?assistant_\w+|target_lookbehind",
+# Keys that no logit depends on, by kind; `*` is any part of a name. A test compares them with `transformers`.
+_HARMLESS = {
+    "origin": "architectures model_type *name_or_path version *_version _commit_hash _from_* is_llama_config unsloth_* "
+    "transformers.js_config",
+    "text": "*_token_id *_token_ids bos_token eos_token pad_token unk_token sep_token cls_token mask_token tokenizer_* "
+    "chat_template prefix vocab_file max_len *max_length max_seq_len max_seq_length max_sequence_length seq_len "
+    "seq_length min_length n_ctx max_window_layers n_special predict_special_tokens",
+    "training": "*dropout* *_pdrop layerdrop initializer_* init_std init_device init_method* *_loss *_loss_* "
+    "gradient_checkpointing* neftune_* finetuned finetuning_task task_specific_params",
+    "other heads": "num_labels _num_labels id2label label2id problem_type summary_*",
+    "returned": "output_attentions output_hidden_states output_logits output_past output_router_logits output_scores "
+    "*return_dict* tie_last_hidden_states keys_to_ignore_at_inference remove_invalid_values",
+    "execution": "*attn_implementation* *experts_implementation* _flash_attn_* use_flash_att* use_cache is_decoder "
+    "cache_implementation pretraining_tp chunk_size_feed_forward reorder_and_upcast_attn torchscript use_bfloat16 "
+    "xla_device",
+    "decoding": "do_sample early_stopping temperature top_h top_k top_p min_p typical_p num_beams num_beam_groups "
+    "num_return_sequences *no_repeat_ngram_size *repetition_penalty diversity_penalty length_penalty "
+    "exponential_decay_length_penalty penalty_alpha suppress_tokens begin_suppress_tokens bad_words_ids "
+    "epsilon_cutoff eta_cutoff min_new_tokens max_new_tokens *assistant_* target_lookbehind",
 }
-HARMLESS = re.compile("|".join(_HARMLESS_KINDS.values()))
-_FACTOR = re.compile(r"\w*(multiplier|scale|scaling|factor|pct|ratio|scalar)")  # off at 1, not at 0
-_OF_SCORES = re.compile(
-    r"\w*(att|softmax|query)\w*"
-)  # a factor that may replace 1 / sqrt(head_dim): never off
-_PART = re.compile(
-    r"(is_|use_)?(causal(_mask)?|rope|rotary\w*|rms_?norm|gated_mlp|pre_norm)"
-)  # no boolean is off
+HARMLESS = re.compile("|".join(translate(name) for kind in _HARMLESS.values() for name in kind.split()))
+# An unknown factor is off at 1, not at 0. One of attention scores never is: it may replace 1 / sqrt(head_dim).
+_FACTOR = re.compile(r"\w*(multiplier|scale|scaling|factor|pct|ratio|scalar)")
+_OF_SCORES = re.compile(r"\w*(att|softmax|query)\w*")
+# A part that every model here has is not off at false.
+_PART = re.compile(r"(is_|use_)?(causal(_mask)?|rope|rotary\w*|rms_?norm|gated_mlp|pre_norm)")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Key:
-    """How one key is read: its type, and its value if it is absent or null.
+    """Describe how one key is read: its type, and its value if it is absent or null.
 
     Without `absent` the key must be there; without `null` a null is refused. `choices` maps each implemented value to
     the package's word for it. A number lies above `above` and is at most `high`. `fields` names what the value sets, if
@@ -114,6 +114,7 @@ def is_off(name: str, value: Any) -> bool:
 
 
 def refusal(source: str, name: str, value: Any, hint: str) -> CheckpointError:
+    """Return the error for a value that is not implemented; `hint` says what is, or what to do."""
     shown = name if re.fullmatch(r"[\w.]{1,80}", name, re.ASCII) else reprlib.repr(name)
     return CheckpointError(f"{source}: {shown}={reprlib.repr(value)} is not implemented ({hint})")
 

@@ -19,8 +19,8 @@ from minillm.sampling import SamplingParams
 
 @dataclass(frozen=True)
 class Names:
-    """Where a checkpoint keeps each tensor; `{i}` is the layer. Parts that are fused in memory are listed in
-    order: `qkv` may be three tensors or one. `None`: the family has no such tensor."""
+    """Name the tensors of a checkpoint; `{i}` is the layer. Parts that are fused in memory are listed in order, so
+    `qkv` may be three tensors or one. `None` means that the family has no such tensor."""
 
     embed: str
     final_norm: str
@@ -77,76 +77,75 @@ GPT2_NAMES = Names(
 )
 
 # The defaults are those of each family's config class in `transformers`.
-_DTYPE = Key(
-    kind=str, absent=None, null=None, choices={d: d for d in ("float32", "bfloat16", "float16", "float64")}
-)
-_WINDOW = Key(absent=4096, null=None)
+_DTYPE = Key(str, None, None, {d: d for d in ("float32", "bfloat16", "float16", "float64")})
+_MAX_LAYERS = 10_000  # far above any model: a damaged number is refused before memory is asked for
+_WINDOW = Key(int, 4096, None)
 _COMMON = {
     "vocab_size": Key(),
     "dtype": _DTYPE,
     "torch_dtype": _DTYPE,  # its name in transformers 4
-    "is_causal": Key(kind=bool, absent=True, null=True, choices={True: True}),
+    "is_causal": Key(bool, True, True, choices={True: True}),
 }
 _LLAMA_LIKE = _COMMON | {
     "hidden_size": Key(),
     "intermediate_size": Key(),
-    "num_hidden_layers": Key(high=10_000),
+    "num_hidden_layers": Key(high=_MAX_LAYERS),
     "num_attention_heads": Key(),
-    "num_key_value_heads": Key(absent=None, null=None),  # None: one for each query head
-    "head_dim": Key(absent=None, null=None),  # None: hidden_size / num_attention_heads
+    "num_key_value_heads": Key(int, None, None),  # None: one for each query head
+    "head_dim": Key(int, None, None),  # None: hidden_size / num_attention_heads
     "max_position_embeddings": Key(high=2**31 - 1),
-    "layer_types": Key(kind=list, absent=None, null=None),
-    "hidden_act": Key(kind=str, absent="silu", choices={"silu": "silu"}, fields=("activation",)),
-    "rms_norm_eps": Key(kind=float, absent=1e-6, fields=("norm_eps",)),
-    "tie_word_embeddings": Key(kind=bool, absent=False),
+    "layer_types": Key(list, None, None),
+    "hidden_act": Key(str, "silu", choices={"silu": "silu"}, fields=("activation",)),
+    "rms_norm_eps": Key(float, 1e-6, fields=("norm_eps",)),
+    "tie_word_embeddings": Key(bool, False),
 }
-_BIAS = {"attention_bias": Key(kind=bool, absent=False, fields=("qkv_bias", "o_bias"))}
+_BIAS = {"attention_bias": Key(bool, False, fields=("qkv_bias", "o_bias"))}
 _QWEN = _LLAMA_LIKE | {
-    "num_key_value_heads": Key(absent=32, null=None),
+    "num_key_value_heads": Key(int, 32, None),
     "sliding_window": _WINDOW,
-    "use_sliding_window": Key(kind=bool, absent=False),
-    "max_window_layers": Key(absent=28, above=-1),
+    "use_sliding_window": Key(bool, False),
+    "max_window_layers": Key(int, 28, above=-1),
 }
 _GPT2 = _COMMON | {
     "n_embd": Key(fields=("hidden_size",)),
-    "n_inner": Key(absent=None, null=None, fields=("intermediate_size",)),  # None: 4 * n_embd
-    "n_layer": Key(high=10_000, fields=("num_hidden_layers",)),
+    "n_inner": Key(int, None, None, fields=("intermediate_size",)),  # None: 4 * n_embd
+    "n_layer": Key(high=_MAX_LAYERS, fields=("num_hidden_layers",)),
     "n_head": Key(fields=("num_attention_heads",)),
     "n_positions": Key(fields=("max_position_embeddings",)),
     "activation_function": Key(
-        kind=str,
-        absent="gelu_tanh",
+        str,
+        "gelu_tanh",
         choices={"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"},
         fields=("activation",),
     ),
-    "layer_norm_epsilon": Key(kind=float, absent=1e-5, fields=("norm_eps",)),
-    "scale_attn_weights": Key(kind=bool, absent=True, choices={True: True}),
-    "tie_word_embeddings": Key(kind=bool, absent=True),
+    "layer_norm_epsilon": Key(float, 1e-5, fields=("norm_eps",)),
+    "scale_attn_weights": Key(bool, True, choices={True: True}),
+    "tie_word_embeddings": Key(bool, True),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a model_type's config.json may say, its tensors' names, and what holds for every model of the family."""
+    """Describe one model_type: the keys of its config.json, its tensors' names, and fixed fields of `ModelConfig`."""
 
     keys: Mapping[str, Key]
     names: Names = LLAMA_NAMES
-    always: Mapping[str, Any] = field(default_factory=dict)  # fields of `ModelConfig`
+    always: Mapping[str, Any] = field(default_factory=dict)
     rope: bool = True
-    bos: int | None = None  # ids where config.json is silent
+    bos: int | None = None  # ids if config.json has none
     eos: int | None = None
 
 
 FAMILIES = {
     # Llama 2 and 3, SmolLM 1 and 2, and many others
-    "llama": Family(keys=_LLAMA_LIKE | _BIAS | {"mlp_bias": Key(kind=bool, absent=False)}, bos=1, eos=2),
+    "llama": Family(keys=_LLAMA_LIKE | _BIAS | {"mlp_bias": Key(bool, False)}, bos=1, eos=2),
     "mistral": Family(
-        keys=_LLAMA_LIKE | {"num_key_value_heads": Key(absent=8, null=None), "sliding_window": _WINDOW},
+        keys=_LLAMA_LIKE | {"num_key_value_heads": Key(int, 8, None), "sliding_window": _WINDOW},
         bos=1,
         eos=2,
     ),
     "qwen2": Family(keys=_QWEN, always={"qkv_bias": True}),
-    "qwen3": Family(keys=_QWEN | _BIAS | {"head_dim": Key(absent=128, null=None)}, always={"qk_norm": True}),
+    "qwen3": Family(keys=_QWEN | _BIAS | {"head_dim": Key(int, 128, None)}, always={"qk_norm": True}),
     "gpt2": Family(
         keys=_GPT2,
         names=GPT2_NAMES,
@@ -251,7 +250,7 @@ def _sliding_windows(values: Mapping[str, Any], source: str) -> tuple[int | None
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """What a model's authors recommend in generation_config.json.
+    """Hold what a model's authors recommend in generation_config.json.
 
     `eos_token_ids` may hold ids outside the vocabulary. `sampling` has the fields of `SamplingParams` that the file
     gives, with their values. vLLM takes the same fields as defaults for requests without sampling parameters.
@@ -262,10 +261,10 @@ class GenerationConfig:
 
 
 _SAMPLING = {
-    **{name: Key(kind=float, absent=None, null=None, above=-1) for name in ("temperature", "top_p", "min_p")},
-    "repetition_penalty": Key(kind=float, absent=None, null=None),
-    "top_k": Key(absent=None, null=None, above=-2),
-    "max_new_tokens": Key(absent=None, null=None, fields=("max_tokens",)),
+    **{name: Key(float, None, None, above=-1) for name in ("temperature", "top_p", "min_p")},
+    "repetition_penalty": Key(float, None, None),
+    "top_k": Key(int, None, None, above=-2),
+    "max_new_tokens": Key(int, None, None, fields=("max_tokens",)),
 }
 
 

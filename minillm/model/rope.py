@@ -65,23 +65,23 @@ def rope_table(rope: RopeConfig, head_dim: int, num_positions: int) -> tuple[Ten
     return torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
 
 
-_LENGTH = Key(absent=None, null=None)  # None: max_position_embeddings
+_LENGTH = Key(int, None, None)  # None: max_position_embeddings
 _TYPES: dict[str, dict[str, Key]] = {
     "default": {},
-    "linear": {"factor": Key(kind=float)},
+    "linear": {"factor": Key(float)},
     "llama3": {
-        "factor": Key(kind=float),
+        "factor": Key(float),
         "original_max_position_embeddings": _LENGTH,
-        "low_freq_factor": Key(kind=float),
-        "high_freq_factor": Key(kind=float),
+        "low_freq_factor": Key(float),
+        "high_freq_factor": Key(float),
     },
     "yarn": {
-        "factor": Key(kind=float),
+        "factor": Key(float),
         "original_max_position_embeddings": _LENGTH,
-        "beta_fast": Key(kind=float, absent=32.0, null=32.0),
-        "beta_slow": Key(kind=float, absent=1.0, null=1.0),
-        "attention_factor": Key(kind=float, absent=None, null=None),
-        "truncate": Key(kind=bool, absent=True),
+        "beta_fast": Key(float, 32.0, 32.0),
+        "beta_slow": Key(float, 1.0, 1.0),
+        "attention_factor": Key(float, None, None),
+        "truncate": Key(bool, True),
     },
 }
 
@@ -93,8 +93,8 @@ def read_rope(raw: Raw, source: str, max_position_embeddings: int) -> RopeConfig
     `CheckpointError` if both are there and differ, or if a value is not implemented.
     """
     spellings = {
-        "rope_parameters": Key(kind=dict, absent={}, null={}),
-        "rope_scaling": Key(kind=dict, absent={}, null={}),
+        "rope_parameters": Key(dict, {}, {}),
+        "rope_scaling": Key(dict, {}, {}),
     }
     given = [parameters for parameters in read_keys(raw, spellings, source).values() if parameters]
     theta = {"rope_theta": raw["rope_theta"]} if "rope_theta" in raw else {}
@@ -113,7 +113,7 @@ def _rope_config(raw: Raw, source: str, max_position_embeddings: int) -> RopeCon
     kind = raw.get("rope_type", raw.get("type", "default"))
     if not isinstance(kind, str) or kind not in _TYPES:
         raise refusal(source, "rope_type", kind, f"implemented: {', '.join(_TYPES)}")
-    keys = _TYPES[kind] | {"rope_theta": Key(kind=float, absent=10_000.0, null=None, fields=("theta",))}
+    keys = _TYPES[kind] | {"rope_theta": Key(float, 10_000.0, None, fields=("theta",))}
     refuse_others(raw, {*keys, "rope_type", "type"}, source, f"not part of rope_type {kind!r}", {})
     values: dict[str, Any] = {"type": kind} | read_keys(raw, keys, source)
     if values["theta"] is None or values["theta"] <= 1:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minillm.sampling.logprobs import Logprob, gather_logprobs
 from minillm.sampling.random import Stream, uniform
-from minillm.sampling.transforms import LogitsError, SamplingRow, process_logits
+from minillm.sampling.transforms import SamplingRow, process_logits
 from minillm.sampling.truncation import count_mass
 
 # Probabilities that are summed at once. 8 MB of int64 stay in a CPU's cache; half a gigabyte of new pages, for 64 rows
@@ -39,7 +39,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None =
 
     A row that cannot be sampled gets an entry in `errors` and changes no other row.
     """
-    errors: dict[int, LogitsError] = {}
+    errors: dict[int, Exception] = {}
     processed = process_logits(logits, rows, vocab_size, errors)
     drawn = [r for r, row in enumerate(rows) if not row.params.is_greedy]
     token_ids = _argmax(processed)

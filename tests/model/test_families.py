@@ -132,6 +132,12 @@ def test_both_spellings_of_rope_are_one(rope, type_key):
     assert new.rope.type == rope["rope_type"] and new.rope.theta == rope["rope_theta"]
 
 
+def test_a_theta_among_the_rope_parameters_comes_before_one_next_to_them():
+    raw = LLAMA | {"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    assert config_from_dict(raw) == as_transformers_reads(raw)
+    assert config_from_dict(raw).rope.theta == 5e5
+
+
 def test_a_null_rope_scaling_is_none():
     config = config_from_dict(LLAMA | {"rope_theta": 5e5, "rope_scaling": None})
     assert config.rope == RopeConfig(theta=5e5)
@@ -351,6 +357,15 @@ def test_a_recommended_value_that_cannot_be_is_refused_by_name(tmp_path, key, va
         pytest.skip("an id, if not one of this vocabulary")
     write(tmp_path, generation={key: value})
     with pytest.raises(CheckpointError, match=rf"generation_config\.json: {key}="):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("temperature", -0.5), ("top_p", 1.5), ("top_p", 0), ("min_p", 2)]
+)
+def test_recommendations_have_the_bounds_of_sampling_parameters(tmp_path, key, value):
+    write(tmp_path, generation={key: value})
+    with pytest.raises(CheckpointError, match=rf"generation_config\.json: {key}=.* must be"):
         read_config(tmp_path)
 
 
