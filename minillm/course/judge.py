@@ -15,8 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional
 
+from minillm.course import answer as answer_module
 from minillm.course import exercise as exercise_module
-from minillm.course import expect, learner
+from minillm.course import expect
 from minillm.course.exercise import Exercise, Part
 from minillm.course.source import SENT, Source
 
@@ -26,7 +27,7 @@ _WATCHED: tuple[Any, ...] = (
     torch.Tensor,
     torch.nn.functional,
     expect,
-    learner,
+    answer_module,
     exercise_module,
 )
 
@@ -40,7 +41,7 @@ def judge(
     torch.manual_seed(0)
     before = _callables()
     try:
-        answer = learner.Learner(_load(source, path), source.function, exercise.changes)
+        answer = answer_module.Answer(_load(source, path), source.function, exercise.changes)
     except BaseException as error:  # the learner's own, SystemExit included
         failure = _explain(error, source, path, exercise)
         yield from ((part.name, failure) for part in parts)
@@ -72,7 +73,7 @@ def _explain(error: BaseException, source: Source, path: Path, exercise: Exercis
         # To explain takes memory too: use what is kept for it.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-    return learner.explain(error, source, str(path), exercise.megabytes)
+    return answer_module.explain(error, source, str(path), exercise.megabytes)
 
 
 def _callables() -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The learner's function as a check calls it, and what its exceptions mean in the learner's terms.
 
-Between the check and the function stands `Learner`: it compares the arguments with the function's signature, and
+Between the check and the function stands `Answer`: it compares the arguments with the function's signature, and
 sees whether the call changed one of them. Everything else that can go wrong arrives as an exception; `explain` turns it
 into a sentence with the learner's own line.
 """
@@ -18,7 +18,7 @@ from minillm.course.exercise import STUB, Wrong
 from minillm.course.source import Source
 
 
-class Learner:
+class Answer:
     """The learner's function or class, called like the thing itself."""
 
     def __init__(self, target: Callable[..., Any], name: str, changes: tuple[str, ...] = ()) -> None:
