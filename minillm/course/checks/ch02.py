@@ -10,7 +10,6 @@ from minillm.course import expect
 from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch02 import COUNT_STEP, PREDICT_DECODE
-from minillm.measure import costs
 from minillm.measure.costs import Cost, decode_cost
 from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.measure.known_models import KNOWN_MODELS
@@ -180,9 +179,7 @@ def counted(
     learner: Answer, config: ModelConfig, query_lens: list[int], context_lens: list[int], *, which: str
 ) -> None:
     right = count(config, query_lens, context_lens)
-    # step_cost builds a Cost: refusing that refuses it, under whatever name it was imported.
-    with expect.without(costs, "Cost", "step_cost and its sisters are what you are writing: do without them"):
-        flops, moved = pair_of(learner(config, query_lens, context_lens), "FLOP, bytes")
+    flops, moved = pair_of(learner(config, query_lens, context_lens), "FLOP, bytes")
     if which == "flops":
         note = f" (linear layers {right.linear:.4g}, attention {2 * right.dots:.4g})"
         figure(flops, right.flops, "the FLOP count", wrong_flops(right), note)
