@@ -97,9 +97,9 @@ def explain(error: BaseException, source: Source, path: str, megabytes: int) -> 
 def _explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == path]
+    if type(error) is Wrong and not (own and frames[-1] is own[-1]):  # else the learner's code has raised it
+        return BaseException.__str__(error)
     name, message = source.function, _short(str(error))
-    if type(error) is Wrong and not (own and frames[-1] is own[-1]):
-        return message
     if isinstance(error, NotImplementedError) and message == STUB:
         return f"{name} is not written yet: replace the line `raise NotImplementedError(...)`"
     if not own:
@@ -113,7 +113,7 @@ def _explain(error: BaseException, source: Source, path: str, megabytes: int) ->
     if asked or isinstance(error, MemoryError):
         amount = f"{int(asked[1]) / 1e9:.1f} GB" if asked else "more memory"
         return f"{name} asks for {amount} where {megabytes / 1000:.1f} GB is the limit,{where}"
-    return f"{name} raises {type(error).__name__}: {message}{where}"
+    return f"{name} raises {': '.join(filter(None, [type(error).__name__, message]))}{where}"
 
 
 def _short(message: str, limit: int = 300) -> str:

@@ -107,7 +107,7 @@ def tensor(
 ) -> None:
     """A tensor of this shape, whose axes are named ("T H D"), and of this dtype if one is given."""
     something(value, name)
-    if not issubclass(type(value), Tensor):
+    if not (isinstance(value, Tensor) and issubclass(type(value), Tensor)):  # an object can claim to be one
         raise Wrong(f"{name} is a {type(value).__name__}; a tensor [{', '.join(axes.split())}] is wanted")
     got, wanted, names = list(value.shape), list(shape), axes.split()
     if got != wanted:

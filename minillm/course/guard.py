@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import is_
 from pathlib import Path
@@ -14,18 +14,20 @@ import torch
 from minillm.course.exercise import Wrong
 
 _CHECKS_OWN = re.compile(r"minillm\.course\.checks\.\w+\.\w+")
+_LEAVE_IT = "on which the check relies: leave it as it is"
 CHECK_DTYPE = torch.float32  # the default dtype under which a check makes its tensors
 
 
 class Watch:
     """The functions and constants of some modules and classes, remembered as they are now.
 
-    Of `places` only what can be called is remembered, of `whole` everything.
+    Of `places` only what can be called is remembered, of `whole` everything. A class in `whole` may not get new names.
     """
 
-    def __init__(self, places: Iterable[Any] = (), whole: Iterable[Any] = ()) -> None:
+    def __init__(self, places: Sequence[Any] = (), whole: Sequence[Any] = ()) -> None:
         self._known = [(place, {k: v for k, v in vars(place).items() if callable(v)}) for place in places]
         self._known += [(place, dict(vars(place))) for place in whole]
+        self._closed = [place for place in whole if isinstance(place, type)]
         self._dtype = CHECK_DTYPE
 
     @contextmanager
@@ -45,14 +47,13 @@ class Watch:
             now = vars(place)
             if not all(map(is_, map(now.get, known), known.values())):
                 name = next(name for name, value in known.items() if now.get(name) is not value)
-                owner = (
-                    place.__name__
-                    if isinstance(place, ModuleType)
-                    else f"{place.__module__}.{place.__name__}"
-                )
-                raise Wrong(
-                    f"your code replaces {owner}.{name}, on which the check relies: leave it as it is"
-                )
+                raise Wrong(f"your code replaces {_full_name(place)}.{name}, {_LEAVE_IT}")
+            if place in self._closed and len(now) > len(known):
+                raise Wrong(f"your code adds to {_full_name(place)}, {_LEAVE_IT}")
+
+
+def _full_name(place: Any) -> str:
+    return place.__name__ if isinstance(place, ModuleType) else f"{place.__module__}.{place.__name__}"
 
 
 class OwnWork:

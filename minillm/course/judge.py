@@ -59,10 +59,10 @@ def _watch(exercise: Exercise) -> Watch:
     """A watch over torch, Python, the checks, and the modules and classes that these checks use."""
     checks = {name: sys.modules[name] for name in {part.check.__module__ for part in exercise.parts}}
     used = [value for module in checks.values() for value in vars(module).values()]
-    places = [torch, torch.Tensor, torch.nn.functional, builtins, Wrong, Answer]
-    places += [value for value in used if isinstance(value, ModuleType | type)]
-    ours = [expect, answer_module, exercise_module, guard, *checks.values()]
-    return Watch({id(place): place for place in places if place not in ours}.values(), ours)
+    ours = [Wrong, Answer, Watch, OwnWork, expect, answer_module, exercise_module, guard, *checks.values()]
+    places = {torch, torch.Tensor, torch.nn.functional, builtins}
+    places |= {value for value in used if isinstance(value, ModuleType | type)}
+    return Watch(list(places.difference(ours)), ours)
 
 
 def _load(source: Source, path: Path) -> Any:

@@ -67,7 +67,8 @@ def load(job: Job) -> Exercise:
 
 
 def line_of(job: Job, event: Event) -> bytes:
-    return f"{job.token} {json.dumps(event)}\n".encode()
+    """The event as a line. A line end comes first, in case the learner's code has written half a line."""
+    return f"\n{job.token} {json.dumps(event)}\n".encode()
 
 
 def sender(file: int, job: Job) -> Send:
