@@ -82,7 +82,7 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> None:
     """Check an answer and print what came of it. Raises ValueError for an exercise that there is not."""
     exercise = find(exercise_id)
     try:
-        source = from_function(answer)
+        source = from_function(answer, exercise.function)
     except CannotSend as problem:
         print(f"{exercise.id} {exercise.title}: not checked\n  {problem}")
         return
