@@ -93,7 +93,7 @@ def _progress(args: argparse.Namespace) -> None:
     known = progress.load()
     exercises = [exercise for chapter in chapters() for exercise in chapter_exercises(chapter)]
     for exercise in exercises:
-        print(_row(exercise, known.marks.get(exercise.id, progress.Mark())))
+        print(_row(exercise, known.marks.get(exercise.id, progress.Mark(0))))
     earned = sum(min(known.marks[e.id].points, e.points) for e in exercises if e.id in known.marks)
     print(f"\n{earned} of {sum(e.points for e in exercises)} points.", _next(exercises, known))
     if known.notice:
@@ -110,7 +110,7 @@ def _row(exercise: Exercise, mark: progress.Mark) -> str:
 
 def _next(exercises: list[Exercise], known: progress.Progress) -> str:
     for exercise in exercises:
-        if known.marks.get(exercise.id, progress.Mark()).points < exercise.points:
+        if known.marks.get(exercise.id, progress.Mark(0)).points < exercise.points:
             return (
                 f"Next: {exercise.id} {exercise.title}, about {exercise.minutes} minutes "
                 f"(minillm start {exercise.chapter})"

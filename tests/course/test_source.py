@@ -74,7 +74,7 @@ assert sent(quick, "quick")[1](1) == 2
 assert sent(unnamed[0], "answer")[1](1) == 4
 for function, words in ((uses_file, "`unused`, a TextIOWrapper"), (inner, "inside another function"),
                         (uses_big, "`big` of your notebook, 80 MB"), (f_before(x), "leave out the call"),
-                        (exec, "takes your function itself"), (types.new_class, "takes your function"),
+                        (exec, "takes your function itself"),
                         (two[1], "give your lambda a name of its own"),
                         (from_function, "from_function is minillm's own function; a check takes yours")):
     try:
