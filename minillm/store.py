@@ -39,12 +39,16 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def set_aside(path: Path) -> Path:
-    """Copy a damaged file to NAME.damaged-N, with the first free number, and return the copy's path."""
+def set_aside(path: Path, label: str = "damaged") -> Path:
+    """Copy a file to NAME.damaged-N, with the first free number, and return the copy's path. Raises OSError."""
     number = 1
-    while (copy := path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")).exists():
+    while (copy := path.with_name(f"{path.stem}.{label}-{number}{path.suffix}")).exists():
         number += 1
-    shutil.copyfile(path, copy)
+    try:
+        shutil.copyfile(path, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
     return copy
 
 

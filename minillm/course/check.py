@@ -12,6 +12,7 @@ from typing import Any
 
 from minillm.course import progress, sandbox
 from minillm.course.exercise import Exercise, find
+from minillm.course.say import say
 from minillm.course.source import CannotSend, Source, from_function
 
 SHOWN_OUTPUT = 1_000  # characters of the learner's output that a report shows
@@ -84,9 +85,9 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> None:
     try:
         source = from_function(answer, exercise.function)
     except CannotSend as problem:
-        print(f"{exercise.id} {exercise.title}: not checked\n  {problem}")
+        say(f"{exercise.id} {exercise.title}: not checked\n  {problem}")
         return
-    print(mark(exercise, source))
+    say(str(mark(exercise, source)))
 
 
 def mark(exercise: Exercise, source: Source) -> Report:

@@ -15,6 +15,7 @@ import ipywidgets as widgets
 
 from minillm import store
 from minillm.course.progress import data_dir
+from minillm.course.say import say
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ def predictions() -> dict[str, Prediction]:
     except (OSError, RuntimeError, ValueError) as error:
         known, damage = {}, str(error)
     if damage:
-        print(f"Your earlier predictions cannot all be read ({damage}).")
+        say(f"Your earlier predictions cannot all be read ({damage}).")
     return known
 
 
@@ -116,11 +117,9 @@ def reveal(key: str, measured: float) -> None:
     """Print what was predicted beside what was measured, and keep the latter."""
     known = predictions().get(key)
     if known is None:
-        print("No prediction was made: the button above keeps one.")
+        say("No prediction was made: the button above keeps one.")
         return
     known.measured = float(measured)
     _store(key, known)
     off = "" if known.factor is None else f": off by a factor of {known.factor:.1f}"
-    print(
-        f"You predicted {known.predicted:.3g} {known.unit}; measured {known.measured:.3g} {known.unit}{off}."
-    )
+    say(f"You predicted {known.predicted:.3g} {known.unit}; measured {known.measured:.3g} {known.unit}{off}.")
