@@ -4,6 +4,7 @@ A user's mistake is answered with one line on stderr and exit status 2, never wi
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from minillm.errors import MinillmError, RequestError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 2 a mistake in what was asked, 130 interrupted."""
     args = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal in cp1252 shows ? where it has no sign
     try:
         args.run(args)
     except (MinillmError, ValueError, TypeError) as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from minillm.course import progress, sandbox
 from minillm.course.exercise import Exercise, find
+from minillm.course.say import say
 from minillm.course.source import CannotSend, Source, from_function
 
 SHOWN_OUTPUT = 1_000  # characters of the learner's output that a report shows
@@ -19,16 +20,22 @@ SHOWN_OUTPUT = 1_000  # characters of the learner's output that a report shows
 
 @dataclass
 class PartResult:
-    """A part, its points if they were earned, and else what was wrong. `tried` is false after an early end."""
+    """A part, whether it was passed, and else what was wrong. It is not tried after an early end."""
 
     name: str
     points: int
     wrong: str = ""
-    tried: bool = True
+    tried: bool = False
+    passed: bool = False
 
     @property
     def earned(self) -> int:
-        return self.points if self.tried and not self.wrong else 0
+        return self.points if self.passed else 0
+
+    def judge(self, wrong: str | None) -> None:
+        """Take a verdict: None is a pass. A failed part stays failed, whatever is reported later."""
+        self.passed = wrong is None and (self.passed or not self.tried)
+        self.tried, self.wrong = True, self.wrong or wrong or ""
 
 
 @dataclass
@@ -56,7 +63,7 @@ class Report:
         title = f"{self.exercise.id} {self.exercise.title}: {self.earned} of {self.exercise.points} points"
         lines, said = [title], ""
         for part in self.parts:
-            sign = "✓" if part.earned else "✗" if part.tried else "·"
+            sign = "✓" if part.passed else "✗" if part.tried else "·"
             lines.append(f"  {sign} {part.name} ({part.points})" + ("" if part.tried else ": not tried"))
             if part.wrong:
                 lines.append("      " + ("the same as above" if part.wrong == said else part.wrong))
@@ -76,11 +83,11 @@ def check(exercise_id: str, answer: Callable[..., Any]) -> None:
     """Check an answer and print what came of it. Raises ValueError for an exercise that there is not."""
     exercise = find(exercise_id)
     try:
-        source = from_function(answer)
+        source = from_function(answer, exercise.function)
     except CannotSend as problem:
-        print(f"{exercise.id} {exercise.title}: not checked\n  {problem}")
+        say(f"{exercise.id} {exercise.title}: not checked\n  {problem}")
         return
-    print(mark(exercise, source))
+    say(str(mark(exercise, source)))
 
 
 def mark(exercise: Exercise, source: Source) -> Report:
@@ -113,14 +120,15 @@ def grade(exercise: Exercise, source: Source, *, checks: str = "") -> Report:
     for event in sandbox.run(job):
         match event:
             case {"parts": parts}:
-                report.parts = [PartResult(name, points, tried=False) for name, points in parts]
+                report.parts = [PartResult(name, points) for name, points in parts]
             case {"part": name, "wrong": wrong}:
-                part = next(part for part in report.parts if part.name == name)
-                part.tried, part.wrong = True, wrong or ""
+                next(part for part in report.parts if part.name == name).judge(wrong)
             case {"out": text}:
                 report.output += text
             case {"dropped": number}:
                 report.dropped += number
+            case {"end": reason, "ours": True}:
+                report.problem = reason
             case {"end": reason} if reason:
                 _blame(report, f"{source.function} {reason}")
     return report
@@ -132,4 +140,4 @@ def _blame(report: Report, reason: str) -> None:
     if running is None:
         report.problem = reason
     else:
-        running.tried, running.wrong = True, reason
+        running.judge(reason)

@@ -11,6 +11,7 @@ from typing import Any
 from minillm.course import notebook as nb
 from minillm.course import progress, workbook
 from minillm.course.exercise import Exercise, chapter_exercises, chapters
+from minillm.course.say import say
 from minillm.course.workbook import chapter_number
 
 
@@ -36,16 +37,16 @@ def add_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 def _start(args: argparse.Namespace) -> None:
     path, done = workbook.start(workbook.course_root(), args.chapter)
-    print(f"Chapter {args.chapter}: {done}.")
+    say(f"Chapter {args.chapter}: {done}.")
     if args.no_open:
         return
     if importlib.util.find_spec("jupyterlab") is None:
-        print(
+        say(
             "JupyterLab is not installed here: pip install 'minillm[course]', or open the notebook in your editor."
         )
         return
     if server := _server_over(path):
-        print(f"JupyterLab runs already: open {path.resolve().relative_to(server)} in it.")
+        say(f"JupyterLab runs already: open {path.resolve().relative_to(server)} in it.")
         return
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     ended = subprocess.run([sys.executable, "-m", "jupyterlab", *root, str(path)], check=False)
@@ -75,29 +76,29 @@ def _check(args: argparse.Namespace) -> None:
         try:
             report = mark(exercise, from_cells(cells, exercise.function))
         except CannotSend as problem:
-            print(f"{exercise.id} {exercise.title}: 0 of {exercise.points} points\n  {problem}")
+            say(f"{exercise.id} {exercise.title}: 0 of {exercise.points} points\n  {problem}")
         else:
-            print(report)
+            say(str(report))
             earned += report.earned
     total = sum(exercise.points for exercise in exercises)
-    print(f"Chapter {args.chapter}: {earned} of {total} points")
+    say(f"Chapter {args.chapter}: {earned} of {total} points")
     if earned < total:
         raise SystemExit(1)
 
 
 def _reset(args: argparse.Namespace) -> None:
-    print(f"Chapter {args.chapter}: {workbook.reset(workbook.course_root(), args.chapter)}.")
+    say(f"Chapter {args.chapter}: {workbook.reset(workbook.course_root(), args.chapter)}.")
 
 
 def _progress(args: argparse.Namespace) -> None:
     known = progress.load()
     exercises = [exercise for chapter in chapters() for exercise in chapter_exercises(chapter)]
     for exercise in exercises:
-        print(_row(exercise, known.marks.get(exercise.id, progress.Mark())))
+        say(_row(exercise, known.marks.get(exercise.id, progress.Mark(0))))
     earned = sum(min(known.marks[e.id].points, e.points) for e in exercises if e.id in known.marks)
-    print(f"\n{earned} of {sum(e.points for e in exercises)} points.", _next(exercises, known))
+    say(f"\n{earned} of {sum(e.points for e in exercises)} points. {_next(exercises, known)}")
     if known.notice:
-        print(known.notice)
+        say(known.notice)
 
 
 def _row(exercise: Exercise, mark: progress.Mark) -> str:
@@ -110,7 +111,7 @@ def _row(exercise: Exercise, mark: progress.Mark) -> str:
 
 def _next(exercises: list[Exercise], known: progress.Progress) -> str:
     for exercise in exercises:
-        if known.marks.get(exercise.id, progress.Mark()).points < exercise.points:
+        if known.marks.get(exercise.id, progress.Mark(0)).points < exercise.points:
             return (
                 f"Next: {exercise.id} {exercise.title}, about {exercise.minutes} minutes "
                 f"(minillm start {exercise.chapter})"

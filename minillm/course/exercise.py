@@ -13,14 +13,15 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from minillm.errors import MinillmError
-
 STUB = "your code here"  # what the NotImplementedError of an untouched exercise says
 CheckFunction = Callable[[Any], None]
 
 
-class Wrong(MinillmError):
-    """What is wrong with an answer, in words for the one who wrote it."""
+class Wrong(BaseException):
+    """What is wrong with an answer, in words for the learner.
+
+    A BaseException, so that an `except Exception` around a function that the check handed over does not hide it.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Exercise:
 
     `minutes` is what it takes, `difficulty` runs from 1 to 5, `points` is the sum over the parts. `hints` are three:
     a nudge, the invariant, nearly the code. `changes` names the arguments that an answer is meant to change in place;
-    changing another is an error. `needs` is a module that some systems lack. `seconds` (of processor time) and
+    changing another is an error. `uses` names what an answer may call of minillm, such as "minillm.ops.rope" or a whole
+    module; None allows everything. `needs` is a module that some systems lack. `seconds` (of processor time) and
     `megabytes` (more than torch itself takes) limit an answer.
     """
 
@@ -51,6 +53,7 @@ class Exercise:
     difficulty: int
     hints: tuple[str, str, str]
     changes: tuple[str, ...] = ()
+    uses: tuple[str, ...] | None = None
     seconds: float = 10.0
     megabytes: int = 2048
     needs: str = ""

@@ -6,13 +6,18 @@
 The order is that of discovery: nothing returned, not a tensor, shape, dtype, NaN, a known mistake, other values.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.profiler import profile
 
 from minillm.course.exercise import Wrong
 from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
@@ -36,25 +41,65 @@ def something(value: Any, name: str = "the result") -> None:
     that(value is not None, f"{name} is None: is there a `return` on every path?")
 
 
-def equal(value: Any, right: Any, name: str = "the result") -> None:
-    """Plain Python values (numbers, strings, lists, dicts): the same, and of the same type. An int is a float too."""
+def equal(
+    value: Any, right: Any, name: str = "the result", *, mistakes: Mapping[str, Any] | None = None
+) -> None:
+    """Plain Python values (numbers, strings, lists, dicts): the same, and of the same type.
+
+    An int is a float too, and NumPy's numbers are Python's. `mistakes` are as in `close`.
+    """
     something(value, name)
     wanted = type(right).__name__
-    if isinstance(value, Tensor):
+    if issubclass(type(value), Tensor):
         raise Wrong(f"{name} is a tensor of shape {list(value.shape)}; a {wanted} is wanted")
-    numbers = wanted == "float" and type(value) is int
+    given, value = value, _python(value)
+    an_int_for_a_float = type(right) is float and type(value) is int
     that(
-        numbers or (isinstance(value, type(right)) and isinstance(value, bool) == isinstance(right, bool)),
-        f"{name} is a {type(value).__name__} ({value!r:.80}); a {wanted} is wanted",
+        an_int_for_a_float or type(value) is type(right),
+        f"{name} is a {type(given).__name__} ({value!r:.80}); a {wanted} is wanted",
     )
+    for message, mistaken in (mistakes or {}).items():
+        if mistaken == right:
+            raise ValueError(f"on these numbers the mistake {message!r} cannot be seen")
+        that(value != mistaken, message)
     if isinstance(right, list | tuple):
         that(len(value) == len(right), f"{name} has {len(value)} entries; {len(right)} are wanted")
         for index, (got, correct) in enumerate(zip(value, right, strict=True)):
-            that(
-                got == correct,
-                f"{name.removeprefix('the ')}[{index}] is {got!r:.80}; it should be {correct!r:.80}",
-            )
+            that(got == correct, f"{_entry(name, index)} is {got!r:.80}; it should be {correct!r:.80}")
     that(value == right, f"{name} is {value!r:.80}; it should be {right!r:.80}")
+
+
+def cases(
+    answer: Callable[..., Any],
+    right: Callable[..., Any],
+    arguments: Iterable[tuple[Any, ...]],
+    *,
+    axes: str = "",
+    tolerance: float = 1e-4,
+    mistakes: Mapping[str, Callable[..., Any]] | None = None,
+) -> None:
+    """Compare `answer` with the function `right` on each tuple of arguments, by `close` or, without tensors, `equal`.
+
+    `mistakes` maps a sentence to a function of the same arguments. A case on which it gives the right result says
+    nothing about that mistake; one that no case can tell from the right answer raises ValueError.
+    """
+    unseen = dict(mistakes or {})
+    for given in arguments:
+        correct = right(*given)
+        wrong = {message: make(*given) for message, make in (mistakes or {}).items()}
+        wrong = {
+            message: mistaken
+            for message, mistaken in wrong.items()
+            if not _same(mistaken, correct, tolerance)
+        }
+        unseen = {message: make for message, make in unseen.items() if message not in wrong}
+        if isinstance(correct, Tensor):
+            close(answer(*given), correct, axes, tolerance=tolerance, mistakes=wrong)
+        else:
+            shown = ", ".join(f"{value!r:.40}" for value in given)
+            equal(answer(*given), correct, f"the result for ({shown})", mistakes=wrong)
+    if unseen:
+        raise ValueError(f"on none of these numbers the mistakes {list(unseen)} can be seen")
 
 
 def tensor(
@@ -62,7 +107,7 @@ def tensor(
 ) -> None:
     """A tensor of this shape, whose axes are named ("T H D"), and of this dtype if one is given."""
     something(value, name)
-    if not isinstance(value, Tensor):
+    if not (isinstance(value, Tensor) and issubclass(type(value), Tensor)):  # an object can claim to be one
         raise Wrong(f"{name} is a {type(value).__name__}; a tensor [{', '.join(axes.split())}] is wanted")
     got, wanted, names = list(value.shape), list(shape), axes.split()
     if got != wanted:
@@ -140,19 +185,65 @@ def peak_of(warm_up: Callable[[], object], call: Callable[[], Result]) -> tuple[
     return out, memory.added
 
 
+@dataclass
+class Ran:
+    """What ran inside a `with counted()`: how often each torch operator, and the bytes of all tensors they made."""
+
+    operators: Counter[str] = field(default_factory=Counter)
+    allocated: int = 0
+
+
 @contextmanager
-def without(owner: Any, name: str, message: str) -> Iterator[None]:
-    """Refuse a call to `owner.name` inside the `with`: for the function that does the whole exercise in one line."""
+def counted() -> Iterator[Ran]:
+    """Count the torch operators inside the `with`, by ATen name, whichever Python or compiled function calls them."""
+    ran = Ran()
+    with profile(use_cpu=True, use_kineto=False, profile_memory=True) as record:
+        yield ran
+    for event in record.function_events or []:
+        ran.operators[event.name.removeprefix("aten::")] += 1
+        ran.allocated += max(0, event.self_cpu_memory_usage)
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise Wrong(message)
 
-    original = getattr(owner, name)
-    setattr(owner, name, refuse)
-    try:
+@contextmanager
+def without(pattern: str, message: str) -> Iterator[None]:
+    """Refuse torch operators whose ATen name has the regular expression `pattern`, such as "softmax", in the `with`."""
+    with counted() as ran:
         yield
-    finally:
-        setattr(owner, name, original)
+    that(not any(re.search(pattern, name) for name in ran.operators), message)
+
+
+def _same(value: Any, right: Any, tolerance: float) -> bool:
+    if not isinstance(right, Tensor):
+        return bool(value == right)
+    return value.shape == right.shape and not _differs(value, right, tolerance).any()
+
+
+def _python(value: Any) -> Any:
+    """The value as Python's own type, without a class of the learner's whose `==` could say anything."""
+    if issubclass(type(value), np.generic):
+        value = np.generic.item(value)
+    for kind, rebuild in _KINDS.items():
+        if issubclass(type(value), kind):
+            return rebuild(value)
+    return value
+
+
+_KINDS: dict[type, Callable[[Any], Any]] = {
+    bool: bool,
+    int: lambda value: int.__add__(value, 0),
+    float: lambda value: float.__add__(value, 0.0),
+    str: lambda value: str.__add__(value, ""),
+    bytes: lambda value: bytes.__add__(value, b""),
+    list: lambda value: [_python(entry) for entry in list.__iter__(value)],
+    tuple: lambda value: tuple(_python(entry) for entry in tuple.__iter__(value)),
+    dict: lambda value: {_python(key): _python(entry) for key, entry in dict.items(value)},
+}
+
+
+def _entry(name: str, index: int) -> str:
+    """How entry `index` of `name` is called: result[3], or entry 3 of a longer name."""
+    short = name.removeprefix("the ")
+    return f"{short}[{index}]" if short.isidentifier() else f"entry {index} of {name}"
 
 
 def _differs(value: Tensor, right: Tensor, tolerance: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from minillm.course import progress
 from minillm.course.exercise import find
+from minillm.course.say import say
 
 KINDS = ("A nudge", "The invariant", "Nearly the code")
 
@@ -11,8 +12,8 @@ def hint(exercise_id: str) -> None:
     exercise = find(exercise_id)
     used, notice = progress.use_hint(exercise_id, len(KINDS))
     for kind, text in list(zip(KINDS, exercise.hints, strict=True))[:used]:
-        print(f"{kind}: {text}")
+        say(f"{kind}: {text}")
     further = "call again for the next" if used < len(KINDS) else "that was the last hint"
-    print(f"({used} of {len(KINDS)}; {further})")
+    say(f"({used} of {len(KINDS)}; {further})")
     if notice:
-        print(notice)
+        say(notice)

@@ -1,6 +1,7 @@
-"""Inside the worker: import the learner's code, run the parts on it, and see that it did not replace the judge.
+"""Inside the worker: import the learner's code and run the parts on it.
 
 The code is always written to a file and imported, as `triton.jit` and `inspect` want the source of what they are given.
+A part is passed only when its check returns; every other way out is a sentence, never an empty one.
 """
 
 import builtins
@@ -15,20 +16,13 @@ from typing import Any
 import torch
 import torch.nn.functional
 
+from minillm.course import answer as answer_module
 from minillm.course import exercise as exercise_module
-from minillm.course import expect, learner
-from minillm.course.exercise import Exercise, Part
+from minillm.course import expect, guard
+from minillm.course.answer import Answer, explain
+from minillm.course.exercise import Exercise, Part, Wrong
+from minillm.course.guard import CHECK_DTYPE, OwnWork, Watch
 from minillm.course.source import SENT, Source
-
-_WATCHED: tuple[Any, ...] = (
-    builtins,
-    torch,
-    torch.Tensor,
-    torch.nn.functional,
-    expect,
-    learner,
-    exercise_module,
-)
 
 
 def judge(
@@ -38,20 +32,37 @@ def judge(
     path = folder / "answer.py"
     path.write_text(source.text, encoding="utf-8")
     torch.manual_seed(0)
-    before = _callables()
+    watch, own_work = _watch(exercise), OwnWork(path, exercise.uses)
+    answer, failure = None, ""
     try:
-        answer = learner.Learner(_load(source, path), source.function, exercise.changes)
+        with watch.learner_runs():
+            target = _load(source, path)
+        own_work.require(target)
+        answer = Answer(target, source.function, exercise.changes, watch)
     except BaseException as error:  # the learner's own, SystemExit included
         failure = _explain(error, source, path, exercise)
-        yield from ((part.name, failure) for part in parts)
-        return
     for part in parts:
-        wrong: str | None = None
-        try:
-            part.check(answer)
-        except BaseException as error:
-            wrong = _explain(error, source, path, exercise)
-        yield part.name, _replaced(before) or wrong
+        wrong: str | None = failure
+        if answer is not None:
+            try:
+                with own_work.watched():
+                    part.check(answer)
+                torch.set_default_dtype(CHECK_DTYPE)  # a method of the learner's class may have changed it
+                watch.require_intact()
+                wrong = None
+            except BaseException as error:
+                wrong = _explain(error, source, path, exercise)
+        yield part.name, wrong
+
+
+def _watch(exercise: Exercise) -> Watch:
+    """A watch over torch, Python, the checks, and the modules and classes that these checks use."""
+    checks = {name: sys.modules[name] for name in {part.check.__module__ for part in exercise.parts}}
+    used = [value for module in checks.values() for value in vars(module).values()]
+    ours = [Wrong, Answer, Watch, OwnWork, expect, answer_module, exercise_module, guard, *checks.values()]
+    places = {torch, torch.Tensor, torch.nn.functional, builtins}
+    places |= {value for value in used if isinstance(value, ModuleType | type)}
+    return Watch(list(places.difference(ours)), ours)
 
 
 def _load(source: Source, path: Path) -> Any:
@@ -72,19 +83,4 @@ def _explain(error: BaseException, source: Source, path: Path, exercise: Exercis
         # To explain takes memory too: use what is kept for it.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-    return learner.explain(error, source, str(path), exercise.megabytes)
-
-
-def _callables() -> list[dict[str, Any]]:
-    return [{name: value for name, value in vars(place).items() if callable(value)} for place in _WATCHED]
-
-
-def _replaced(before: list[dict[str, Any]]) -> str | None:
-    """Which function of torch, Python or the check the learner's code has put another in place of."""
-    for place, known in zip(_WATCHED, before, strict=True):
-        now = vars(place)
-        for name, value in known.items():
-            if now.get(name) is not value:
-                owner = place.__name__ if isinstance(place, ModuleType) else f"torch.{place.__name__}"
-                return f"your code replaces {owner}.{name}, on which the check relies: leave it as it is"
-    return None
+    return explain(error, source, str(path), exercise.megabytes)

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from minillm import store
 from minillm.errors import MinillmError
 
 Notebook = dict[str, Any]
@@ -30,9 +30,7 @@ def read(path: Path) -> Notebook:
 
 def write(path: Path, notebook: Notebook) -> None:
     """Write it as Jupyter does, whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(to_text(notebook), encoding="utf-8", newline="\n")
-    draft.replace(path)
+    store.write(path, to_text(notebook))
 
 
 def to_text(notebook: Notebook) -> str:

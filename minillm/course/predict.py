@@ -8,10 +8,14 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
+from minillm import store
 from minillm.course.progress import data_dir
+from minillm.course.say import say
 
 
 @dataclass(slots=True)
@@ -33,28 +37,41 @@ class Prediction:
 
 
 def predictions() -> dict[str, Prediction]:
-    """All predictions so far, by key; empty where none can be read."""
+    """All predictions so far, by key; a damaged file's good ones; none where the file cannot be read."""
     try:
-        content = json.loads((data_dir() / "predictions.json").read_text(encoding="utf-8"))
-        return {key: Prediction(**fields) for key, fields in content.items()}
+        known, damage = store.records(Prediction, _read(_path()))
+    except (OSError, RuntimeError, ValueError) as error:
+        known, damage = {}, str(error)
+    if damage:
+        say(f"Your earlier predictions cannot all be read ({damage}).")
+    return known
+
+
+def _path() -> Path:
+    return data_dir() / "predictions.json"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return store.read(path)
     except FileNotFoundError:
-        return {}
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        print(f"Your earlier predictions cannot be read ({error}).")
         return {}
 
 
 def _store(key: str, prediction: Prediction) -> str:
     """Keep a prediction; the sentence to show."""
-    known = predictions() | {key: prediction}
     try:
-        folder = data_dir()
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / "predictions.json.tmp"
-        draft.write_text(
-            json.dumps({k: asdict(p) for k, p in known.items()}, indent=1) + "\n", encoding="utf-8"
-        )
-        draft.replace(folder / "predictions.json")
+        path = _path()
+        with store.locked(path.parent):
+            try:
+                content = _read(path)
+                known, damage = store.records(Prediction, content)
+            except ValueError as error:
+                content, known, damage = {}, {}, str(error)
+            if damage:
+                store.set_aside(path)
+            entries = {old: content[old] for old in known} | {key: asdict(prediction)}
+            store.write(path, json.dumps(entries, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
         return f"It cannot be kept beyond this page: {error}. MINILLM_DATA can name another folder."
     return "Kept. Now measure."
@@ -100,11 +117,9 @@ def reveal(key: str, measured: float) -> None:
     """Print what was predicted beside what was measured, and keep the latter."""
     known = predictions().get(key)
     if known is None:
-        print("No prediction was made: the button above keeps one.")
+        say("No prediction was made: the button above keeps one.")
         return
     known.measured = float(measured)
     _store(key, known)
     off = "" if known.factor is None else f": off by a factor of {known.factor:.1f}"
-    print(
-        f"You predicted {known.predicted:.3g} {known.unit}; measured {known.measured:.3g} {known.unit}{off}."
-    )
+    say(f"You predicted {known.predicted:.3g} {known.unit}; measured {known.measured:.3g} {known.unit}{off}.")

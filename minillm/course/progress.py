@@ -1,8 +1,8 @@
 """The learner's marks, kept across sessions in one JSON file of the user's data folder.
 
-A file that is damaged is set aside under another name and a new one begun; a folder that cannot be written costs the
-memory, never the check. Either is said in a sentence that the caller prints. Fields that this version does not know
-stay in the file.
+A damaged file is copied aside, and what can be read of it stays. A file that cannot be read or written costs the
+memory, never the check. The caller prints the sentence that says so. Fields that this version does not know stay in
+the file.
 """
 
 import datetime
@@ -13,14 +13,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minillm import store
+
 
 @dataclass
 class Mark:
     """The best mark of an exercise, the day it was earned, and how many hints were asked for."""
 
-    points: int = 0
+    points: int
     date: str = ""
     hints: int = 0
+
+    def merge(self, other: "Mark") -> None:
+        """Take the better of two marks of one exercise, and the larger number of hints."""
+        if other.date and (other.points > self.points or not self.date):
+            self.points, self.date = other.points, other.date
+        self.hints = max(self.hints, other.hints)
 
 
 @dataclass
@@ -29,10 +37,9 @@ class Progress:
 
     marks: dict[str, Mark] = field(default_factory=dict)
     notice: str = ""
-    unknown: dict[str, Any] = field(default_factory=dict)
 
 
-# Hints asked for while the file cannot be written: the next call must go one further all the same.
+# What was earned while the file could not be written: the next hint must go one further all the same.
 _unsaved: dict[str, Mark] = {}
 
 
@@ -53,69 +60,61 @@ def data_dir() -> Path:
 def load() -> Progress:
     """The marks so far."""
     try:
-        path = data_dir() / "progress.json"
-        content = json.loads(path.read_text(encoding="utf-8"))
-        marks = {key: Mark(**mark) for key, mark in content.pop("exercises").items()}
-        for mark in marks.values():
-            int(mark.points), int(mark.hints)
-        return Progress(marks | _unsaved, unknown=content)
-    except FileNotFoundError:
-        return Progress(dict(_unsaved))
+        _, marks, damage = _read(data_dir() / "progress.json")
     except (OSError, RuntimeError) as error:
-        return Progress(dict(_unsaved), notice=f"Your marks so far cannot be read: {error}")
-    # Anything may stand in a damaged file: text that is no JSON, JSON of another shape.
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return Progress(dict(_unsaved), notice=_set_aside(path, error))
+        return Progress(dict(_unsaved), f"Your marks so far cannot be read: {error}")
+    return Progress(marks, f"The file with your marks is damaged ({damage})." if damage else "")
 
 
 def record(exercise_id: str, points: int, of: int) -> tuple[int, str]:
     """Keep a mark if it is the best so far; (the best mark, what the learner should be told)."""
-    progress = load()
-    mark = progress.marks.setdefault(exercise_id, Mark())
-    if points > mark.points or not mark.date:
-        mark.points, mark.date = points, datetime.date.today().isoformat()
-    return min(mark.points, of), _save(progress)
+    mark, notice = _keep(exercise_id, Mark(points, datetime.date.today().isoformat()))
+    return min(mark.points, of), notice
 
 
 def use_hint(exercise_id: str, most: int) -> tuple[int, str]:
     """Count one hint more; (how many now, what the learner should be told)."""
-    progress = load()
-    mark = progress.marks.setdefault(exercise_id, Mark())
-    mark.hints = min(mark.hints + 1, most)
-    return mark.hints, _save(progress)
+    used = load().marks.get(exercise_id, Mark(0)).hints
+    mark, notice = _keep(exercise_id, Mark(0, hints=min(used + 1, most)))
+    return mark.hints, notice
 
 
-def _save(progress: Progress) -> str:
-    content = progress.unknown | {"exercises": {key: asdict(mark) for key, mark in progress.marks.items()}}
+def _keep(exercise_id: str, mark: Mark) -> tuple[Mark, str]:
+    """Merge a mark into the file, or keep it in memory; (the exercise's mark now, what the learner should be told)."""
+    _unsaved.setdefault(exercise_id, Mark(0)).merge(mark)
+    marks, notice = dict(_unsaved), ""
     try:
-        folder = data_dir()
-        folder.mkdir(parents=True, exist_ok=True)
-        # A reader meets the old file or the new one, never half of it.
-        draft = folder / f"progress.{os.getpid()}.tmp"
-        draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / "progress.json")
+        path = data_dir() / "progress.json"
+        with store.locked(path.parent):
+            content, marks, damage = _read(path)
+            if damage:
+                notice = (
+                    f"The file with your marks is damaged ({damage}). It is kept as {store.set_aside(path)}, and a new "
+                    "one has what could be read of it."
+                )
+            entries = content["exercises"]
+            for key, mark in marks.items():
+                entries[key] = entries.get(key, {}) | asdict(mark)
+            store.write(path, json.dumps(content, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
-        _unsaved.update(progress.marks)
-        return " ".join(
-            filter(
-                None,
-                [
-                    progress.notice,
-                    f"Your marks cannot be kept beyond this session: {error}. MINILLM_DATA can name another folder.",
-                ],
-            )
+        return marks[exercise_id], (
+            f"Your marks cannot be kept beyond this session: {error}. MINILLM_DATA can name another folder."
         )
     _unsaved.clear()
-    return progress.notice
+    return marks[exercise_id], notice
 
 
-def _set_aside(path: Path, error: Exception) -> str:
-    """Rename the damaged file to the first free number."""
-    number = 1
-    while (backup := path.with_name(f"progress.damaged-{number}.json")).exists():
-        number += 1
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Mark], str]:
+    """(what the file holds, the marks in it and in memory, what is wrong with it or ""). Raises OSError."""
+    content, marks, damage = dict[str, Any](exercises={}), dict[str, Mark](), ""
     try:
-        path.rename(backup)
-    except OSError as problem:
-        return f"The file with your marks is damaged ({error}) and cannot be set aside: {problem}"
-    return f"The file with your marks is damaged ({error}). It is kept as {backup}, and a new one is begun."
+        found = dict(store.read(path))
+        marks, damage = store.records(Mark, found["exercises"])
+        content = found | {"exercises": {key: found["exercises"][key] for key in marks}}
+    except FileNotFoundError:
+        pass
+    except (ValueError, TypeError, KeyError) as error:
+        damage = repr(error)
+    for key, mark in _unsaved.items():
+        marks.setdefault(key, Mark(0)).merge(mark)
+    return content, marks, damage

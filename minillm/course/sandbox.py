@@ -21,13 +21,16 @@ import contextlib
 import json
 import os
 import pickle
+import queue
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -35,6 +38,11 @@ from minillm.course.source import Source
 
 MAX_OUTPUT = 20_000  # characters of a job's output that are kept
 PATIENCE = 3  # how many times its seconds an answer may take by the clock: a busy machine is not its fault
+START_UP = 60.0  # seconds until a server has torch and the checks ready
+SILENCE = 15.0  # seconds after which a server is lost that gives a sign of life ten times a second
+NO_ANSWER = (
+    "The checking process has stopped answering, and was ended. Check again: the next check starts a new one."
+)
 CAN_FORK = sys.platform == "linux"  # macOS: Apple's libraries do not survive a fork; Windows has none
 Event = dict[str, Any]
 _SERVER_MODULE = "minillm.course.worker"
@@ -51,6 +59,7 @@ class Job:
     megabytes: int
     folder: str  # the learner's working folder
     path: list[str]  # the learner's sys.path
+    token: str = field(default_factory=lambda: secrets.token_hex(8))  # begins every line of this job's events
 
 
 def run(job: Job) -> list[Event]:
@@ -71,6 +80,7 @@ class Server:
         self.fork = fork
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
+        self._lines = queue.SimpleQueue[bytes]()  # what the server has written; b"" at its end
         atexit.register(self.close)
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -96,55 +106,52 @@ class Server:
             env=environment,
             start_new_session=True,  # interrupting the notebook must not interrupt the server
         )
+        assert self._process.stdout is not None
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(self._process.stdout, self._lines), daemon=True).start()
         return self._process
 
     def run(self, job: Job) -> list[Event]:
         """The worker's events (see worker.py). The last is always "end", with the reason if it ended too early."""
-        process = self.start()
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self._kill()
-
-        clock = threading.Timer(PATIENCE * job.seconds, stop)
-        events: list[Event] = []
+        process, events = self.start(), list[Event]()
         try:
-            for event in self._talk(process, job):
-                if "ready" not in event:
-                    events.append(event)
-                elif not self.fork:  # then nobody else watches the time
-                    clock.start()
-            if not events or "end" not in events[-1]:
+            _send(process, job)
+            for event in self._events(job):
+                events.append(event)
+                if "end" in event:
+                    break
+            else:
                 self._kill()
-                events.append({"end": self._why(process.wait(), job.seconds if late.is_set() else None)})
+                events.append(_end(self._why(process.wait()), ours=not events))
+        except queue.Empty:
+            self.close()
+            # Where the server forks, it is the one that watches the answer's time.
+            ours = self.fork or not events
+            events.append(_end(NO_ANSWER if ours else too_slow(job.seconds), ours))
         except (
             BaseException
         ):  # an interrupt, above all: the rest of this answer must not be read as the next one's
             self.close()
             raise
-        finally:
-            clock.cancel()
         if not self.fork:
             self.close()
             self.start()  # to be warm for the next job
         return events
 
-    def _talk(self, process: subprocess.Popen[bytes], job: Job) -> Iterator[Event]:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            pickle.dump(job, process.stdin)
-            process.stdin.flush()
-        except BrokenPipeError:
-            return
-        for line in process.stdout:
-            yield (event := cast(Event, json.loads(line)))
-            if "end" in event:
-                return
+    def _events(self, job: Job) -> Iterator[Event]:
+        """The job's events until the server ends. Raises queue.Empty when it is silent for too long."""
+        deadline = time.monotonic() + START_UP
+        while line := self._lines.get(timeout=max(0.0, deadline - time.monotonic())):
+            token, _, text = line.partition(b" ")
+            event = cast(Event, json.loads(text)) if token == job.token.encode() else {}
+            if event:
+                yield event
+            if "parts" in event:
+                deadline = time.monotonic() + (SILENCE if self.fork else PATIENCE * job.seconds)
+            elif self.fork:
+                deadline = max(deadline, time.monotonic() + SILENCE)
 
-    def _why(self, status: int, seconds: float | None) -> str:
-        if seconds is not None:
-            return too_slow(seconds)
+    def _why(self, status: int) -> str:
         assert self._errors is not None
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
@@ -165,11 +172,31 @@ class Server:
             return
         self._kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+        for pipe in (self._process.stdin, self._errors):  # the reading thread closes the third
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
         self._process = None
+
+
+def _read(source: IO[bytes], lines: "queue.SimpleQueue[bytes]") -> None:
+    """Put each line into the queue, and b"" at the end."""
+    with source:
+        for line in source:
+            lines.put(line)
+    lines.put(b"")
+
+
+def _send(process: subprocess.Popen[bytes], job: Job) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # the server has ended, which its output tells as well
+        pickle.dump(job, process.stdin)
+        process.stdin.flush()
+
+
+def _end(reason: str, ours: bool) -> Event:
+    """The last event; `ours` says that the answer is not to blame."""
+    return {"end": reason} | ({"ours": True} if ours else {})
 
 
 def too_slow(seconds: float) -> str:

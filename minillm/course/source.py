@@ -16,6 +16,7 @@ import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -62,16 +63,25 @@ def from_text(text: str, function: str) -> Source:
     return source
 
 
-def from_function(function: Callable[..., Any]) -> Source:
-    """The source of a function or class, and of what it uses. Raises CannotSend, naming what stands in the way."""
-    function = _bare(function)
-    if not isinstance(function, FunctionType | type):
+def from_function(answer: Callable[..., Any], name: str = "") -> Source:
+    """The source of a function, class or partial, and of what it uses. `name` is for an answer that has none itself.
+
+    Raises CannotSend, naming the obstacle.
+    """
+    made_by = _bare(answer.func if isinstance(answer, partial) else answer)
+    if not isinstance(made_by, FunctionType | type):
         raise CannotSend(
             f'a check takes your function itself, as in check("01.1", causal_attention); this is a '
-            f"{type(function).__name__}" + (": leave out the call's ()" if not callable(function) else "")
+            f"{type(answer).__name__}" + (": leave out the call's ()" if not callable(answer) else "")
         )
-    collector = _Collector(function.__module__, Source(function.__name__, function.__module__))
-    collector.add(function.__name__, function)
+    if f"{made_by.__module__}.".startswith("minillm."):
+        raise CannotSend(
+            f"{made_by.__module__}.{made_by.__qualname__} is minillm's own function; a check takes yours"
+        )
+    if not isinstance(answer, partial) and made_by.__name__.isidentifier():
+        name = made_by.__name__
+    collector = _Collector(made_by.__module__, Source(name, made_by.__module__))
+    collector.add(name, answer)
     return collector.source
 
 
@@ -154,38 +164,46 @@ class _Pickler(pickle.Pickler):
 
 def _definition(name: str, value: Any) -> tuple[str, int]:
     """The top-level statement that defines a function or class, and its first line in its cell."""
-    for lines, number in _cells(value):
+    known_as = value.__name__ if value.__name__.isidentifier() else name  # a lambda has no name
+    for text, number in _cells(value):
+        lines = text.splitlines(keepends=True)
         try:
-            statements = ast.parse("".join(lines)).body
+            statements = ast.parse(text).body
         except SyntaxError:
             continue
         for statement in reversed(statements):
-            if number is None:
-                found = isinstance(statement, ast.ClassDef) and statement.name == value.__name__
-            else:
-                found = _first_line(statement) <= number <= (statement.end_lineno or 0)
-            if found:
-                first = _first_line(statement)
-                return "".join(lines[first - 1 : statement.end_lineno]), first
+            first, last = _first_line(statement), statement.end_lineno or 0
+            own = "".join(lines[first - 1 : last])
+            bound = known_as in _names_bound(own)
+            if bound if number is None else first <= number <= last:
+                return own if bound else f"{name} = {_only_lambda(name, statement)}\n", first
     raise CannotSend(
         f"the source of `{name}` cannot be found: define it in a cell of this notebook, and run that cell"
     )
 
 
-def _cells(value: Any) -> Iterable[tuple[list[str], int | None]]:
+def _only_lambda(name: str, statement: ast.stmt) -> str:
+    """The one lambda of a statement that gives it no name, such as `check("01.2", lambda x: …)`."""
+    found = [node for node in ast.walk(statement) if isinstance(node, ast.Lambda)]
+    if len(found) != 1:
+        raise CannotSend(f"give your lambda a name of its own, as in `{name} = lambda …`")
+    return ast.unparse(found[0])
+
+
+def _cells(value: Any) -> Iterable[tuple[str, int | None]]:
     """Texts in which `value` may be defined, the likeliest first, and the line if it is known."""
-    if isinstance(value, FunctionType):
-        yield linecache.getlines(value.__code__.co_filename), value.__code__.co_firstlineno
-        return
-    for method in vars(value).values():
-        # A dataclass's generated methods have no file.
-        if isinstance(method, FunctionType) and (lines := linecache.getlines(method.__code__.co_filename)):
-            yield lines, None
+    functions = [value] if isinstance(value, FunctionType) else vars(value).values()
+    for function in functions:
+        # A dataclass's generated methods have no file, nor has what a magic such as %%time ran.
+        if isinstance(function, FunctionType) and (
+            lines := linecache.getlines(function.__code__.co_filename)
+        ):
+            yield "".join(lines), function.__code__.co_firstlineno if function is value else None
     module = sys.modules[value.__module__]
     for cell in reversed(getattr(module, "In", [])):  # IPython's history: the last definition counts
-        yield cell.splitlines(keepends=True), None
+        yield _without_magics(cell), None
     if path := getattr(module, "__file__", None):
-        yield linecache.getlines(path), None
+        yield "".join(linecache.getlines(path)), None
 
 
 def _first_line(statement: ast.stmt) -> int:
@@ -253,11 +271,24 @@ def _slice(statements: list[tuple[str, int, str, set[str]]], function: str) -> S
 
 
 def _without_magics(cell: str) -> str:
-    """A cell as Python: IPython's own translation where it is installed, else without lines that begin with % or !."""
+    """A cell as Python, each line at its place: what `%%time` and `%time` run stays, other magics and ! lines go."""
     try:
         from IPython.core.inputtransformer2 import TransformerManager
     except ImportError:
-        return "".join(
-            "\n" if line.startswith(("%", "!")) else line for line in cell.splitlines(keepends=True)
-        )
-    return str(TransformerManager().transform_cell(cell))
+        pass
+    else:
+        empty = cell[: len(cell) - len(cell.lstrip())].count("\n")  # IPython takes these lines away
+        cell = "\n" * empty + TransformerManager().transform_cell(cell)
+    return "".join(_without_magic(line) for line in cell.splitlines(keepends=True))
+
+
+def _without_magic(line: str) -> str:
+    """One line. IPython makes of a magic a call with texts: its name, and its line or the rest of the cell."""
+    if line.startswith(("%", "!")):
+        return line.removeprefix("%time ") if line.startswith("%time ") else "\n"
+    if not line.startswith("get_ipython()."):
+        return line
+    texts = [str(node.value) for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Constant)]
+    if "run_cell_magic(" in line:
+        return "\n" + _without_magics(texts[-1])
+    return f"{texts[-1]}\n" if texts[0] == "time" else "\n"

@@ -3,10 +3,10 @@
 `exercises/` belongs to git, `work/` to the learner, so that `git pull` never meets a learner's edits.
 """
 
-import shutil
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+from minillm import store
 from minillm.course import notebook as nb
 from minillm.course.notebook import NotebookError
 
@@ -61,38 +61,36 @@ def start(root: Path, chapter: str) -> tuple[Path, str]:
     if nb.edited(theirs):
         return own, (
             f"yours is {own}, and stays as it is. The course has a newer one: `minillm reset {chapter}` takes that and "
-            "keeps yours beside it"
+            "keeps yours next to it"
         )
-    _copy(given, own)
-    return own, f"the course has a newer one, and you had not begun: copied to {own}"
+    kept = _replace(given, own)
+    return (
+        own,
+        f"the course has a newer one, and you had written no code: copied to {own}. Yours is kept as {kept}",
+    )
 
 
 def reset(root: Path, chapter: str) -> str:
-    """Begin a chapter anew, with the learner's copy kept under the first free number; what was done."""
+    """Begin a chapter again, with the learner's copy kept under the first free number; what was done."""
     given, own = exercise_notebook(root, chapter), own_notebook(root, chapter)
     if not own.exists():
         _copy(given, own)
         return f"copied to {own}"
-    number = 1
-    while (backup := own.with_name(f"{own.stem}.backup-{number}.ipynb")).exists():
-        number += 1
-    _rename(own, backup)
-    _copy(given, own)
-    return f"{own} is as new; yours is kept as {backup.name}. Your marks stay"
+    return f"{own} is as new; yours is kept as {_replace(given, own)}. Your marks stay"
 
 
-def _rename(path: Path, target: Path) -> None:
+def _replace(given: Path, own: Path) -> str:
+    """Put the course's notebook in the place of the learner's, and return the name under which that is kept."""
     try:
-        path.rename(target)
+        kept = store.set_aside(own, "backup")
     except OSError as error:
-        raise NotebookError(f"{path} cannot be set aside, so it stays as it is: {error}") from error
+        raise NotebookError(f"{own} cannot be set aside, so it stays as it is: {error}") from error
+    _copy(given, own)
+    return kept.name
 
 
 def _copy(given: Path, own: Path) -> None:
     try:
-        own.parent.mkdir(exist_ok=True)
-        draft = own.with_suffix(".tmp")
-        shutil.copyfile(given, draft)
-        draft.replace(own)
+        store.write(own, given.read_text(encoding="utf-8"))
     except OSError as error:
         raise NotebookError(f"{own} cannot be written: {error}") from error

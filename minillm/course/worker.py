@@ -3,9 +3,11 @@
     python -m minillm.course.worker fork      for each job on stdin: fork, watch, forward the events to stdout
     python -m minillm.course.worker once      run one job in this very process
 
-Events are JSON objects, one a line: {"ready": threads} once; {"parts": [[name, points], …]}; {"part": name,
-"wrong": message or null} for each part that was tried; {"out": text} as the learner's code prints it; {"dropped": n}
-characters of output beyond the limit; {"end": ""}, or the reason why the worker did not get so far.
+Events are JSON objects, one per line, after the job's token and a space. Any other line is ignored, so what the
+learner's code writes into the pipe is no verdict; an empty line is a sign of life. The events are:
+{"parts": [[name, points], …]} once; {"part": name, "wrong": message or null} for each part that was tried;
+{"out": text} as the learner's code prints it; {"dropped": n} characters of output beyond the limit; {"end": ""}, or
+the reason why the worker did not get so far, with "ours": true where the answer is not to blame.
 """
 
 import contextlib
@@ -34,6 +36,7 @@ from minillm.course.exercise import Exercise, Part, exercises_in
 from minillm.course.sandbox import MAX_OUTPUT, PATIENCE, Event, Job, ended_early, too_slow
 
 Send = Callable[[Event], None]
+DONE: Event = {"done": True}  # a worker's last event, which goes no further than the server
 
 
 def main(mode: str) -> None:
@@ -42,14 +45,12 @@ def main(mode: str) -> None:
     jobs, answers = sys.stdin.buffer, os.dup(1)
     # What a library prints must not end up between the events.
     os.dup2(2, 1)
-    send = sender(answers)
-    send({"ready": threads()})
     while True:
         try:
             job = cast(Job, pickle.load(jobs))
         except EOFError:
             return
-        exercise = load(job)
+        send, exercise = sender(answers, job), load(job)
         send({"parts": [[part.name, part.points] for part in exercise.parts]})
         if mode == "once":
             with tempfile.TemporaryDirectory(prefix="minillm-") as folder:
@@ -59,21 +60,22 @@ def main(mode: str) -> None:
         send({"end": serve(job, exercise, answers)})
 
 
-def threads() -> int | None:
-    """How many threads this process has; None where the system does not tell."""
-    tasks = Path("/proc/self/task")
-    return len(list(tasks.iterdir())) if tasks.exists() else None
-
-
 def load(job: Job) -> Exercise:
     """The exercise with its checks, which stay imported: they are ours, not the learner's."""
     module = importlib.import_module(job.checks)
     return next(exercise for exercise in exercises_in(module) if exercise.id == job.exercise)
 
 
-def sender(file: int) -> Send:
+def line_of(job: Job, event: Event) -> bytes:
+    """The event as a line. A line end comes first, in case the learner's code has written half a line."""
+    return f"\n{job.token} {json.dumps(event)}\n".encode()
+
+
+def sender(file: int, job: Job) -> Send:
+    """Return the function that writes a job's events to `file`."""
+
     def send(event: Event) -> None:
-        data = json.dumps(event).encode() + b"\n"
+        data = line_of(job, event)
         while data:
             data = data[os.write(file, data) :]
 
@@ -110,16 +112,16 @@ def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers:
             null = os.open(os.devnull, os.O_RDWR)
             for standard in range(3):
                 os.dup2(null, standard)
-            send = sender(theirs)
+            send = sender(theirs, job)
             limit_memory(job.megabytes)
             work(job, exercise, parts, folder, send)
-            send({"done": True})
+            send(DONE)
         finally:
             os._exit(0)
     with contextlib.suppress(OSError):  # done twice, as either process may be the first
         os.setpgid(pid, pid)
     os.close(theirs)
-    done, in_time = forward(ours, answers, pid, job.seconds)
+    done, in_time = forward(ours, answers, pid, job)
     os.close(ours)
     # A pipe closed too early is a worker's end, or the learner's doing: a second shows which.
     status = reap(pid, grace=0.0 if done or not in_time else 1.0)
@@ -128,21 +130,23 @@ def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers:
     return ended_early(status) if in_time else too_slow(job.seconds)
 
 
-def forward(source: int, target: int, pid: int, seconds: float) -> tuple[bool, bool]:
+def forward(source: int, target: int, pid: int, job: Job) -> tuple[bool, bool]:
     """Copy a worker's events until it is done, gone or too late: (done, in time)."""
-    rest, deadline = b"", time.monotonic() + PATIENCE * seconds
-    while time.monotonic() < deadline and cpu_seconds(pid) < seconds:
+    rest, done = b"", line_of(job, DONE).strip()
+    deadline = time.monotonic() + PATIENCE * job.seconds
+    while time.monotonic() < deadline and cpu_seconds(pid) < job.seconds:
         ready = select.select([source, 0], [], [], 0.1)[0]
         if 0 in ready:  # no job comes before the last is answered, so stdin has ended: the owner is gone
             os._exit(1)  # and the worker with it
         if not ready:
+            os.write(target, b"\n")
             continue
         data = os.read(source, 65536)
         if not data:
             return False, True
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if line == b'{"done": true}':
+            if line == done:
                 return True, True
             os.write(target, line + b"\n")
     return False, False

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from minillm import store
 from minillm.measure.machine import Machine
 from minillm.measure.probe import default_device, measure_machine
 from minillm.measure.timing import device_name
@@ -60,7 +61,7 @@ def _path(device: torch.device) -> Path:
 def _read(device: torch.device) -> Machine | None:
     """The stored figures; None if there are none, or they are another machine's, or the file is damaged."""
     try:
-        record: dict[str, Any] = json.loads(_path(device).read_text(encoding="utf-8"))
+        record: dict[str, Any] = store.read(_path(device))
         if record["identity"] != _identity(device):
             return None
         fields = record["machine"]
@@ -80,12 +81,7 @@ def _write(device: torch.device, machine: Machine) -> None:
     """Store the figures, whole or not at all."""
     record = {"identity": _identity(device), "machine": asdict(machine)}
     try:
-        path = _path(device)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A reader meets the old file or the new one, never half of it.
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(record, indent=1), encoding="utf-8")
-        draft.replace(path)
+        store.write(_path(device), json.dumps(record, indent=1))
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"this machine's figures cannot be stored, so each run measures them: {error!r}", stacklevel=3

@@ -31,7 +31,7 @@ class Sampled:
 
     token_ids: list[int]
     logprobs: list[dict[int, Logprob] | None]
-    errors: Mapping[int, Exception] = field(default_factory=dict)
+    errors: Mapping[int, BaseException] = field(default_factory=dict)
 
 
 def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None = None) -> Sampled:
@@ -39,7 +39,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None =
 
     A row that cannot be sampled gets an entry in `errors` and changes no other row.
     """
-    errors: dict[int, Exception] = {}
+    errors: dict[int, BaseException] = {}
     processed = process_logits(logits, rows, vocab_size, errors)
     drawn = [r for r, row in enumerate(rows) if not row.params.is_greedy]
     token_ids = _argmax(processed)

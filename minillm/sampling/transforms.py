@@ -96,7 +96,7 @@ def process_logits(
     logits: Tensor,
     rows: Sequence[SamplingRow],
     vocab_size: int | None = None,
-    errors: dict[int, Exception] | None = None,
+    errors: dict[int, BaseException] | None = None,
 ) -> Tensor:
     """Return the logits [R, V] float32 to sample from, with -inf for forbidden tokens.
 
@@ -127,7 +127,7 @@ def process_logits(
 
 
 def _run_processors(
-    logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None, errors: dict[int, Exception]
+    logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None, errors: dict[int, BaseException]
 ) -> Tensor:
     """Call the processors of all rows without an error. A processor that fails adds its row to `errors`."""
     logits = logits.clone()
@@ -138,7 +138,7 @@ def _run_processors(
             for processor in row.params.logits_processors or ():
                 answer = _run_processor(processor, row.output_token_ids, logits[r])
                 logits[r] = mask_padding(answer, vocab_size)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             errors[r] = error
     return _set_aside(logits, errors)
 
@@ -151,7 +151,7 @@ def _run_processor(processor: LogitsProcessor, output_token_ids: Sequence[int], 
     name = getattr(processor, "__qualname__", type(processor).__name__)
     try:
         answer = processor(list(output_token_ids), logits.clone())
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         error.add_note(f"raised by {name} of logits_processors")
         raise
     problem = _problem(answer, logits)

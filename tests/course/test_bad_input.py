@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm.course.check import Report, grade
+from minillm.course.check import PartResult, Report, grade
 from minillm.course.sandbox import CAN_FORK
 from minillm.course.source import from_text
 from tests.course.toy import DOUBLE
@@ -73,6 +73,84 @@ def test_each_mistake_has_its_message(body: str, message: str) -> None:
     report = attempt(f"def double(x):\n    {body}\n")
     assert message in report.message, str(report)
     assert report.earned < 3
+
+
+WRONG = "from minillm.course.exercise import Wrong"
+PIPES = "for fd in range(3, 50):\n        try: os.write(fd, {})\n        except OSError: pass"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"{WRONG}; raise Wrong('')", "double raises Wrong at line 2"),
+        (f"{WRONG}; raise Wrong('all is well')", "double raises Wrong: all is well at line 2"),
+        (
+            f"{WRONG}\n    class W(Wrong):\n        def __str__(s): return ''\n    raise W",
+            "double raises W at line 5",
+        ),
+        (f"{WRONG}; Wrong.__str__ = lambda self: ''; return 3 * x", "adds to minillm.course.exercise.Wrong"),
+        (
+            "class E(BaseException):\n        def __str__(s): raise SystemExit\n    raise E",
+            "raises an exception that cannot be shown",
+        ),
+        ("raise SystemExit(0)", "double calls sys.exit()"),
+        ("raise GeneratorExit", "double raises GeneratorExit"),
+        ("import os; return 2 * x if os.fork() == 0 else 3 * x", ""),
+        (
+            "import torch; old = torch.isclose\n"
+            "    def once(*a): torch.isclose = old; return torch.tensor(True)\n"
+            "    torch.isclose = once; return 3 * x",
+            "your code replaces torch.isclose",
+        ),
+        (
+            "import sys; vars(sys.modules['tests.course.toy'])['expect'] = None; return 3 * x",
+            "your code replaces tests.course.toy.expect",
+        ),
+        (
+            "import torch\n    class T:\n        __class__ = torch.Tensor; shape = [3, 2]; dtype = torch.float32\n"
+            "        def __getattr__(self, name): return lambda *a, **k: self\n    return T()",
+            "the result is a T; a tensor [T, D] is wanted",
+        ),
+        (
+            "import torch\n    class T(torch.Tensor):\n"
+            "        def __torch_function__(*a): return torch.zeros(2, 2)[0, 0] > 1\n"
+            "    return (3 * x).as_subclass(T)",
+            "is wrong in 6 of 6 places",
+        ),
+    ],
+)
+def test_what_claims_to_be_right_earns_nothing(body: str, message: str) -> None:
+    report = attempt(f"def double(x):\n    {body}\n")
+    assert not report.parts[0].earned and not report.parts[2].earned, str(report)
+    assert message in report.message, str(report)
+
+
+@linux
+def test_what_is_written_into_the_pipe_is_no_verdict() -> None:
+    verdict = b'{"part": "values", "wrong": null}\n{"done": true}\nrubbish'
+    lines = PIPES.format(verdict)
+    report = attempt(f"import os\ndef double(x):\n    {lines}\n    return 3 * x if len(x) else 2 * x\n")
+    assert [part.passed for part in report.parts] == [False, True, False]
+    assert "is wrong in" in report.parts[0].wrong and "is wrong in" in report.parts[2].wrong
+
+
+def test_a_failed_part_stays_failed() -> None:
+    part = PartResult("values", 1)
+    part.judge("it is wrong")
+    part.judge(None)
+    assert not part.passed and part.wrong == "it is wrong"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import torch; torch.set_default_dtype(torch.float64); return (2 * x).float()",
+        "import threading, time; threading.Thread(target=time.sleep, args=(99,)).start(); return 2 * x",
+        "import torch; return torch.nn.Parameter(2 * x)",
+    ],
+)
+def test_a_right_answer_may_have_its_own_way(body: str) -> None:
+    assert attempt(f"def double(x):\n    {body}\n").earned == 3
 
 
 def test_what_was_said_just_above_is_not_said_again() -> None:

@@ -1,6 +1,7 @@
 """`minillm start | check | reset | progress` on a course folder of its own."""
 
 import argparse
+import io
 import json
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm.course import commands, progress
+from minillm.course import commands, progress, workbook
 from minillm.course import notebook as nb
 from minillm.course.notebook import NotebookError
 
@@ -75,8 +76,10 @@ def test_start_renews_a_copy_whose_code_was_not_touched(course: Path) -> None:
     notebook["cells"][1]["outputs"] = [{"name": "stdout", "output_type": "stream", "text": "run"}]
     nb.write(own, notebook)
     new_version(course)
+    before = own.read_text()
     minillm("start", "01", "--no-open")
     assert own.read_bytes() == (course / "exercises" / NAME).read_bytes()
+    assert own.with_name("01_two_phases.backup-1.ipynb").read_text() == before, "the notes are kept"
 
 
 @pytest.mark.parametrize(("user", "root"), [(0, ["--allow-root"]), (1000, [])])
@@ -138,6 +141,23 @@ def test_reset_keeps_every_earlier_copy(course: Path, capsys: pytest.CaptureFixt
     assert "backup-2.ipynb. Your marks stay" in capsys.readouterr().out
 
 
+def test_a_full_disk_costs_no_notebook(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minillm("start", "01", "--no-open")
+    own = course / "work" / NAME
+    answer(own, "mine = 1")
+    before = own.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for module, name in ((workbook.store.shutil, "copyfile"), (workbook.store.os, "fsync")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(NotebookError, match="No space left"):
+                minillm("reset", "01")
+        assert own.read_bytes() == before
+
+
 def test_check_marks_the_notebook_without_running_it(
     course: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +193,16 @@ def progress_ids() -> list[str]:
 class nothing:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_terminal_without_the_signs_shows_plain_ones(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress.record("01.1", 4, 4)
+    screen = io.BytesIO()
+    terminal = io.TextIOWrapper(screen, encoding="cp1252", write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", terminal)
+        minillm("progress")
+    assert screen.getvalue().startswith(b"+ 01.1  Causal attention")
 
 
 def test_progress_says_what_comes_next(course: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
-from minillm.course.learner import Learner
 from minillm.measure.memory import NoCounterError
 
 
@@ -36,7 +36,7 @@ def test_what_changes_an_argument_is_named_by_its_kind(
         change(x)
 
     with pytest.raises(Wrong, match=re.escape(advice)):
-        Learner(f, "f")(argument)
+        Answer(f, "f")(argument)
 
 
 def test_what_a_call_needs_is_told_with_its_result() -> None:

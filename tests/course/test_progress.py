@@ -2,11 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from minillm import store
 from minillm.course import hint, progress
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +66,63 @@ def test_a_damaged_file_is_set_aside(folder: Path, text: str) -> None:
     assert (folder / "progress.damaged-2.json").read_text() == text
     assert (folder / "progress.damaged-1.json").read_text() == "an older one"
     assert progress.record("01.1", 1, 4) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [3, None, {"points": "4"}, {"points": None}, {"points": -1}, {"points": 1, "date": 5}, {"hints": 1}],
+)
+def test_a_damaged_mark_costs_no_other(folder: Path, entry: object) -> None:
+    folder.mkdir()
+    text = json.dumps({"exercises": {"01.2": entry, "02.1": {"points": 5, "date": "2026-01-01", "of": 6}}})
+    (folder / "progress.json").write_text(text)
+    assert progress.load().marks == {"02.1": progress.Mark(5, "2026-01-01")}
+    assert "damaged (01.2: " in progress.load().notice
+    assert "damaged (01.2: " in progress.record("01.1", 2, 4)[1]
+    assert (folder / "progress.damaged-1.json").read_text() == text
+    content = json.loads((folder / "progress.json").read_text())
+    assert content["exercises"]["02.1"] == {"points": 5, "date": "2026-01-01", "hints": 0, "of": 6}
+    assert progress.record("02.1", 1, 6) == (5, "")
+
+
+def test_marks_that_cannot_be_read_just_now_are_not_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress.record("01.1", 4, 4)
+    before = (folder / "progress.json").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", raise_os_error)
+        best, notice = progress.record("01.2", 1, 3)
+        assert best == 1 and "cannot be kept beyond this session: [Errno 5]" in notice
+        assert (folder / "progress.json").read_text() == before
+    assert progress.record("01.2", 2, 3) == (2, "")
+    assert {key: mark.points for key, mark in progress.load().marks.items()} == {"01.1": 4, "01.2": 2}
+
+
+def raise_os_error(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress.record("01.1", 4, 4)
+    before = (folder / "progress.json").read_text()
+    monkeypatch.setattr(store.os, "fsync", raise_os_error)
+    assert "cannot be kept beyond this session" in progress.record("01.2", 1, 3)[1]
+    assert [path.name for path in folder.iterdir()] == ["progress.json"]
+    assert (folder / "progress.json").read_text() == before
+
+
+def test_two_processes_lose_no_mark(folder: Path) -> None:
+    """A notebook's kernel and `minillm check`, each of which reads, changes and writes the file."""
+    code = (
+        "import sys, types; package = types.ModuleType('minillm'); package.__path__ = ['minillm']\n"
+        "sys.modules['minillm'] = package  # without torch, which takes seconds\n"
+        "from minillm.course import progress\n"
+        "for i in range(60): progress.record(f'{sys.argv[1]}.{i}', 5, 5)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, who], cwd=ROOT) for who in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(progress.load().marks) == 120
 
 
 def test_bytes_that_are_no_text_are_set_aside_too(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The server: one thread, so that it may fork; gone when its owner is; quick; the same where there is no fork."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -83,6 +84,24 @@ def test_without_a_fork_the_results_are_the_same() -> None:
         assert events[-1] == {"end": "was stopped after 1 s: does a loop never end?"}
         events = server.run(job("import os\ndef double(x):\n    os._exit(3)\n"))
         assert "status 3" in events[-1]["end"]
+    finally:
+        server.close()
+
+
+@linux
+def test_a_server_that_stops_answering_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the learner's code, and while it waits for a job."""
+    server = Server(fork=True)
+    stopping = (
+        "import os, signal\ndef double(x):\n    os.kill(os.getppid(), signal.SIGSTOP)\n    return 2 * x\n"
+    )
+    try:
+        assert wrong(server.run(job("def double(x):\n    return 2 * x\n"))) == [None] * 3
+        monkeypatch.setattr(sandbox, "SILENCE", 1.0)
+        assert server.run(job(stopping))[-1] == {"end": sandbox.NO_ANSWER, "ours": True}
+        os.kill(server.start().pid, signal.SIGSTOP)
+        monkeypatch.setattr(sandbox, "START_UP", 1.0)
+        assert server.run(job(stopping))[-1] == {"end": sandbox.NO_ANSWER, "ours": True}
     finally:
         server.close()
 

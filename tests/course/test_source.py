@@ -30,6 +30,10 @@ CELLS = [
     "def outer():\n    k = 3\n    def inner(): return k\n    return inner\ninner = outer()",
     "big = torch.zeros(20_000_000)\ndef uses_big(): return big",
     "def broken(x):\n    return x.no_such\n",
+    "third = lambda x: half(x) / 1.5\ntimes = __import__('functools').partial(helper, 5.0)",
+    "%%time\n\ndef timed(x):\n    return half(x)\nlate = lambda x: x + 2",
+    "%time quick = lambda x: x + 1",
+    "unnamed = [lambda x: x + 3]\ntwo = [lambda x: x, lambda x: 1]",
 ]
 SCRIPT = """
 import sys
@@ -41,8 +45,8 @@ shell.run_cell('''
 import builtins, pickle, torch, types
 from minillm.course.source import SENT, CannotSend, from_function
 
-def sent(function):
-    source = from_function(function)
+def sent(function, *name):
+    source = from_function(function, *name)
     module = types.ModuleType("sent")
     module.__dict__[SENT] = lambda name: pickle.loads(source.values[name])
     exec(source.text, module.__dict__)
@@ -59,9 +63,20 @@ assert source.place(line) == "line 4 of the cell with helper", source.place(line
 assert sent(f)[1](0) == "a later one"
 assert sent(Box)[1](6).get() == 3
 assert sent(Config)[1]().width == 4
+assert sent(third, "third")[1](3.0) == 1.0
+assert sent(third, "answer")[1](3.0) == 1.0
+assert sent(times, "answer")[1]() == 5.0
+source, again = sent(timed)
+line = source.text[: source.text.index("return half")].count(chr(10)) + 1
+assert again(3.0) == 1.5 and source.place(line) == "line 4", source.place(line)
+assert sent(late, "late")[1](1) == 3
+assert sent(quick, "quick")[1](1) == 2
+assert sent(unnamed[0], "answer")[1](1) == 4
 for function, words in ((uses_file, "`unused`, a TextIOWrapper"), (inner, "inside another function"),
                         (uses_big, "`big` of your notebook, 80 MB"), (f_before(x), "leave out the call"),
-                        (exec, "takes your function itself")):
+                        (exec, "takes your function itself"),
+                        (two[1], "give your lambda a name of its own"),
+                        (from_function, "from_function is minillm's own function; a check takes yours")):
     try:
         from_function(function)
     except CannotSend as problem:
@@ -118,6 +133,17 @@ def test_from_cells_takes_what_is_needed_and_no_more() -> None:
     assert module["f"](1.5) == 6  # type: ignore[operator]
     line = source.text[: source.text.index("A = 3")].count("\n") + 1
     assert source.place(line) == "line 4"
+
+
+@pytest.mark.parametrize("ipython", [True, False])
+def test_what_a_magic_runs_counts(monkeypatch: pytest.MonkeyPatch, ipython: bool) -> None:
+    if not ipython:
+        monkeypatch.setitem(sys.modules, "IPython.core.inputtransformer2", None)
+    cells = ["%%time\nA = 1\n%matplotlib inline\ndef f(x):\n    return g(x) + A", "%time g = lambda x: x + 1"]
+    source, module = from_cells(cells, "f"), dict[str, object]()
+    exec(source.text, module)
+    assert module["f"](1) == 3  # type: ignore[operator]
+    assert source.place(source.text[: source.text.index("return g")].count("\n") + 1) == "line 5"
 
 
 def test_a_function_that_no_cell_defines() -> None:

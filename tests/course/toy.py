@@ -3,8 +3,8 @@
 import torch
 
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Exercise
-from minillm.course.learner import Learner
 
 DOUBLE = Exercise(
     "99.1",
@@ -19,7 +19,7 @@ DOUBLE = Exercise(
 
 
 @DOUBLE.part("values", points=1)
-def values(double: Learner) -> None:
+def values(double: Answer) -> None:
     x = expect.randn(3, 2)
     out = double(x)
     expect.close(out, 2 * x, "T D", mistakes={"this is the square": x * x})
@@ -27,10 +27,10 @@ def values(double: Learner) -> None:
 
 
 @DOUBLE.part("an empty tensor", points=1)
-def empty(double: Learner) -> None:
+def empty(double: Answer) -> None:
     expect.close(double(torch.zeros(0, 2)), torch.zeros(0, 2), "T D")
 
 
 @DOUBLE.part("in a process of its own", points=1, alone=True)
-def alone(double: Learner) -> None:
+def alone(double: Answer) -> None:
     expect.close(double(torch.ones(2, 2)), torch.full((2, 2), 2.0), "T D")

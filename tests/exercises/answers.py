@@ -16,7 +16,7 @@ EXERCISES = [exercise for chapter in chapters() for exercise in chapter_exercise
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerFile:
     """A file of wrong/ or right/. Its first lines name the exercise and, if it is wrong, what the learner must read."""
 
     path: Path
@@ -27,7 +27,7 @@ class Answer:
         return from_text(self.path.read_text(encoding="utf-8"), self.exercise.function)
 
 
-def answers(kind: str) -> list[Answer]:
+def answers(kind: str) -> list[AnswerFile]:
     """All files of tests/exercises/`kind`. Raises ValueError for one without its lines."""
     found = []
     for path in sorted((HERE / kind).glob("ch*/*.py")):
@@ -38,7 +38,7 @@ def answers(kind: str) -> list[Answer]:
             raise ValueError(
                 f"{path} must begin with `# exercise: 01.1`, and a wrong one go on with `# says: …`"
             )
-        found.append(Answer(path, find(fields["exercise"]), fields.get("says", "")))
+        found.append(AnswerFile(path, find(fields["exercise"]), fields.get("says", "")))
     return found
 
 
@@ -53,6 +53,6 @@ def from_notebook(folder: str, exercise: Exercise) -> Source:
 
 
 @cache
-def report(answer: Answer) -> Report:
+def report(answer: AnswerFile) -> Report:
     """What the check says to an answer, asked once."""
     return grade(answer.exercise, answer.source())

@@ -9,7 +9,7 @@ from minillm.course import notebook as nb
 from minillm.course.check import grade
 from minillm.course.exercise import Exercise
 from minillm.course.source import from_text
-from tests.exercises.answers import EXERCISES, Answer, answers, from_notebook, notebook, report
+from tests.exercises.answers import EXERCISES, AnswerFile, answers, from_notebook, notebook, report
 
 WRONG, RIGHT = answers("wrong"), answers("right")
 
@@ -23,7 +23,7 @@ every_exercise = pytest.mark.parametrize(
 )
 
 
-def each(answers: list[Answer]) -> list[ParameterSet]:
+def each(answers: list[AnswerFile]) -> list[ParameterSet]:
     return [
         pytest.param(answer, marks=possible(answer.exercise), id=f"{answer.exercise.id}-{answer.path.stem}")
         for answer in answers
@@ -53,7 +53,7 @@ def test_it_is_the_learners_function_that_runs(exercise: Exercise) -> None:
 
 
 @pytest.mark.parametrize("answer", each(WRONG))
-def test_a_wrong_answer_reads_its_own_message(answer: Answer) -> None:
+def test_a_wrong_answer_reads_its_own_message(answer: AnswerFile) -> None:
     result = report(answer)
     assert result.earned < answer.exercise.points, "it passes"
     assert answer.says in result.message, str(result)
@@ -62,7 +62,7 @@ def test_a_wrong_answer_reads_its_own_message(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("answer", each(RIGHT))
-def test_another_right_answer_passes(answer: Answer) -> None:
+def test_another_right_answer_passes(answer: AnswerFile) -> None:
     assert report(answer).earned == answer.exercise.points, str(report(answer))
 
 

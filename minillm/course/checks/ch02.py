@@ -7,10 +7,9 @@ from typing import Any
 
 from minillm.config import ModelConfig
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch02 import COUNT_STEP, PREDICT_DECODE
-from minillm.course.learner import Learner
-from minillm.measure import costs
 from minillm.measure.costs import Cost, decode_cost
 from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.measure.known_models import KNOWN_MODELS
@@ -177,12 +176,10 @@ def pair_of(value: Any, names: str) -> tuple[Any, Any]:
 
 
 def counted(
-    learner: Learner, config: ModelConfig, query_lens: list[int], context_lens: list[int], *, which: str
+    learner: Answer, config: ModelConfig, query_lens: list[int], context_lens: list[int], *, which: str
 ) -> None:
     right = count(config, query_lens, context_lens)
-    # step_cost builds a Cost: refusing that refuses it, under whatever name it was imported.
-    with expect.without(costs, "Cost", "step_cost and its sisters are what you are writing: do without them"):
-        flops, moved = pair_of(learner(config, query_lens, context_lens), "FLOP, bytes")
+    flops, moved = pair_of(learner(config, query_lens, context_lens), "FLOP, bytes")
     if which == "flops":
         note = f" (linear layers {right.linear:.4g}, attention {2 * right.dots:.4g})"
         figure(flops, right.flops, "the FLOP count", wrong_flops(right), note)
@@ -192,25 +189,25 @@ def counted(
 
 
 @COUNT_STEP.part("FLOP of a decode step", points=1)
-def decode_flops(learner: Learner) -> None:
+def decode_flops(learner: Answer) -> None:
     for config in (LLAMA_8B, QWEN):
         counted(learner, config, [1] * 8, [4000] * 8, which="flops")
 
 
 @COUNT_STEP.part("bytes of a decode step", points=1)
-def decode_bytes(learner: Learner) -> None:
+def decode_bytes(learner: Answer) -> None:
     for config in (LLAMA_70B, QWEN):
         counted(learner, config, [1] * 8, [4000] * 8, which="bytes")
 
 
 @COUNT_STEP.part("FLOP of a mixed step: a chunk of a prompt, a prompt, decodes", points=2)
-def mixed_flops(learner: Learner) -> None:
+def mixed_flops(learner: Answer) -> None:
     counted(learner, LLAMA_8B, [2000], [0], which="flops")
     counted(learner, LLAMA_8B, [512, 1500, 1, 1], [6000, 0, 900, 30], which="flops")
 
 
 @COUNT_STEP.part("bytes of a mixed step", points=1)
-def mixed_bytes(learner: Learner) -> None:
+def mixed_bytes(learner: Answer) -> None:
     counted(learner, LLAMA_8B, [512, 1500, 1, 1], [6000, 0, 900, 30], which="bytes")
 
 
@@ -247,7 +244,7 @@ def mistaken_rates(cost: Cost, machine: Machine, config: ModelConfig, batch: int
     }
 
 
-def speed(learner: Learner, config: ModelConfig, machine: Machine, context: int, batch: int) -> None:
+def speed(learner: Answer, config: ModelConfig, machine: Machine, context: int, batch: int) -> None:
     rate, _ = pair_of(learner(config, machine, context, batch), NAMES)
     cost = decode_cost(config, context, batch)
     figure(
@@ -262,7 +259,7 @@ BY_MEMORY, BY_ARITHMETIC = (LLAMA_8B, ODD, 4096, 1), (LLAMA_70B, ODD, 64, 512)
 
 
 @PREDICT_DECODE.part("one request", points=1)
-def one_request(learner: Learner) -> None:
+def one_request(learner: Answer) -> None:
     rates = [pair_of(learner(*asked), NAMES)[0] for asked in (BY_MEMORY, BY_ARITHMETIC)]
     if all(isinstance(rate, int | float) for rate in rates):
         times = [
@@ -276,14 +273,14 @@ def one_request(learner: Learner) -> None:
 
 
 @PREDICT_DECODE.part("a batch, bound by memory or by arithmetic", points=2)
-def batches(learner: Learner) -> None:
+def batches(learner: Answer) -> None:
     speed(learner, LLAMA_8B, ODD, 2048, 16)
     speed(learner, *BY_ARITHMETIC)
     speed(learner, LLAMA_8B, A100, 128, 1)
 
 
 @PREDICT_DECODE.part("the batch whose KV cache is as large as the weights", points=1)
-def break_even(learner: Learner) -> None:
+def break_even(learner: Answer) -> None:
     for config, context in ((LLAMA_70B, 4096), (LLAMA_8B, 1000), (QWEN, 3000)):
         _, batch = pair_of(learner(config, A100, context, 1), NAMES)
         cost = decode_cost(config, context)

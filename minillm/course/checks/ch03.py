@@ -9,9 +9,9 @@ from torch import Tensor
 
 from minillm.config import ModelConfig, RopeConfig
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch03 import APPEND_MASK, CACHE_BYTES, CACHED_STEP, GROUPED_ATTENTION
-from minillm.course.learner import Learner
 from minillm.measure.known_models import KNOWN_MODELS
 from minillm.model.rope import rope_table
 from minillm.ops import attend, causal_mask, rope
@@ -39,7 +39,7 @@ def half_full(position: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 @CACHED_STEP.part("the step's result", points=1)
-def step_result(step: Learner) -> None:
+def step_result(step: Answer) -> None:
     p = 5
     q, k, v, k_cache, v_cache = half_full(p)
     old_k, old_v = k_cache[:p].clone(), v_cache[:p].clone()
@@ -91,7 +91,7 @@ def step_result(step: Learner) -> None:
 
 
 @CACHED_STEP.part("what the cache holds afterwards", points=1)
-def step_cache(step: Learner) -> None:
+def step_cache(step: Answer) -> None:
     p = 5
     q, k, v, k_cache, v_cache = half_full(p)
     before_k, before_v = k_cache.clone(), v_cache.clone()
@@ -119,7 +119,7 @@ def step_cache(step: Learner) -> None:
 
 
 @CACHED_STEP.part("a text token by token equals the whole text at once", points=2)
-def step_text(step: Learner) -> None:
+def step_text(step: Answer) -> None:
     q, k, v = (expect.randn(ROW_LEN, HEADS, HEAD_DIM, seed=seed) for seed in range(5, 8))
     k_cache, v_cache = (torch.full((ROW_LEN, HEADS, HEAD_DIM), torch.nan) for _ in range(2))
     steps = []
@@ -172,23 +172,23 @@ def check_mask(mask: object, num_computed: int, num_tokens: int) -> None:
 
 
 @APPEND_MASK.part("one new token sees all", points=1)
-def mask_decode(append_mask: Learner) -> None:
+def mask_decode(append_mask: Answer) -> None:
     check_mask(append_mask(5, 1), 5, 1)
 
 
 @APPEND_MASK.part("a chunk after a cache", points=2)
-def mask_chunk(append_mask: Learner) -> None:
+def mask_chunk(append_mask: Answer) -> None:
     check_mask(append_mask(3, 4), 3, 4)
     check_mask(append_mask(1, 6), 1, 6)
 
 
 @APPEND_MASK.part("a prompt with nothing cached", points=1)
-def mask_prompt(append_mask: Learner) -> None:
+def mask_prompt(append_mask: Answer) -> None:
     check_mask(append_mask(0, 5), 0, 5)
 
 
 @APPEND_MASK.part("any chunking gives the same attention", points=1)
-def mask_chunkings(append_mask: Learner) -> None:
+def mask_chunkings(append_mask: Answer) -> None:
     q, k, v = (expect.randn(1, 2, 12, 8, seed=seed) for seed in range(3))  # [1, H, T, D]
     whole = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     for chunking in ([12], [1] * 12, [5, 4, 3], [1, 10, 1]):
@@ -210,7 +210,7 @@ def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @GROUPED_ATTENTION.part("each group of query heads shares a KV head", points=2)
-def gqa_values(attention: Learner) -> None:
+def gqa_values(attention: Answer) -> None:
     num_kv, group, d = 2, 3, 8
     q = expect.randn(num_kv * group, d, seed=0)
     k, v = (expect.randn(9, num_kv, d, seed=seed) for seed in (1, 2))
@@ -246,7 +246,7 @@ def gqa_values(attention: Learner) -> None:
 
 
 @GROUPED_ATTENTION.part("a KV head for each query head, and one for all", points=1)
-def gqa_ends(attention: Learner) -> None:
+def gqa_ends(attention: Answer) -> None:
     q = expect.randn(4, 8, seed=3)
     for num_kv, kind in ((4, "MHA"), (1, "MQA")):
         k, v = (expect.randn(7, num_kv, 8, seed=seed) for seed in (4, 5))
@@ -254,7 +254,7 @@ def gqa_ends(attention: Learner) -> None:
 
 
 @GROUPED_ATTENTION.part("K and V are read where they are", points=2, alone=True)
-def gqa_memory(attention: Learner) -> None:
+def gqa_memory(attention: Answer) -> None:
     num_kv, group, d = 2, 8, 64
     q, small = (expect.randn(num_kv * group, d, seed=seed) for seed in (6, 7))
     k, v = (expect.randn(2**14, num_kv, d, seed=seed) for seed in (8, 9))
@@ -311,17 +311,17 @@ def check_bytes(value: object, config: ModelConfig, seq_lens: Sequence[int], byt
 
 
 @CACHE_BYTES.part("a small model, one request", points=1)
-def bytes_small(cache_bytes: Learner) -> None:
+def bytes_small(cache_bytes: Answer) -> None:
     check_bytes(cache_bytes(SMALL, [10], 1), SMALL, [10], 1)
 
 
 @CACHE_BYTES.part("requests of different lengths", points=1)
-def bytes_lengths(cache_bytes: Learner) -> None:
+def bytes_lengths(cache_bytes: Answer) -> None:
     check_bytes(cache_bytes(SMALL, [10, 3, 1], 4), SMALL, [10, 3, 1], 4)
 
 
 @CACHE_BYTES.part("models that you know", points=1)
-def bytes_known(cache_bytes: Learner) -> None:
+def bytes_known(cache_bytes: Answer) -> None:
     for name, config in KNOWN_MODELS.items():
         value = cache_bytes(config, [4096, 100], 2)
         expect.equal(value, config.kv_bytes_per_token(2) * 4196, f"the cache of {name}")

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from minillm.cache.blocks import BlockAllocator
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch04 import ALLOCATOR, PAGED_ATTENTION, SEQUENCE, SLOT_MAPPING
-from minillm.course.learner import Learner
 from minillm.ops import attend
 
 
@@ -45,7 +45,7 @@ def take(allocator: Any, held: Sequence[int], num_blocks: int) -> int:
 
 
 @ALLOCATOR.part("each block is lent once", points=1)
-def allocator_lends(make: Learner) -> None:
+def allocator_lends(make: Answer) -> None:
     allocator, held = make(5), list[int]()
     expect.that(count_free(allocator) == 5, f"Allocator(5).num_free is {allocator.num_free}; all 5 are free")
     for _ in range(5):
@@ -68,7 +68,7 @@ def allocator_lends(make: Learner) -> None:
 
 
 @ALLOCATOR.part("a block is free after its last holder", points=2)
-def allocator_counts(make: Learner) -> None:
+def allocator_counts(make: Answer) -> None:
     allocator = make(4)
     first, second = (allocator.allocate() for _ in range(2))
     for holders in (2, 3):
@@ -110,7 +110,7 @@ def allocator_counts(make: Learner) -> None:
 
 
 @ALLOCATOR.part("the queue of free blocks", points=2)
-def allocator_queue(make: Learner) -> None:
+def allocator_queue(make: Answer) -> None:
     allocator = make(6)
     blocks = [allocator.allocate() for _ in range(4)]
     allocator.free(blocks[1])
@@ -140,7 +140,7 @@ def allocator_queue(make: Learner) -> None:
 
 
 @ALLOCATOR.part("no block leaks in 2,000 random calls", points=1)
-def allocator_random(make: Learner) -> None:
+def allocator_random(make: Answer) -> None:
     dice, num_blocks = random.Random(0), 12
     allocator, held = make(num_blocks), list[int]()  # a block once for each of its holders
     for _ in range(2000):
@@ -213,18 +213,18 @@ def check_slots(
 
 
 @SLOT_MAPPING.part("a decode step and a chunk, of three requests", points=2)
-def slots_batch(slot_mapping: Learner) -> None:
+def slots_batch(slot_mapping: Answer) -> None:
     check_slots(slot_mapping(TABLES, COMPUTED, NEW, SIZE), TABLES, COMPUTED, NEW, SIZE)
 
 
 @SLOT_MAPPING.part("a whole prompt", points=1)
-def slots_prompt(slot_mapping: Learner) -> None:
+def slots_prompt(slot_mapping: Answer) -> None:
     case = [[3, 1, 0]], [0], [11], 4
     check_slots(slot_mapping(*case), *case)
 
 
 @SLOT_MAPPING.part("token by token, in blocks of any size", points=1)
-def slots_sizes(slot_mapping: Learner) -> None:
+def slots_sizes(slot_mapping: Answer) -> None:
     for size in (1, 2, 3, 16):
         table = [5, 0, 7, 2, 9, 1, 8, 3, 6, 4, 10, 11][: -(-11 // size)]
         one = [int(slot_mapping([table], [p], [1], size)[0]) for p in range(11)]
@@ -245,7 +245,7 @@ def side_by_side(cache: Tensor, table: Tensor, seq_len: int) -> Tensor:
     return cache[table].flatten(0, 1)[:seq_len]
 
 
-def check_attention(attention: Learner, table: Tensor, seq_len: int, n: int) -> None:
+def check_attention(attention: Answer, table: Tensor, seq_len: int, n: int) -> None:
     """One request in a pool whose other slots hold ordinary numbers, so that each mistake has its own result."""
     k_cache, v_cache = pool(seed=0)
     q = expect.randn(n, 2 * KV_HEADS, WIDTH, seed=2)
@@ -291,17 +291,17 @@ def check_attention(attention: Learner, table: Tensor, seq_len: int, n: int) -> 
 
 
 @PAGED_ATTENTION.part("the request's blocks, in the order of its table", points=2)
-def paged_order(attention: Learner) -> None:
+def paged_order(attention: Answer) -> None:
     check_attention(attention, torch.tensor([6, 9, 1], dtype=torch.int32), 10, 1)
 
 
 @PAGED_ATTENTION.part("a chunk of several tokens", points=1)
-def paged_chunk(attention: Learner) -> None:
+def paged_chunk(attention: Answer) -> None:
     check_attention(attention, torch.tensor([6, 9, 1], dtype=torch.int32), 11, 3)
 
 
 @PAGED_ATTENTION.part("no slot is read that is not the request's", points=1)
-def paged_poison(attention: Learner) -> None:
+def paged_poison(attention: Answer) -> None:
     table = torch.tensor([6, 9, 1, 3], dtype=torch.int32)  # block 3 is given already, and not written yet
     for seq_len, n in ((10, 1), (8, 2), (3, 3)):
         k_cache, v_cache = pool(seed=3)
@@ -324,7 +324,7 @@ def paged_poison(attention: Learner) -> None:
 
 
 @PAGED_ATTENTION.part("the pool is not copied", points=2, alone=True)
-def paged_memory(attention: Learner) -> None:
+def paged_memory(attention: Answer) -> None:
     num_blocks, size, heads, width = 2048, 16, 4, 64
     k_cache, v_cache = (
         expect.randn(num_blocks, size, heads, width, seed=seed) for seed in (6, 7)
@@ -432,7 +432,7 @@ class Memory:
                 )
 
 
-def some_text(memory: Memory, make: Learner, tokens: int) -> tuple[Any, list[int]]:
+def some_text(memory: Memory, make: Answer, tokens: int) -> tuple[Any, list[int]]:
     text, written = make(memory.allocator, memory.size), list[int]()
     for _ in range(tokens):
         expect.that(memory.append(text, written), "append() returns None while blocks are free")
@@ -440,7 +440,7 @@ def some_text(memory: Memory, make: Learner, tokens: int) -> tuple[Any, list[int
 
 
 @SEQUENCE.part("one text takes a block when it needs one", points=1)
-def sequence_grows(make: Learner) -> None:
+def sequence_grows(make: Answer) -> None:
     memory = Memory(6, 4)
     text, written = some_text(memory, make, 9)
     memory.check(text, written, "the text")
@@ -459,7 +459,7 @@ def sequence_grows(make: Learner) -> None:
 
 
 @SEQUENCE.part("a fork shares everything and takes nothing", points=1)
-def sequence_fork(make: Learner) -> None:
+def sequence_fork(make: Answer) -> None:
     memory = Memory(8, 4)
     text, written = some_text(memory, make, 6)
     child = text.fork()
@@ -480,7 +480,7 @@ def sequence_fork(make: Learner) -> None:
 
 
 @SEQUENCE.part("whoever writes into a shared block copies it", points=2)
-def sequence_copies(make: Learner) -> None:
+def sequence_copies(make: Answer) -> None:
     memory = Memory(12, 4)
     text, written = some_text(memory, make, 6)
     twins = [(text, written), *((text.fork(), written[:]) for _ in range(2))]
@@ -501,7 +501,7 @@ def sequence_copies(make: Learner) -> None:
 
 
 @SEQUENCE.part("without a free block nothing changes", points=1)
-def sequence_full(make: Learner) -> None:
+def sequence_full(make: Answer) -> None:
     memory = Memory(2, 4)
     text, written = some_text(memory, make, 6)
     child = text.fork()
@@ -527,7 +527,7 @@ def sequence_full(make: Learner) -> None:
 
 
 @SEQUENCE.part("no block leaks and no text is lost in 1,500 random calls", points=2)
-def sequence_random(make: Learner) -> None:
+def sequence_random(make: Answer) -> None:
     dice, memory = random.Random(1), Memory(24, 4)
     texts: list[tuple[Any, list[int]]] = [(make(memory.allocator, 4), [])]
     for _ in range(1500):

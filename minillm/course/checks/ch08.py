@@ -11,9 +11,9 @@ from torch import Tensor
 
 from minillm.batch import Batch, Chunk
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch08 import MAKE_ROOM, PLAN_CHUNKS, RAGGED_BATCH, SCHEDULE
-from minillm.course.learner import Learner
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class Step:
 
     def __init__(
         self,
-        schedule: Learner,
+        schedule: Answer,
         running: list[Asked],
         waiting: list[Asked],
         budget: int,
@@ -181,14 +181,14 @@ class Step:
 
 
 @SCHEDULE.part("those that run, under a budget", points=1)
-def schedule_running(schedule: Learner) -> None:
+def schedule_running(schedule: Answer) -> None:
     for budget in (64, 8, 1):
         running = [Asked("a", 10, 9), Asked("b", 20, 4), Asked("c", 7, 6)]
         Step(schedule, running, [], budget).check()
 
 
 @SCHEDULE.part("those that wait, in order", points=3)
-def schedule_waiting(schedule: Learner) -> None:
+def schedule_waiting(schedule: Answer) -> None:
     def waiting() -> list[Asked]:
         return [Asked("u", 6), Asked("v", 12), Asked("w", 3)]
 
@@ -204,7 +204,7 @@ def schedule_waiting(schedule: Learner) -> None:
 
 
 @SCHEDULE.part("a server from the first request to the last", points=2)
-def schedule_server(schedule: Learner) -> None:
+def schedule_server(schedule: Answer) -> None:
     rng = random.Random(8)
     for budget, max_num_seqs in ((16, 4), (5, 3), (3, 8), (64, 2)):
         names = [f"request {i}" for i in range(14)]
@@ -228,7 +228,7 @@ def schedule_server(schedule: Learner) -> None:
 
 
 def check_plan(
-    plan: Learner, num_tokens: int, num_decoding: int, budget: int, threshold: int | None = None
+    plan: Answer, num_tokens: int, num_decoding: int, budget: int, threshold: int | None = None
 ) -> None:
     """The chunks of a prompt that can be computed."""
     case = (
@@ -270,13 +270,13 @@ def check_plan(
 
 
 @PLAN_CHUNKS.part("a prompt by itself", points=1)
-def plan_alone(plan: Learner) -> None:
+def plan_alone(plan: Answer) -> None:
     for num_tokens, budget in ((10, 4), (8, 4), (3, 4), (4, 4), (1, 4), (5, 1)):
         check_plan(plan, num_tokens, 0, budget)
 
 
 @PLAN_CHUNKS.part("beside requests that decode, and with a threshold", points=2)
-def plan_beside(plan: Learner) -> None:
+def plan_beside(plan: Answer) -> None:
     check_plan(plan, 100, 3, 16)
     check_plan(plan, 20, 15, 16)
     check_plan(plan, 26, 3, 16, 0)
@@ -285,7 +285,7 @@ def plan_beside(plan: Learner) -> None:
 
 
 @PLAN_CHUNKS.part("a prompt that would never be computed", points=1)
-def plan_never(plan: Learner) -> None:
+def plan_never(plan: Answer) -> None:
     for num_decoding, budget, threshold in ((16, 16, 0), (20, 16, 0), (16, 16, 8)):
         try:
             chunks = plan(40, num_decoding, budget, threshold)
@@ -313,7 +313,7 @@ FIELDS = {
 }
 
 
-def four(ragged: Learner, chunks: Sequence[Chunk] = CHUNKS, block_size: int = BLOCK_SIZE) -> dict[str, Any]:
+def four(ragged: Answer, chunks: Sequence[Chunk] = CHUNKS, block_size: int = BLOCK_SIZE) -> dict[str, Any]:
     """The learner's tensors by name, each one-dimensional."""
     result = ragged(list(chunks), block_size)
     expect.something(result)
@@ -335,7 +335,7 @@ def per_token(value: Any) -> Tensor:
 
 
 @RAGGED_BATCH.part("which tokens, and whose", points=1)
-def ragged_tokens(ragged: Learner) -> None:
+def ragged_tokens(ragged: Answer) -> None:
     mine, right = four(ragged), Batch.of(CHUNKS, BLOCK_SIZE)
     expect.close(mine["token_ids"], right.token_ids, "T", name="token_ids")
     starts, count = mine["query_start"], len(CHUNKS)
@@ -357,7 +357,7 @@ def ragged_tokens(ragged: Learner) -> None:
 
 
 @RAGGED_BATCH.part("where in its text each token stands", points=1)
-def ragged_positions(ragged: Learner) -> None:
+def ragged_positions(ragged: Answer) -> None:
     right = Batch.of(CHUNKS, BLOCK_SIZE).positions
     expect.close(
         four(ragged)["positions"],
@@ -377,7 +377,7 @@ def ragged_positions(ragged: Learner) -> None:
 
 
 @RAGGED_BATCH.part("where its key and value go", points=2)
-def ragged_slots(ragged: Learner) -> None:
+def ragged_slots(ragged: Answer) -> None:
     size = BLOCK_SIZE
     expect.close(
         four(ragged)["slot_mapping"],
@@ -399,7 +399,7 @@ def ragged_slots(ragged: Learner) -> None:
 
 
 @RAGGED_BATCH.part("any mixture of chunks", points=1)
-def ragged_mixtures(ragged: Learner) -> None:
+def ragged_mixtures(ragged: Answer) -> None:
     rng = random.Random(8)
     for block_size in (1, 4, 16):
         blocks = rng.sample(range(400), 400)
@@ -465,7 +465,7 @@ class Pool:
 
 
 def check_room(
-    make_room: Learner,
+    make_room: Answer,
     asks: int,
     victims: Sequence[int],
     num_free: int = 0,
@@ -546,26 +546,26 @@ def _check_victim(victim: Sample, pool: Pool, tokens: list[int]) -> None:
 
 
 @MAKE_ROOM.part("room without anybody's loss", points=1)
-def room_free(make_room: Learner) -> None:
+def room_free(make_room: Answer) -> None:
     check_room(make_room, asks=0, victims=[], num_free=1)
     check_room(make_room, asks=3, victims=[], num_free=2)
 
 
 @MAKE_ROOM.part("the newest gives way", points=2)
-def room_newest(make_room: Learner) -> None:
+def room_newest(make_room: Answer) -> None:
     check_room(make_room, asks=1, victims=[3])
     check_room(make_room, asks=0, victims=[3])
 
 
 @MAKE_ROOM.part("one is not enough, and the newest asks", points=2)
-def room_more(make_room: Learner) -> None:
+def room_more(make_room: Answer) -> None:
     check_room(make_room, asks=1, victims=[3, 2], sharing=[3])
     check_room(make_room, asks=3, victims=[3])
     check_room(make_room, asks=1, victims=[3, 2, 1], sharing=[2, 3])
 
 
 @MAKE_ROOM.part("in a cache that is too small everybody gets done", points=1)
-def room_server(make_room: Learner) -> None:
+def room_server(make_room: Answer) -> None:
     wanted = {f"request {i}": 4 + 5 * i % 14 for i in range(7)}
     waiting = [Sample(name, 4, 0) for name in wanted]
     for request in waiting:

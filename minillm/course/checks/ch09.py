@@ -6,15 +6,15 @@ from random import Random
 from typing import Any
 
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch09 import FREE_QUEUE, HASH_CHAIN, LONGEST_MATCH, PUBLISHABLE
-from minillm.course.learner import Learner
 from minillm.measure.trace import Kind, ScheduledRequest
 
 ROOT, OTHER_ROOT = bytes(range(32)), bytes(range(32, 64))
 
 
-def named(extend: Learner, text: Sequence[int], size: int, root: bytes = ROOT) -> list[bytes]:
+def named(extend: Answer, text: Sequence[int], size: int, root: bytes = ROOT) -> list[bytes]:
     """The names of all full blocks of a text, as the learner's function finds them."""
     hashes: list[bytes] = []
     returned = extend(hashes, list(text), size, root)
@@ -28,7 +28,7 @@ def named(extend: Learner, text: Sequence[int], size: int, root: bytes = ROOT) -
 
 
 @HASH_CHAIN.part("a name for each full block", points=1)
-def chain_length(extend: Learner) -> None:
+def chain_length(extend: Answer) -> None:
     for length in (10, 8, 3, 4, 0):
         text = list(range(100, 100 + length))
         found, full = len(named(extend, text, 4)), length // 4
@@ -44,7 +44,7 @@ def chain_length(extend: Learner) -> None:
 
 
 @HASH_CHAIN.part("the same name means the same prefix", points=2)
-def chain_names(extend: Learner) -> None:
+def chain_names(extend: Answer) -> None:
     first, second = named(extend, [1, 2, 3, 4] * 2, 4)
     if named(extend, [1, 2, 3, 4], 4, OTHER_ROOT) == [first]:
         raise Wrong("the root makes no difference: it is the parent of the first block")
@@ -78,7 +78,7 @@ def chain_names(extend: Learner) -> None:
 
 
 @HASH_CHAIN.part("what has a name is not named again", points=2)
-def chain_grows(extend: Learner) -> None:
+def chain_grows(extend: Answer) -> None:
     text = list(range(300, 320))
     whole = named(extend, text, 4)
     grown = whole[:2]
@@ -110,7 +110,7 @@ def chain_grows(extend: Learner) -> None:
 NAMES = [f"block {i}".encode() for i in range(6)]
 
 
-def matched(match: Learner, known: dict[int, int], num_tokens: int) -> list[int]:
+def matched(match: Answer, known: dict[int, int], num_tokens: int) -> list[int]:
     """What is found of a text with blocks of 4, of which these are known: index -> block number."""
     names = NAMES[: num_tokens // 4]
     found = match(names, {NAMES[i]: block for i, block in known.items()}, num_tokens, 4)
@@ -122,7 +122,7 @@ def matched(match: Learner, known: dict[int, int], num_tokens: int) -> list[int]
 
 
 @LONGEST_MATCH.part("the longest known prefix", points=2)
-def match_prefix(match: Learner) -> None:
+def match_prefix(match: Answer) -> None:
     found = matched(match, {0: 7, 1: 3, 2: 9}, 23)
     if found in ([9], [2]):
         raise Wrong("the answer lists all of the prefix's blocks: the request's table needs every one")
@@ -136,7 +136,7 @@ def match_prefix(match: Learner) -> None:
 
 
 @LONGEST_MATCH.part("no gaps", points=1)
-def match_gaps(match: Learner) -> None:
+def match_gaps(match: Answer) -> None:
     known = {0: 7, 1: 3, 3: 5}
     found = matched(match, known, 25)
     if found == [7, 3, 5]:
@@ -154,7 +154,7 @@ def match_gaps(match: Learner) -> None:
 
 
 @LONGEST_MATCH.part("a token is left to compute", points=2)
-def match_cap(match: Learner) -> None:
+def match_cap(match: Answer) -> None:
     known = {i: i + 10 for i in range(6)}
     if len(found := matched(match, known, 16)) == 4:
         raise Wrong(
@@ -181,7 +181,7 @@ def match_cap(match: Learner) -> None:
 class Pool:
     """The learner's queue with the right one beside it. `known` blocks can be found, `used` ones are in use."""
 
-    def __init__(self, make: Learner, num_blocks: int) -> None:
+    def __init__(self, make: Answer, num_blocks: int) -> None:
         self.theirs = make(num_blocks)
         self.ours = OrderedDict.fromkeys(range(num_blocks))
         self.known: set[int] = set()
@@ -231,7 +231,7 @@ class Pool:
 
 
 @FREE_QUEUE.part("what nobody can find goes first", points=1)
-def queue_ends(make: Learner) -> None:
+def queue_ends(make: Answer) -> None:
     pool = Pool(make, 4)
     first = [pool.theirs.take() for _ in range(3)]
     expect.equal(first, [0, 1, 2], "the first three blocks of a new queue")
@@ -247,7 +247,7 @@ def queue_ends(make: Learner) -> None:
 
 
 @FREE_QUEUE.part("the tail goes before the head", points=1)
-def queue_tails(make: Learner) -> None:
+def queue_tails(make: Answer) -> None:
     pool = Pool(make, 4)
     for _ in range(4):
         pool.take()
@@ -266,7 +266,7 @@ def queue_tails(make: Learner) -> None:
 
 
 @FREE_QUEUE.part("the least recently used goes first", points=1)
-def queue_order(make: Learner) -> None:
+def queue_order(make: Answer) -> None:
     pool = Pool(make, 5)
     for _ in range(5):
         pool.take()
@@ -286,7 +286,7 @@ def queue_order(make: Learner) -> None:
 
 
 @FREE_QUEUE.part("a hit leaves the queue, and is a use", points=2)
-def queue_hits(make: Learner) -> None:
+def queue_hits(make: Answer) -> None:
     pool = Pool(make, 3)
     for _ in range(3):
         pool.take()
@@ -315,7 +315,7 @@ def queue_hits(make: Learner) -> None:
 
 
 @FREE_QUEUE.part("any schedule", points=1)
-def queue_random(make: Learner) -> None:
+def queue_random(make: Answer) -> None:
     random = Random(0)
     for _ in range(30):
         pool, tables = Pool(make, 12), []
@@ -387,9 +387,7 @@ def mistakes_in(scheduled: list[ScheduledRequest], rejected: dict[str, int]) -> 
     }
 
 
-def check_published(
-    publishable: Learner, scheduled: list[ScheduledRequest], rejected: dict[str, int]
-) -> None:
+def check_published(publishable: Answer, scheduled: list[ScheduledRequest], rejected: dict[str, int]) -> None:
     """Refuse what is not right, in the terms of one who made the mistake."""
     found = publishable(scheduled, rejected, SIZE)
     right = [block for p in scheduled for block in blocks_of(p, rejected)]
@@ -410,19 +408,19 @@ def check_published(
 
 
 @PUBLISHABLE.part("the full blocks of a prompt", points=1)
-def publish_prompt(publishable: Learner) -> None:
+def publish_prompt(publishable: Answer) -> None:
     check_published(publishable, [part(0, 40, [7, 3, 9, 2])], {})
     check_published(publishable, [part(0, 32, [4, 1])], {})
 
 
 @PUBLISHABLE.part("each block once, when it is completed", points=1)
-def publish_chunks(publishable: Learner) -> None:
+def publish_chunks(publishable: Answer) -> None:
     check_published(publishable, [part(32, 20, [5, 0, 8, 6], hits=32)], {})
     check_published(publishable, [part(24, 40, [9, 4, 2, 7, 1])], {})
 
 
 @PUBLISHABLE.part("a decode, and the newest token", points=1)
-def publish_decode(publishable: Learner) -> None:
+def publish_decode(publishable: Answer) -> None:
     check_published(publishable, [part(31, 1, [6, 3], "decode")], {})
     check_published(publishable, [part(30, 1, [6, 3], "decode")], {})
     check_published(publishable, [part(0, 31, [6, 3])], {})
@@ -430,14 +428,14 @@ def publish_decode(publishable: Learner) -> None:
 
 
 @PUBLISHABLE.part("drafts that were turned down", points=1)
-def publish_drafts(publishable: Learner) -> None:
+def publish_drafts(publishable: Answer) -> None:
     check_published(publishable, [part(29, 5, [2, 8, 5], "decode")], {"0": 4})
     check_published(publishable, [part(30, 5, [2, 8, 5], "decode")], {"0": 3})
     check_published(publishable, [part(28, 5, [2, 8, 5], "decode", "a")], {"0": 3})
 
 
 @PUBLISHABLE.part("whole lives, side by side", points=2)
-def publish_lives(publishable: Learner) -> None:
+def publish_lives(publishable: Answer) -> None:
     check_published(
         publishable,
         [part(0, 33, [1, 2, 3]), part(15, 1, [4], "decode", "1"), part(3, 40, [5, 6, 7], name="2")],

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minillm.batch import Batch, Chunk
 from minillm.course import expect
+from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch11 import ADD_RMS_NORM, BYTES_MOVED, FILL_BUFFERS
-from minillm.course.learner import Learner
 
 Kind = Literal["load", "store"]
 Counts: TypeAlias = npt.NDArray[Any]
@@ -88,7 +88,7 @@ def rows(num_rows: int, n: int, dtype: torch.dtype = torch.float32, size: float 
     return made
 
 
-def run(add_rms_norm: Learner, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Any, Memory]:
+def run(add_rms_norm: Answer, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Any, Memory]:
     """What the learner's function returns, and what its kernel did with memory."""
     from triton.runtime.errors import InterpreterError
 
@@ -116,7 +116,7 @@ def norm_of(total: Tensor, weight: Tensor, eps: float, n: int | None = None) -> 
 
 
 @ADD_RMS_NORM.part("one row", points=1)
-def norm_one_row(add_rms_norm: Learner) -> None:
+def norm_one_row(add_rms_norm: Answer) -> None:
     x, residual, weight = rows(1, 5)
     eps, total = 0.3, x + residual
     (norm, stored), _ = run(add_rms_norm, x, residual, weight, eps)
@@ -150,7 +150,7 @@ def norm_one_row(add_rms_norm: Learner) -> None:
 
 
 @ADD_RMS_NORM.part("every row", points=1)
-def norm_every_row(add_rms_norm: Learner) -> None:
+def norm_every_row(add_rms_norm: Answer) -> None:
     for num_rows, n in ((6, 12), (3, 16), (5, 2)):
         x, residual, weight = rows(num_rows, n)
         results, memory = run(add_rms_norm, x, residual, weight, 1e-3)
@@ -167,7 +167,7 @@ def norm_every_row(add_rms_norm: Learner) -> None:
 
 
 @ADD_RMS_NORM.part("half precision, computed in float32", points=1)
-def norm_half(add_rms_norm: Learner) -> None:
+def norm_half(add_rms_norm: Answer) -> None:
     x, residual, weight = rows(3, 12, torch.float16, size=300.0)
     weight = weight / 300
     (norm, total), _ = run(add_rms_norm, x, residual, weight, 1e-3)
@@ -182,7 +182,7 @@ def norm_half(add_rms_norm: Learner) -> None:
 
 
 @ADD_RMS_NORM.part("each value is loaded once and stored once", points=3)
-def norm_bytes(add_rms_norm: Learner) -> None:
+def norm_bytes(add_rms_norm: Answer) -> None:
     x, residual, weight = rows(4, 24)
     results, memory = run(add_rms_norm, x, residual, weight, 1e-3)
     for result, name in zip(results, ("norm", "sum"), strict=True):
@@ -231,9 +231,7 @@ def recorded(buffers: Batch) -> dict[str, Tensor]:
     return {name: getattr(buffers, name) for name in (*ROWS, "block_tables")}
 
 
-def filled(
-    fill_buffers: Learner, batch: Batch, buffers: Batch | None = None
-) -> tuple[int, dict[str, Tensor]]:
+def filled(fill_buffers: Answer, batch: Batch, buffers: Batch | None = None) -> tuple[int, dict[str, Tensor]]:
     """The size that the learner chooses, which is looked at, and what the recording then sees."""
     buffers = buffers_of() if buffers is None else buffers
     seen, before = recorded(buffers), {n: t.clone() for n, t in recorded(buffers).items()}
@@ -265,13 +263,13 @@ def filled(
 
 
 @FILL_BUFFERS.part("the size", points=1)
-def fill_size(fill_buffers: Learner) -> None:
+def fill_size(fill_buffers: Answer) -> None:
     for num_requests in (3, 4, 5, 1, 8):
         filled(fill_buffers, decode(*range(1, num_requests + 1)))
 
 
 @FILL_BUFFERS.part("the rows of the requests", points=1)
-def fill_rows(fill_buffers: Learner) -> None:
+def fill_rows(fill_buffers: Answer) -> None:
     batch = decode(9, 2, 15)
     _, seen = filled(fill_buffers, batch)
     for name in ROWS:
@@ -288,7 +286,7 @@ def fill_rows(fill_buffers: Learner) -> None:
 
 
 @FILL_BUFFERS.part("the rows of padding", points=2)
-def fill_padding(fill_buffers: Learner) -> None:
+def fill_padding(fill_buffers: Answer) -> None:
     for num_requests in (3, 5):
         size, seen = filled(fill_buffers, decode(*[6] * num_requests))
         for row in range(num_requests, size):
@@ -314,7 +312,7 @@ def fill_padding(fill_buffers: Learner) -> None:
 
 
 @FILL_BUFFERS.part("what fits no recording", points=1)
-def fill_refused(fill_buffers: Learner) -> None:
+def fill_refused(fill_buffers: Answer) -> None:
     prompt, beside = Chunk([5, 6], 0, [0]), Chunk([5], 9, [1, 2, 3])
     cases = {
         "9 requests, where the largest recording has 8 rows": decode(*[3] * 9),
@@ -332,7 +330,7 @@ def fill_refused(fill_buffers: Learner) -> None:
 
 
 @FILL_BUFFERS.part("forty steps, replayed", points=1)
-def fill_replayed(fill_buffers: Learner) -> None:
+def fill_replayed(fill_buffers: Answer) -> None:
     chance, buffers = random.Random(0), buffers_of()
     for number in range(40):
         lengths = [chance.randrange(1, WIDTH * BLOCK_SIZE - 1) for _ in range(chance.randint(1, 8))]
@@ -388,9 +386,7 @@ def moved(
     return total
 
 
-def check_bytes(
-    bytes_moved: Learner, chain: Chain, kernels: list[int], results: list[str], what: str
-) -> None:
+def check_bytes(bytes_moved: Answer, chain: Chain, kernels: list[int], results: list[str], what: str) -> None:
     """Refuse another number, and say which mistake gives it. Every tensor has a size that no sum of others has."""
     names = list(dict.fromkeys([*(name for _, inputs in chain for name in inputs), *(o for o, _ in chain)]))
     sizes = {name: 1000 * 4**i for i, name in enumerate(names)}
@@ -432,19 +428,19 @@ TWICE: Chain = [("a", ["x", "w"]), ("b", ["a", "x"]), ("c", ["b", "w"]), ("d", [
 
 
 @BYTES_MOVED.part("a kernel for each operation", points=1)
-def bytes_unfused(bytes_moved: Learner) -> None:
+def bytes_unfused(bytes_moved: Answer) -> None:
     check_bytes(bytes_moved, NORM, [1, 1, 1, 1], ["y", "total"], "four operations, four kernels")
     check_bytes(bytes_moved, TWICE, [1, 1, 1, 1], ["d"], "x and w used more than once, four kernels")
 
 
 @BYTES_MOVED.part("one kernel for all", points=1)
-def bytes_fused(bytes_moved: Learner) -> None:
+def bytes_fused(bytes_moved: Answer) -> None:
     check_bytes(bytes_moved, NORM, [4], ["y", "total"], "four operations, one kernel, two results")
     check_bytes(bytes_moved, TWICE, [4], ["d"], "x and w used more than once, one kernel")
 
 
 @BYTES_MOVED.part("any cut", points=2)
-def bytes_cut(bytes_moved: Learner) -> None:
+def bytes_cut(bytes_moved: Answer) -> None:
     for kernels in ([2, 2], [1, 3], [3, 1], [1, 2, 1]):
         check_bytes(bytes_moved, NORM, kernels, ["y", "total"], f"four operations in kernels of {kernels}")
         check_bytes(bytes_moved, TWICE, kernels, ["d", "a"], f"another chain in kernels of {kernels}")

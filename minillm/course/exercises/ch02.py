@@ -9,6 +9,7 @@ COUNT_STEP = Exercise(
     points=5,
     minutes=25,
     difficulty=3,
+    uses=("minillm.config",),
     hints=(
         "Three kinds of work: matrices that every new token is multiplied by, the head, and attention. Two kinds of "
         "bytes: weights, which the step reads once whatever the batch, and the cache, which belongs to each request.",

@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: step_cost and its sisters are what you are writing
+# says: your code uses minillm.measure.costs.step_cost, which is what you are writing
 """Calls the package."""
 
 from minillm.measure.costs import step_cost

@@ -1,6 +1,6 @@
 """The learner's function as a check calls it, and what its exceptions mean in the learner's terms.
 
-Between the check and the function stands `Learner`: it compares the arguments with the function's signature, and
+Between the check and the function stands `Answer`: it compares the arguments with the function's signature, and
 sees whether the call changed one of them. Everything else that can go wrong arrives as an exception; `explain` turns it
 into a sentence with the learner's own line.
 """
@@ -15,26 +15,31 @@ import torch
 from torch import Tensor
 
 from minillm.course.exercise import STUB, Wrong
+from minillm.course.guard import Watch
 from minillm.course.source import Source
 
 
-class Learner:
+class Answer:
     """The learner's function or class, called like the thing itself."""
 
-    def __init__(self, target: Callable[..., Any], name: str, changes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, target: Callable[..., Any], name: str, changes: tuple[str, ...] = (), watch: Watch | None = None
+    ) -> None:
         self._target, self._name, self._changes = target, name, changes
+        self._watch = watch or Watch()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arguments = self._bind(args, kwargs)
         before = {name: _state(value) for name, value in arguments.items() if name not in self._changes}
-        result = self._target(*args, **kwargs)
+        with self._watch.learner_runs():
+            result = self._target(*args, **kwargs)
         for name, state in before.items():
             if _state(arguments[name]) != state:
                 raise Wrong(
                     f"{self._name} changes its argument `{name}`, which the caller still needs: work on a copy, and "
                     f"{_where_to_look(name, arguments[name])}"
                 )
-        return result
+        return _exact(result)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -49,6 +54,14 @@ class Learner:
                 f"{self._name} must keep its parameters: it is called with {' and '.join(asked) or 'nothing'}, "
                 f"and yours is {self._name}{signature}: {error}"
             ) from None
+
+
+def _exact(value: Any) -> Any:
+    """The same tensor, or tuple of tensors, without a class of the learner's that could answer for it."""
+    if issubclass(type(value), Tensor) and type(value) is not Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            return Tensor.as_subclass(value, Tensor)
+    return tuple(map(_exact, value)) if type(value) is tuple else value
 
 
 def _state(value: Any) -> Any:
@@ -74,16 +87,24 @@ def _where_to_look(name: str, changed: Any) -> str:
 
 
 def explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:
-    """Why the call ended, in one sentence. `path` is the file in which the learner's code ran."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    name, message = source.function, _short(error)
-    if isinstance(error, Wrong):
-        return str(error)
+    """Why the call ended, in one sentence that is never empty. `path` is the file in which the learner's code ran."""
+    try:
+        return _explain(error, source, path, megabytes)
+    except BaseException:  # a learner's own exception can fail to describe itself
+        return f"{source.function} raises an exception that cannot be shown"
+
+
+def _explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == path]
+    if type(error) is Wrong and not (own and frames[-1] is own[-1]):  # else the learner's code has raised it
+        return BaseException.__str__(error)
+    name, message = source.function, _short(str(error))
     if isinstance(error, NotImplementedError) and message == STUB:
         return f"{name} is not written yet: replace the line `raise NotImplementedError(...)`"
-    if not frames:
+    if not own:
         return f"what {name} returned cannot be checked: {type(error).__name__}: {message}"
-    where = f" at {source.place(frames[-1].lineno or 1)}: `{frames[-1].line}`"
+    where = f" at {source.place(own[-1].lineno or 1)}: `{own[-1].line}`"
     if isinstance(error, RecursionError):
         return f"{name} calls itself without end{where}"
     if isinstance(error, SystemExit):
@@ -92,12 +113,8 @@ def explain(error: BaseException, source: Source, path: str, megabytes: int) -> 
     if asked or isinstance(error, MemoryError):
         amount = f"{int(asked[1]) / 1e9:.1f} GB" if asked else "more memory"
         return f"{name} asks for {amount} where {megabytes / 1000:.1f} GB is the limit,{where}"
-    return f"{name} raises {type(error).__name__}: {message}{where}"
+    return f"{name} raises {': '.join(filter(None, [type(error).__name__, message]))}{where}"
 
 
-def _short(error: BaseException, limit: int = 300) -> str:
-    try:
-        message = str(error)
-    except Exception:  # a learner's own exception can fail to describe itself
-        message = "(it cannot be shown)"
+def _short(message: str, limit: int = 300) -> str:
     return message if len(message) <= limit else message[:limit] + " …"
