@@ -2,18 +2,30 @@
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from minillm.batch import Batch, Chunk
+from minillm.batch import Chunk
 from minillm.course import expect
 from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch08 import MAKE_ROOM, PLAN_CHUNKS, RAGGED_BATCH, SCHEDULE
+
+Rules = Iterable[tuple[bool, str]]  # whether each is broken, and what to say then
+
+
+def enforce(rules: Rules) -> None:
+    """Raise `Wrong` for the first rule that is broken."""
+    for broken, message in rules:
+        expect.that(not broken, message)
+
+
+# --- 08.1 schedule ---
 
 
 @dataclass(eq=False)
@@ -34,7 +46,7 @@ class Asked:
 
 
 class Step:
-    """One call of `schedule`, with what it was given and what it did."""
+    """One call of `schedule`, with what it was given, what it did, and what is right."""
 
     def __init__(
         self,
@@ -46,9 +58,9 @@ class Step:
         refused: Sequence[str] = (),
     ) -> None:
         self.running, self.waiting, self.budget, self.max_num_seqs = running, waiting, budget, max_num_seqs
-        self.ran, self.waited = list(running), list(waiting)
+        self.ran, self.waited, self.refused = list(running), list(waiting), refused
         self.asked: list[Asked] = []
-        self.refused = refused
+        self.right, self.admissible = self._right()
         self.result = schedule(running, waiting, budget, max_num_seqs, self.admit)
         self.admitted = [request for request in self.asked if request.name not in refused]
 
@@ -63,17 +75,27 @@ class Step:
         request.num_computed_tokens = request.cached
         return True
 
+    def _right(self) -> tuple[dict[Asked, int], list[Asked]]:
+        """The tokens of each request, in order, and the requests that are to be admitted."""
+        left, tokens, admitted = self.budget, dict[Asked, int](), list[Asked]()
+        for request in self.ran:
+            if number := min(request.missing, left):
+                tokens[request] = number
+                left -= number
+        for request in self.waited:
+            if not left or len(self.ran) + len(admitted) >= self.max_num_seqs or request.name in self.refused:
+                break
+            admitted.append(request)
+            tokens[request] = min(request.num_tokens - request.cached, left)
+            left -= tokens[request]
+        return tokens, admitted
+
     def check(self) -> dict[Asked, int]:
         """Raise `Wrong` for the first thing that is wrong; returns the tokens of each request."""
         tokens = self._tokens()
-        self._check_numbers(tokens)
-        self._check_admission(tokens)
-        self._check_shares(tokens)
-        expect.equal(
-            [request.name for request in tokens],
-            [r.name for r in [*self.ran, *self.admitted] if r in tokens],
-            "the order of the requests",
-        )
+        enforce(self._numbers(tokens))
+        enforce(self._admission(tokens))
+        enforce(self._shares(tokens))
         return tokens
 
     def _tokens(self) -> dict[Asked, int]:
@@ -88,138 +110,128 @@ class Step:
             request, number = entry
             expect.equal(number, int(number), f"the number of tokens of {request}")
             expect.that(request not in tokens, f"{request} is in the result twice")
-            tokens[request] = number
+            tokens[request] = int(number)
         return tokens
 
-    def _check_numbers(self, tokens: dict[Asked, int]) -> None:
+    def _numbers(self, tokens: dict[Asked, int]) -> Rules:
         for request, number in tokens.items():
-            expect.that(
-                number > 0, f"{request} is listed with {number} tokens: leave out who gets none in this step"
+            yield number <= 0, f"{request} is listed with {number} tokens: leave out a request that gets none"
+            more = f"{request} is to compute {number} tokens and misses {request.missing}"
+            yield (
+                bool(number > request.missing and request.cached),
+                f"{more}: `admit` found a prefix of {request.cached} tokens in the cache. Look up num_computed_tokens "
+                "after it, not before",
             )
-            if number > request.missing and request.cached:
-                raise Wrong(
-                    f"{request} is to compute {number} tokens and misses {request.missing}: `admit` found a prefix of "
-                    f"{request.cached} tokens in the cache. Look up num_computed_tokens after it, not before"
-                )
-            expect.that(
-                number <= request.missing,
-                f"{request} is to compute {number} tokens and misses {request.missing}",
-            )
+            yield number > request.missing, more
         total = sum(tokens.values())
-        expect.that(
-            total <= self.budget,
+        yield (
+            total > self.budget,
             f"the step computes {total} tokens, and the budget is {self.budget}: it is for all requests together",
         )
 
-    def _check_admission(self, tokens: dict[Asked, int]) -> None:
-        most = max(self.max_num_seqs, len(self.ran))
-        expect.that(
-            len(self.ran) + len(self.admitted) <= most,
-            f"{len(self.ran) + len(self.admitted)} requests run after this step, and max_num_seqs is "
-            f"{self.max_num_seqs}",
+    def _admission(self, tokens: dict[Asked, int]) -> Rules:
+        count, left = len(self.ran) + len(self.admitted), self.budget - sum(tokens.values())
+        yield (
+            count > max(self.max_num_seqs, len(self.ran)),
+            f"{count} requests run after this step, and max_num_seqs is {self.max_num_seqs}",
         )
-        expect.that(
-            self.asked == self.waited[: len(self.asked)],
-            f"{self.asked[-1:]} was asked for out of turn: who waits is served in order, and nobody may overtake "
-            f"{self.waited[:1]}",
-        )
-        expect.that(
-            not any(request.name in self.refused for request in self.asked[:-1]),
-            f"admit said no to one and was then asked for {self.asked[-1:]}: those behind must not overtake, or a "
-            "large request would wait for ever",
+        yield (
+            self.asked != self.waited[: len(self.asked)]
+            or any(request.name in self.refused for request in self.asked[:-1]),
+            f"admit was called for {self.asked}, where {self.waited} wait in this order and {list(self.refused)} are "
+            "refused: the requests behind must not overtake, or a large one would wait forever",
         )
         for request in self.asked:
-            if request not in tokens and (request in self.admitted or sum(tokens.values()) == self.budget):
-                raise Wrong(
-                    f"admit({request}) was called with nothing of the budget left: a yes takes blocks, for a request "
-                    "that computes nothing in this step"
-                )
+            none = request in self.admitted and request not in tokens
+            yield (
+                none and left > 0,
+                f"{request} was admitted and gets nothing, with {left} of the budget left: a request that does not fit "
+                "whole gets a chunk",
+            )
+            yield (
+                none or (request not in self.admitted and left == 0),
+                f"admit({request}) was called with nothing of the budget left: a yes takes blocks, for a request that "
+                "computes nothing in this step",
+            )
         still, moved = self.waited[len(self.admitted) :], [*self.ran, *self.admitted]
-        if (self.running, self.waiting) != (moved, still):
-            raise Wrong(
-                f"an admitted request moves from `waiting` to the end of `running`: after this step running is "
-                f"{self.running} and should be {moved}, waiting is {self.waiting} and should be {still}"
-            )
+        yield (
+            (self.running, self.waiting) != (moved, still),
+            f"an admitted request moves from `waiting` to the end of `running`: after this step running is "
+            f"{self.running} and should be {moved}, waiting is {self.waiting} and should be {still}",
+        )
 
-    def _check_shares(self, tokens: dict[Asked, int]) -> None:
-        """Everybody in turn gets all that it misses, or all that is left."""
+    def _shares(self, tokens: dict[Asked, int]) -> Rules:
         left = self.budget
-        for request in [*self.ran, *self.admitted]:
-            wanted, got = min(request.missing, left), tokens.get(request, 0)
-            if got < wanted and request in self.ran and any(r in tokens for r in self.admitted):
-                raise Wrong(
-                    f"{request} runs and gets {got} tokens instead of {wanted}, while {self.admitted[0]}, which "
-                    "waited, is served: those that run come before those that wait"
+        for request, wanted in self.right.items():
+            got = tokens.get(request, 0)
+            if request not in [*self.ran, *self.admitted]:
+                yield (
+                    True,
+                    f"{request} waits though {left} tokens of the budget, a place and memory are left: it gets a chunk "
+                    "of its prompt now, and the rest later",
                 )
-            self._check_share(request, got, wanted, left)
+            yield (
+                got < wanted and request in self.ran and any(r in tokens for r in self.admitted),
+                f"{request} runs and gets {got} tokens instead of {wanted}, while {self.admitted[:1]}, which waited, "
+                "is served: requests that run come before those that wait",
+            )
+            why = (
+                f"{request} gets {got} tokens; it misses {request.missing}, and {left} of the budget are left"
+            )
+            yield got == 0, f"{why}: a request that does not fit whole gets a chunk"
+            yield (
+                got == 1 < wanted,
+                f"{why}. This is one token, as if it decoded: no phase tells prompt from output, only what is missing "
+                "counts",
+            )
+            yield got != wanted, why
             left -= got
-        full = len(self.ran) + len(self.admitted) >= self.max_num_seqs or any(
-            r.name in self.refused for r in self.asked
-        )
-        behind = self.waited[len(self.admitted) :]
-        if behind and left and not full:
-            raise Wrong(
-                f"{behind[0]} waits though {left} tokens of the budget, a place and memory are left: it gets a chunk "
-                "of its prompt now, and the rest later"
-            )
-
-    def _check_share(self, request: Asked, got: int, wanted: int, left: int) -> None:
-        if got == 0 < wanted:
-            raise Wrong(
-                f"{request} misses {request.missing} tokens and gets nothing, with {left} of the budget left: who "
-                "does not fit whole gets a chunk"
-            )
-        if got == 1 < wanted:
-            raise Wrong(
-                f"{request} gets one token, as if it decoded; it misses {request.missing}, and {left} are left: no "
-                "phase tells prompt from output, only what is missing counts"
-            )
-        expect.that(
-            got == wanted,
-            f"{request} gets {got} tokens; it misses {request.missing}, and {left} of the budget are left",
-        )
+        yield list(tokens) != list(self.right), f"the order is {list(tokens)}; right is {list(self.right)}"
 
 
-@SCHEDULE.part("those that run, under a budget", points=1)
+@SCHEDULE.part("running requests, under a budget", points=1)
 def schedule_running(schedule: Answer) -> None:
-    for budget in (64, 8, 1):
+    for budget in (64, 8, 1, 0):
         running = [Asked("a", 10, 9), Asked("b", 20, 4), Asked("c", 7, 6)]
+        Step(schedule, running, [], budget).check()
+    for budget in (64, 8):  # a and c miss nothing
+        running = [Asked("a", 10, 10), Asked("b", 20, 4), Asked("c", 7, 7), Asked("d", 9, 8)]
         Step(schedule, running, [], budget).check()
 
 
-@SCHEDULE.part("those that wait, in order", points=3)
+@SCHEDULE.part("waiting requests, in order", points=3)
 def schedule_waiting(schedule: Answer) -> None:
     def waiting() -> list[Asked]:
         return [Asked("u", 6), Asked("v", 12), Asked("w", 3)]
 
     Step(schedule, [], waiting(), 64).check()
     Step(schedule, [], [Asked("u", 20, cached=16), Asked("v", 9)], 24).check()
-    for budget in (16, 7, 1):
+    for budget in (16, 7, 1, 0):
         Step(schedule, [Asked("a", 10, 9), Asked("b", 9, 8)], waiting(), budget).check()
     Step(schedule, [Asked("a", 10, 9), Asked("b", 40, 8)], waiting(), 16).check()
     for max_num_seqs in (3, 2, 1):
         Step(schedule, [Asked("a", 10, 9)], waiting(), 64, max_num_seqs).check()
+        Step(schedule, [Asked("a", 10, 10), Asked("b", 9, 8)], waiting(), 64, max_num_seqs).check()
     for refused in ("u", "v"):
         Step(schedule, [Asked("a", 10, 9)], waiting(), 64, refused=[refused]).check()
 
 
 @SCHEDULE.part("a server from the first request to the last", points=2)
 def schedule_server(schedule: Answer) -> None:
-    rng = random.Random(8)
+    dice = random.Random(8)
     for budget, max_num_seqs in ((16, 4), (5, 3), (3, 8), (64, 2)):
-        names = [f"request {i}" for i in range(14)]
-        waiting = [Asked(name, rng.randint(1, 40), cached=0) for name in names]
+        waiting = [Asked(f"request {i}", dice.randint(1, 40)) for i in range(12)]
         for request in waiting:
-            request.cached = rng.choice([0, (request.num_tokens - 1) // 2])
-        outputs = {request: rng.randint(1, 9) for request in waiting}
+            request.cached = dice.choice([0, (request.num_tokens - 1) // 2])
+        outputs = {request: dice.randint(1, 9) for request in waiting}
         running: list[Asked] = []
         while outputs:
-            refused = [request.name for request in waiting if running and rng.random() < 0.2]
+            refused = [request.name for request in waiting if running and dice.random() < 0.2]
             tokens = Step(schedule, running, waiting, budget, max_num_seqs, refused).check()
-            expect.that(bool(tokens), "a step computes nothing, though requests wait: the server hangs")
             for request, number in tokens.items():
                 request.num_computed_tokens += number
-                if request.missing == 0:  # it samples: one token more, or it is done
+            for request in list(running):
+                if request.missing == 0 and dice.random() < 0.9:  # it samples: one token more, or it is done
                     request.num_tokens += 1
                     outputs[request] -= 1
                     if outputs[request] == 0:
@@ -227,61 +239,79 @@ def schedule_server(schedule: Answer) -> None:
                         running.remove(request)
 
 
-def check_plan(
-    plan: Answer, num_tokens: int, num_decoding: int, budget: int, threshold: int | None = None
-) -> None:
-    """The chunks of a prompt that can be computed."""
-    case = (
-        f"plan_chunks({num_tokens}, {num_decoding}, {budget}{'' if threshold is None else f', {threshold}'})"
-    )
-    limit = threshold or 0
-    try:
-        chunks = plan(num_tokens, num_decoding, budget, *([] if threshold is None else [threshold]))
-    except ValueError as problem:
-        why = ": a threshold of 0 is no such limit" if not limit else ""
-        raise Wrong(f"{case} is refused ({problem}), and the prompt can be computed{why}") from None
-    expect.something(chunks, case)
-    expect.equal(type(chunks).__name__, "list", f"the type of {case}")
-    expect.that(0 not in chunks, f"{case} has an empty chunk: {chunks}")
-    if sum(chunks) < num_tokens:
-        raise Wrong(f"{case} is {chunks}: {num_tokens - sum(chunks)} tokens of the prompt are never computed")
-    expect.that(sum(chunks) == num_tokens, f"{case} is {chunks}: {sum(chunks)} tokens, more than there are")
-    room = budget - num_decoding
-    if limit and chunks[0] == limit - num_decoding < min(room, num_tokens):
-        raise Wrong(
-            f"{case} is {chunks}: the threshold is for one request's chunk alone; the others' tokens do not count in it"
-        )
-    if limit and max(chunks) > limit:
-        raise Wrong(f"{case} is {chunks}: a chunk of {max(chunks)} is more than the threshold of {limit}")
-    if max(chunks) > room >= chunks[0]:
-        raise Wrong(
-            f"{case} is {chunks}: the {num_decoding} other requests take a token each out of every step's budget, not "
-            "only out of the first one's"
-        )
-    if max(chunks) > room:
-        raise Wrong(
-            f"{case} is {chunks}: with the {num_decoding} that decode a step has {max(chunks) + num_decoding} tokens, "
-            f"and the budget is {budget}"
-        )
-    room = min(room, limit) if limit else room
-    right = [room] * (num_tokens // room) + [num_tokens % room] * (num_tokens % room > 0)
-    if chunks != right:
-        raise Wrong(f"{case} is {chunks}: as early as possible is {right}")
+# --- 08.2 plan_chunks ---
+
+
+def chunks_of(num_tokens: int, room: int) -> list[int]:
+    return [min(room, num_tokens - start) for start in range(0, num_tokens, max(room, 1))]
+
+
+def right_plan(num_tokens: int, num_decoding: int, budget: int, threshold: int = 0) -> list[int]:
+    return chunks_of(num_tokens, min(budget - num_decoding, threshold or budget))
+
+
+def even(num_tokens: int, num_decoding: int, budget: int, threshold: int = 0) -> list[int]:
+    steps = len(right_plan(num_tokens, num_decoding, budget, threshold))
+    return [num_tokens // steps + (i < num_tokens % steps) for i in range(steps)]
+
+
+def decodes_once(num_tokens: int, num_decoding: int, budget: int, threshold: int = 0) -> list[int]:
+    first = min(budget - num_decoding, threshold or budget, num_tokens)
+    return [first, *chunks_of(num_tokens - first, min(budget, threshold or budget))]
+
+
+PLAN_MISTAKES: dict[str, Callable[..., list[int]]] = {
+    "the prompt is spread evenly: compute its tokens as early as possible": even,
+    "the last tokens of the prompt are never computed": lambda n, d, b, t=0: [
+        chunk for chunk in right_plan(n, d, b, t) if chunk == right_plan(n, d, b, t)[0]
+    ],
+    "there is an empty chunk at the end: a step without a token of the prompt is none of its steps": (
+        lambda n, d, b, t=0: [*right_plan(n, d, b, t), 0]
+    ),
+}
+BESIDE_MISTAKES: dict[str, Callable[..., list[int]]] = {
+    "the requests that decode take a token each out of every step's budget, not only out of the first one's": (
+        decodes_once
+    ),
+    "the budget is overrun: with the requests that decode a step computes more": (
+        lambda n, d, b, t=0: right_plan(n, 0, b, t)
+    ),
+    "a chunk is more than the threshold": lambda n, d, b, t=0: right_plan(n, d, b),
+    "the threshold is for one request's chunk alone; the others' tokens do not count in it": (
+        lambda n, d, b, t=0: chunks_of(n, min(b, t or b) - d)
+    ),
+}
+
+
+def planned(plan: Answer) -> Callable[..., Any]:
+    """The learner's function, which may not refuse what can be computed."""
+
+    def chunks(*args: int) -> Any:
+        try:
+            return plan(*args)
+        except ValueError as problem:
+            why = "" if args[3:] > (0,) else ": a threshold of 0 is no such limit"
+            raise Wrong(
+                f"plan_chunks{args} is refused ({problem}), and the prompt can be computed{why}"
+            ) from None
+
+    return chunks
 
 
 @PLAN_CHUNKS.part("a prompt by itself", points=1)
 def plan_alone(plan: Answer) -> None:
-    for num_tokens, budget in ((10, 4), (8, 4), (3, 4), (4, 4), (1, 4), (5, 1)):
-        check_plan(plan, num_tokens, 0, budget)
+    cases = [(10, 0, 4), (8, 0, 4), (3, 0, 4), (4, 0, 4), (1, 0, 4), (5, 0, 1)]
+    expect.cases(planned(plan), right_plan, cases, mistakes=PLAN_MISTAKES)
 
 
-@PLAN_CHUNKS.part("beside requests that decode, and with a threshold", points=2)
+@PLAN_CHUNKS.part("together with requests that decode, and with a threshold", points=2)
 def plan_beside(plan: Answer) -> None:
-    check_plan(plan, 100, 3, 16)
-    check_plan(plan, 20, 15, 16)
-    check_plan(plan, 26, 3, 16, 0)
-    for num_tokens, num_decoding, budget, threshold in ((100, 3, 128, 32), (64, 3, 35, 32), (90, 10, 32, 30)):
-        check_plan(plan, num_tokens, num_decoding, budget, threshold)
+    cases = [(100, 3, 16), (20, 15, 16), (26, 3, 16, 0), (100, 3, 128, 32), (64, 3, 35, 32), (90, 10, 32, 30)]
+    dice = random.Random(0)
+    for _ in range(90):
+        budget = dice.randint(1, 40)
+        cases.append((dice.randint(1, 99), dice.randrange(budget), budget, dice.randint(0, budget)))
+    expect.cases(planned(plan), right_plan, cases, mistakes=PLAN_MISTAKES | BESIDE_MISTAKES)
 
 
 @PLAN_CHUNKS.part("a prompt that would never be computed", points=1)
@@ -293,10 +323,12 @@ def plan_never(plan: Answer) -> None:
             continue
         raise Wrong(
             f"plan_chunks(40, {num_decoding}, {budget}, {threshold}) is {chunks!r:.80}: {num_decoding} requests use up "
-            f"the budget, so the prompt would wait for ever. Raise a ValueError"
+            f"the budget, so the prompt would wait forever. Raise a ValueError"
         )
-    check_plan(plan, 2, 15, 16)
+    expect.cases(planned(plan), right_plan, [(2, 15, 16)])
 
+
+# --- 08.3 ragged_batch ---
 
 # Three requests in blocks of 4: a prompt from its start, a decode step, and a chunk in the midst of a prompt.
 CHUNKS = (
@@ -304,117 +336,134 @@ CHUNKS = (
     Chunk([21], 9, [7, 2, 5]),
     Chunk([31, 32], 6, array("i", [4, 6])),
 )
-BLOCK_SIZE = 4
-FIELDS = {
-    "token_ids": torch.int64,
-    "positions": torch.int64,
-    "query_start": torch.int32,
-    "slot_mapping": torch.int64,
+FIELDS = ("token_ids", "positions", "query_start", "slot_mapping")
+
+
+def per_token(value: Callable[[Chunk, int, int, int], int]) -> Callable[..., Tensor]:
+    """value(chunk, position, place in the chunk, block size) for each token, laid end to end."""
+
+    def values(chunks: Sequence[Chunk], size: int) -> Tensor:
+        return torch.tensor(
+            [value(c, c.num_computed + i, i, size) for c in chunks for i in range(len(c.token_ids))]
+        )
+
+    return values
+
+
+RIGHT: dict[str, Callable[..., Tensor]] = {
+    "token_ids": per_token(lambda c, p, i, size: c.token_ids[i]),
+    "positions": per_token(lambda c, p, i, size: p),
+    "query_start": lambda chunks, size: torch.tensor(
+        list(accumulate((len(c.token_ids) for c in chunks), initial=0))
+    ),
+    "slot_mapping": per_token(lambda c, p, i, size: c.block_table[p // size] * size + p % size),
 }
 
 
-def four(ragged: Answer, chunks: Sequence[Chunk] = CHUNKS, block_size: int = BLOCK_SIZE) -> dict[str, Any]:
-    """The learner's tensors by name, each one-dimensional."""
-    result = ragged(list(chunks), block_size)
-    expect.something(result)
-    if not isinstance(result, tuple | list) or len(result) != 4:
-        raise Wrong(f"four tensors are wanted, and this is {result!r:.80}")
-    for name, value in zip(FIELDS, result, strict=True):
-        expect.something(value, name)
-        if isinstance(value, Tensor) and value.dim() == 2 and name != "query_start":
+def one_of(ragged: Answer, name: str) -> Callable[..., Any]:
+    """The tensor of this name of the learner's four; query_start is compared as int64."""
+
+    def tensor(chunks: Sequence[Chunk], block_size: int) -> Any:
+        result = ragged(list(chunks), block_size)
+        expect.something(result)
+        if not isinstance(result, tuple | list) or len(result) != 4:
+            raise Wrong(f"four tensors are wanted, and this is {result!r:.80}")
+        value = result[FIELDS.index(name)]
+        if isinstance(value, Tensor) and value.dim() == 2:
             raise Wrong(
                 f"{name} has shape {list(value.shape)}: a rectangle pads the short requests to the longest, and the "
                 "model would compute the padding. Lay the chunks end to end"
             )
-    return dict(zip(FIELDS, result, strict=True))
-
-
-def per_token(value: Any) -> Tensor:
-    """One value of each (chunk, position), laid end to end."""
-    return torch.tensor([value(c, c.num_computed + i, i) for c in CHUNKS for i in range(len(c.token_ids))])
-
-
-@RAGGED_BATCH.part("which tokens, and whose", points=1)
-def ragged_tokens(ragged: Answer) -> None:
-    mine, right = four(ragged), Batch.of(CHUNKS, BLOCK_SIZE)
-    expect.close(mine["token_ids"], right.token_ids, "T", name="token_ids")
-    starts, count = mine["query_start"], len(CHUNKS)
-    if isinstance(starts, Tensor) and list(starts.shape) == [count]:
-        raise Wrong(
-            f"query_start has {count} entries for {count} requests: R + 1 are wanted, as the last one ends somewhere "
-            "too"
+        if name != "query_start" or not isinstance(value, Tensor):
+            return value
+        expect.that(
+            list(value.shape) != [len(chunks)],
+            f"query_start has {len(chunks)} entries for {len(chunks)} requests: R + 1 are wanted, as the last one ends "
+            "somewhere too",
         )
-    lengths = torch.tensor([0] + [len(c.token_ids) for c in CHUNKS], dtype=torch.int32)
-    expect.close(
-        starts,
-        right.query_start,
-        "R+1",
-        name="query_start",
-        mistakes={
-            "query_start holds the lengths; they must add up: request r begins where r - 1 ends": lengths
-        },
+        if value.dtype == torch.int64:
+            print("Note: query_start is int64; kernels read it as int32. Give it dtype=torch.int32")
+        return value.long() if value.dtype == torch.int32 else value
+
+    return tensor
+
+
+def check_field(
+    ragged: Answer,
+    name: str,
+    mistakes: dict[str, Callable[..., Tensor]],
+    chunks: Sequence[Chunk] = CHUNKS,
+    size: int = 4,
+) -> None:
+    axes = "R+1" if name == "query_start" else "T"
+    expect.cases(one_of(ragged, name), RIGHT[name], [(chunks, size)], axes=axes, mistakes=mistakes)
+
+
+@RAGGED_BATCH.part("which tokens, and of which request", points=1)
+def ragged_tokens(ragged: Answer) -> None:
+    check_field(ragged, "token_ids", {})
+    lengths = "query_start holds the lengths; they must add up: request r begins where r - 1 ends"
+    check_field(
+        ragged,
+        "query_start",
+        {lengths: lambda chunks, size: torch.tensor([0] + [len(c.token_ids) for c in chunks])},
     )
 
 
-@RAGGED_BATCH.part("where in its text each token stands", points=1)
+@RAGGED_BATCH.part("where in its text each token is", points=1)
 def ragged_positions(ragged: Answer) -> None:
-    right = Batch.of(CHUNKS, BLOCK_SIZE).positions
-    expect.close(
-        four(ragged)["positions"],
-        right,
-        "T",
-        name="positions",
-        mistakes={
+    check_field(
+        ragged,
+        "positions",
+        {
             "positions count from the start of the chunk: the tokens that were cached before it come first": per_token(
-                lambda c, p, i: i
+                lambda c, p, i, size: i
             ),
-            "a position is a place in the request's own text, not the place in the batch": torch.arange(
-                len(right)
+            "a position is a place in the request's own text, not the place in the batch": (
+                lambda chunks, size: torch.arange(sum(len(c.token_ids) for c in chunks))
             ),
-            "positions are one too far: after 9 tokens, at 0 to 8, the next one stands at 9": right + 1,
+            "positions are one too far: after 9 tokens, at 0 to 8, the next one is at 9": per_token(
+                lambda c, p, i, size: p + 1
+            ),
         },
     )
 
 
 @RAGGED_BATCH.part("where its key and value go", points=2)
 def ragged_slots(ragged: Answer) -> None:
-    size = BLOCK_SIZE
-    expect.close(
-        four(ragged)["slot_mapping"],
-        Batch.of(CHUNKS, size).slot_mapping,
-        "T",
-        name="slot_mapping",
-        mistakes={
+    check_field(
+        ragged,
+        "slot_mapping",
+        {
             "slot_mapping holds a block's number; a block has room for block_size tokens, each with its own "
-            "slot": per_token(lambda c, p, i: c.block_table[p // size]),
+            "slot": per_token(lambda c, p, i, size: c.block_table[p // size]),
             "slots are positions, as if every text lay at the start of the cache: look the block up in the block "
-            "table": per_token(lambda c, p, i: p),
+            "table": per_token(lambda c, p, i, size: p),
             "slots count on from the first block: a request's blocks need not follow one another": per_token(
-                lambda c, p, i: c.block_table[0] * size + p
+                lambda c, p, i, size: c.block_table[0] * size + p
             ),
             "slots begin with the chunk's first token, so that they overwrite what is cached: begin at "
-            "num_computed": per_token(lambda c, p, i: c.block_table[i // size] * size + i % size),
+            "num_computed": per_token(lambda c, p, i, size: c.block_table[i // size] * size + i % size),
         },
     )
 
 
-@RAGGED_BATCH.part("any mixture of chunks", points=1)
+@RAGGED_BATCH.part("any mixture of chunks, in blocks of any size", points=1)
 def ragged_mixtures(ragged: Answer) -> None:
-    rng = random.Random(8)
-    for block_size in (1, 4, 16):
-        blocks = rng.sample(range(400), 400)
+    dice = random.Random(8)
+    for block_size in (1, 3, 4, 11, 16):
+        blocks = iter(dice.sample(range(400), 400))
         chunks = []
-        for _ in range(9):
-            computed, length = rng.choice([0, 1, 15, 16, 17, 30]), rng.choice([1, 1, 1, 4, 13])
-            held = -(-(computed + length) // block_size) + rng.randint(0, 1)
-            table, blocks = blocks[:held], blocks[held:]
-            if len(table) < held:
-                break
-            chunks.append(Chunk([rng.randrange(1000) for _ in range(length)], computed, array("i", table)))
-        mine, right = four(ragged, chunks, block_size), Batch.of(chunks, block_size)
+        for _ in range(dice.randint(1, 9)):
+            computed, length = dice.choice([0, 1, 15, 16, 17, 30]), dice.choice([1, 1, 1, 4, 13])
+            held = -(-(computed + length) // block_size) + dice.randint(0, 1)
+            table = array("i", [block for _, block in zip(range(held), blocks, strict=False)])
+            chunks.append(Chunk([dice.randrange(1000) for _ in range(length)], computed, table))
         for name in FIELDS:
-            axes = "R+1" if name == "query_start" else "T"
-            expect.close(mine[name], getattr(right, name), axes, name=f"{name}, blocks of {block_size}")
+            check_field(ragged, name, {}, chunks, block_size)
+
+
+# --- 08.4 make_room ---
 
 
 @dataclass(eq=False)
@@ -475,77 +524,93 @@ def check_room(
     running = [Sample("a", 3, 2), Sample("b", 5, 4), Sample("c", 6, 3), Sample("d", 2, 3)]
     waiting = [Sample("e", 5, 0), Sample("f", 4, 0)]
     ran, waited, request = list(running), list(waiting), running[asks]
-    kept = {sample: list(sample.token_ids) for sample in ran}
+    tokens = {sample: list(sample.token_ids) for sample in ran}
     pool = Pool(num_free, ran, [ran[i] for i in sharing])
     result = make_room(request, running, waiting, pool)
     expect.something(result)
-    twice = [sample for sample in running if sample in waiting]
-    expect.that(not twice, f"{twice} is in both `running` and `waiting`: it would be scheduled from each")
-    lost = [sample for sample in ran if sample not in running and sample not in waiting]
-    expect.that(not lost, f"{lost} is neither in `running` nor in `waiting`: its user waits for ever")
-    gone = [sample for sample in ran if sample not in running]
-    _check_victims(request, ran, gone, [ran[i] for i in victims])
+    gone, right = [sample for sample in ran if sample not in running], [ran[i] for i in victims]
+    enforce(_lists(ran, running, waiting, pool))
     for victim in gone:
-        _check_victim(victim, pool, kept[victim])
-    right = [*reversed([ran[i] for i in victims]), *waited]
-    if waiting != right and gone and waiting[-1] in gone:
-        raise Wrong(
-            f"waiting is {waiting}: who was preempted came before all that wait, so it must not go to the end of the "
-            "queue"
-        )
-    expect.that(waiting == right, f"waiting is {waiting}; in order of arrival it is {right}")
-    expect.that(running == [s for s in ran if s not in gone], f"the order of `running` is changed: {running}")
-    stays = request not in gone
-    expect.that(
-        result is stays or result == stays,
-        f"the result is {result!r}; {request} has {'' if stays else 'no '}room",
-    )
-    expect.that(not stays or pool.needs(request) <= 0, f"{request} runs on without room for its next token")
-
-
-def _check_victims(request: Sample, ran: list[Sample], gone: list[Sample], right: list[Sample]) -> None:
-    expect.that(bool(right) or not gone, f"{gone} is preempted without need: memory.grow({request}) says yes")
-    newest = ran[-1]
-    if request in gone and request not in right:
-        raise Wrong(f"{request} gives way itself, though a newer one runs: {newest} must go first")
-    if request in right and request not in gone:
-        raise Wrong(
-            f"{request} asks and is the newest itself, so it goes itself; {gone or 'nobody'} went. An older one is "
-            "nearer its end"
-        )
-    if ran[0] in gone and ran[0] not in right:
-        raise Wrong(
-            f"{ran[0]} is preempted, the oldest: it has the most to compute again and has waited longest. The newest "
-            "goes"
-        )
-    if len(gone) < len(right):
-        raise Wrong(
-            f"{gone} went and there is still no room, as its blocks have another holder: it may take more than one. "
-            "Ask memory.grow again until it says yes"
-        )
-    expect.that(set(gone) == set(right), f"{gone} is preempted; it should be {right}")
-
-
-def _check_victim(victim: Sample, pool: Pool, tokens: list[int]) -> None:
-    expect.that(victim not in pool.held, f"{victim} waits and still holds its blocks: memory.free({victim})")
-    if victim.token_ids != tokens:
-        raise Wrong(
-            f"{victim} has lost tokens: what it has generated was shown to its user. It stays, and only its keys and "
-            "values are computed again"
-        )
-    if victim.num_computed_tokens == victim.num_prompt_tokens:
-        raise Wrong(
-            f"num_computed_tokens of {victim} is the length of its prompt: the keys and values of the prompt are "
-            "lost too"
-        )
-    expect.that(
-        victim.num_computed_tokens == 0,
-        f"num_computed_tokens of {victim} is {victim.num_computed_tokens}, as if its tokens were still in the cache: "
-        "it would read blocks that belong to others",
+        enforce(_victim(victim, pool, tokens[victim]))
+    enforce(_victims(request, ran, gone, right))
+    wait, stays = [*reversed(right), *waited], request not in gone
+    yes = "" if stays else "no "
+    enforce(
+        [
+            (
+                waiting != wait and waiting[-1] in gone,
+                f"waiting is {waiting}: a preempted request came before all that wait, so it does not go to the end of "
+                "the queue",
+            ),
+            (waiting != wait, f"waiting is {waiting}; in order of arrival it is {wait}"),
+            (running != ran[: len(running)], f"the order of `running` is changed: {running}"),
+            (result != stays, f"the result is {result!r}; {request} has {yes}room"),
+            (stays and pool.needs(request) > 0, f"{request} runs on without room for its next token"),
+        ]
     )
 
 
-@MAKE_ROOM.part("room without anybody's loss", points=1)
+def _lists(ran: list[Sample], running: list[Sample], waiting: list[Sample], pool: Pool) -> Rules:
+    twice = [sample for sample in running if sample in waiting]
+    lost = [sample for sample in ran if sample not in running and sample not in waiting]
+    freed = [sample for sample in ran if sample not in pool.held]
+    yield bool(twice), f"{twice} is in both `running` and `waiting`: it would be scheduled from each"
+    yield bool(lost), f"{lost} is neither in `running` nor in `waiting`: its user waits forever"
+    yield (
+        running == ran and bool(freed),
+        f"the blocks of {freed} were freed, and `running` is as it was: change the two lists themselves, with pop and "
+        "insert. A name that is assigned anew is your function's own",
+    )
+
+
+def _victim(victim: Sample, pool: Pool, tokens: list[int]) -> Rules:
+    computed = victim.num_computed_tokens
+    yield victim in pool.held, f"{victim} waits and still holds its blocks: memory.free({victim})"
+    yield (
+        victim.token_ids != tokens,
+        f"{victim} has lost tokens: what it has generated was shown to its user. It stays, and only its keys and "
+        "values are computed again",
+    )
+    yield (
+        computed == victim.num_prompt_tokens,
+        f"num_computed_tokens of {victim} is the length of its prompt: the keys and values of the prompt are lost too",
+    )
+    yield (
+        computed != 0,
+        f"num_computed_tokens of {victim} is {computed}, as if its tokens were still in the cache: it would read "
+        "blocks that belong to others",
+    )
+
+
+def _victims(request: Sample, ran: list[Sample], gone: list[Sample], right: list[Sample]) -> Rules:
+    yield bool(gone) and not right, f"{gone} is preempted without need: memory.grow({request}) says yes"
+    yield (
+        request in gone and request not in right and ran[-1] not in gone,
+        f"{request} gives way itself, though a newer one runs: {ran[-1]} must go first",
+    )
+    yield (
+        request is ran[-1] and request in right and request not in gone,
+        f"{request} asks and is the newest itself, so it goes itself; {gone or 'no request'} went. An older one is "
+        "nearer its end",
+    )
+    yield (
+        request in right and request not in gone and len(gone) >= len(right),
+        f"{gone} went, and {request} stayed: it was the newest of those that still ran, so it was its turn. An older "
+        "one is nearer its end",
+    )
+    yield (
+        ran[0] in gone and ran[0] not in right,
+        f"{ran[0]} is preempted, the oldest: it has the most to compute again and has waited longest. The newest goes",
+    )
+    yield (
+        gone == ran[len(ran) - len(gone) :] and len(gone) < len(right),
+        f"{gone or 'no request'} went and there is still no room, as blocks may have another holder: it may take more "
+        "than one. Ask memory.grow again until it says yes",
+    )
+    yield set(gone) != set(right), f"{gone} is preempted; it should be {right}"
+
+
+@MAKE_ROOM.part("room that costs no other request", points=1)
 def room_free(make_room: Answer) -> None:
     check_room(make_room, asks=0, victims=[], num_free=1)
     check_room(make_room, asks=3, victims=[], num_free=2)
@@ -561,10 +626,11 @@ def room_newest(make_room: Answer) -> None:
 def room_more(make_room: Answer) -> None:
     check_room(make_room, asks=1, victims=[3, 2], sharing=[3])
     check_room(make_room, asks=3, victims=[3])
+    check_room(make_room, asks=0, victims=[3, 2, 1], sharing=[2, 3])
     check_room(make_room, asks=1, victims=[3, 2, 1], sharing=[2, 3])
 
 
-@MAKE_ROOM.part("in a cache that is too small everybody gets done", points=1)
+@MAKE_ROOM.part("in a cache that is too small every request gets done", points=1)
 def room_server(make_room: Answer) -> None:
     wanted = {f"request {i}": 4 + 5 * i % 14 for i in range(7)}
     waiting = [Sample(name, 4, 0) for name in wanted]
@@ -578,7 +644,7 @@ def room_server(make_room: Answer) -> None:
             if request in running:
                 make_room(request, running, waiting, pool)
         if oldest is not None and oldest not in running:
-            raise Wrong(f"{oldest} is preempted while younger ones run: nobody would ever get done")
+            raise Wrong(f"{oldest} is preempted while younger ones run: no request would ever get done")
         while waiting and pool.needs(waiting[0]) + len(running) <= pool.num_free:
             pool.grow(waiting[0])
             running.append(waiting.pop(0))

@@ -9,6 +9,7 @@ ALLOCATOR = Exercise(
     points=6,
     minutes=15,
     difficulty=3,
+    uses=(),
     hints=(
         "Two things to remember: how many hold each block, and in which order the free ones stand. What is true of a "
         "block's count when it stands in the queue?",
@@ -27,6 +28,7 @@ SLOT_MAPPING = Exercise(
     points=4,
     minutes=10,
     difficulty=2,
+    uses=(),
     hints=(
         "Take one token. At which position of its text does it stand? In which of its request's blocks, at which place "
         "there?",
@@ -45,6 +47,7 @@ PAGED_ATTENTION = Exercise(
     minutes=10,
     difficulty=3,
     seconds=20.0,
+    uses=("minillm.ops.attend",),
     hints=(
         "attend() wants the request's keys side by side, in the order of its text: [seq_len, H_kv, D]. Where must what "
         "you have gathered be cut?",
@@ -62,6 +65,7 @@ SEQUENCE = Exercise(
     points=7,
     minutes=20,
     difficulty=4,
+    uses=("minillm.cache.blocks.BlockAllocator",),
     hints=(
         "Three cases for the next token: its block does not exist yet; it exists and is yours alone; it exists and "
         "others hold it too. Only one of them copies.",

@@ -9,6 +9,7 @@ MERGE = Exercise(
     points=5,
     minutes=10,
     difficulty=2,
+    uses=(),
     hints=(
         "l and acc are sums of exp(s - m). Two of them can be added only when both are relative to the same m.",
         "exp(s - m_a) · exp(m_a - m) = exp(s - m). With m the larger of the two maxima no exponent is above 0, so "
@@ -26,6 +27,7 @@ TILED_ATTENTION = Exercise(
     minutes=15,
     difficulty=4,
     seconds=30.0,
+    uses=(),
     hints=(
         "Two loops: tiles of queries outside, tiles of keys inside. What must be carried from one tile of keys to the "
         "next, for each row and head?",
@@ -45,6 +47,7 @@ JOIN = Exercise(
     points=5,
     minutes=10,
     difficulty=3,
+    uses=(),
     hints=(
         "Each part is a softmax over its own keys, already divided by its own sum. How large was that sum?",
         "exp(lse) is a part's sum of exp(score), so a part's weight is its share exp(lse - lse of all). Where a part "
@@ -64,6 +67,7 @@ WALK = Exercise(
     difficulty=5,
     seconds=60.0,
     needs="triton",
+    uses=("minillm.measure.interpreter",),
     hints=(
         "It is 05.2's inner loop for one head. New are pointers instead of slices, and masks for what is not there.",
         "Row j of k begins at k + j * HEAD_DIM. A tile may reach beyond row num_keys - 1, so load with a mask and "

@@ -10,6 +10,7 @@ SCHEDULE = Exercise(
     minutes=15,
     difficulty=3,
     changes=("running", "waiting"),
+    uses=(),
     hints=(
         "Two loops: over `running`, then over `waiting` from its front. What they share is the budget that is left.",
         "A request computes min(what it misses, what is left of the budget), and what it misses is num_tokens - "
@@ -28,6 +29,7 @@ PLAN_CHUNKS = Exercise(
     points=4,
     minutes=10,
     difficulty=2,
+    uses=(),
     hints=(
         "In each step the requests that decode come first. How much of the budget is left for the prompt?",
         "A step gives the prompt at most budget - num_decoding tokens, and no more than the threshold unless that is "
@@ -44,6 +46,7 @@ RAGGED_BATCH = Exercise(
     points=5,
     minutes=15,
     difficulty=3,
+    uses=("minillm.batch.Chunk",),
     hints=(
         "Write it as plain Python lists first, chunk after chunk, and make tensors of them at the end.",
         "Token i of a chunk stands at position p = num_computed + i of its own text, and its slot is block_table[p // "
@@ -63,6 +66,7 @@ MAKE_ROOM = Exercise(
     minutes=15,
     difficulty=3,
     changes=("running", "waiting"),
+    uses=(),
     hints=(
         "Try `memory.grow(request)`; if it says no, somebody must go; then try again. Who goes, and can it be "
         "`request`?",

@@ -10,6 +10,7 @@ HASH_CHAIN = Exercise(
     minutes=10,
     difficulty=2,
     changes=("hashes",),
+    uses=(),
     hints=(
         "What do a block's keys and values depend on? All of that must be in its hash, and nothing else.",
         "hash(block i) = sha256(hash(block i - 1) + the block's tokens), and the root stands before block 0. The first "
@@ -27,6 +28,7 @@ LONGEST_MATCH = Exercise(
     points=5,
     minutes=8,
     difficulty=2,
+    uses=(),
     hints=(
         "Walk along the chain. When must you stop, even though a later block is known?",
         "Two ends: the first hash that is unknown, and the block that holds the last token. One token at least is "
@@ -42,6 +44,7 @@ FREE_QUEUE = Exercise(
     points=6,
     minutes=15,
     difficulty=3,
+    uses=(),
     hints=(
         "One queue, two kinds of free block: those whose content somebody may ask for again, and the others. Which end "
         "does each go to?",
@@ -60,6 +63,7 @@ PUBLISHABLE = Exercise(
     points=6,
     minutes=12,
     difficulty=3,
+    uses=(),
     hints=(
         "For each request, two numbers: how many tokens were in the cache before the step, and how many are there for "
         "certain after it.",

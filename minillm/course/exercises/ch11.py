@@ -11,6 +11,7 @@ ADD_RMS_NORM = Exercise(
     difficulty=3,
     seconds=30.0,
     needs="triton",
+    uses=("minillm.measure.interpreter",),
     hints=(
         "One program has one row in its registers from the load to the stores. Which row is its own, where does it "
         "begin in memory, and what lies in the places beyond the row's end?",
@@ -30,6 +31,7 @@ FILL_BUFFERS = Exercise(
     minutes=15,
     difficulty=3,
     changes=("buffers",),
+    uses=(),
     hints=(
         "A recording reads the buffers at its own size, whatever was put there last. Who wrote the rows that this step "
         "does not fill?",
@@ -49,6 +51,7 @@ BYTES_MOVED = Exercise(
     points=4,
     minutes=10,
     difficulty=2,
+    uses=(),
     hints=(
         "Take one kernel at a time: what must come in from memory, and what must go out?",
         "A kernel reads a tensor once, however many of its operations use it, and does not read what it made itself. "

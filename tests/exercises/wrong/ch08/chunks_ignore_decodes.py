@@ -1,5 +1,5 @@
 # exercise: 08.2
-# says: with the 3 that decode
+# says: with the requests that decode
 """The whole budget goes to the prompt, as if nobody decoded."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 08.2
-# says: more than the threshold of
+# says: more than the threshold
 """The threshold is forgotten."""
 
 
