@@ -424,7 +424,9 @@ def _progress(outputs: list[RequestOutput], enabled: bool) -> Iterator[Callable[
     """A function that says whether all outputs are finished, and shows how many are if the run takes over a second."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, disable=not enabled) as bar:
+    with tqdm(
+        total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, disable=not enabled
+    ) as bar:
 
         def advance() -> bool:
             bar.update(sum(output.finished for output in outputs) - bar.n)

@@ -306,7 +306,11 @@ BAD_PROMPTS = {
     "empty text": ("", RequestError, "the prompt is empty: give text of at least one character"),
     "empty ids": ([[]], RequestError, "the prompt is empty: give at least one token"),
     "empty ids in a dict": ({"prompt_token_ids": []}, RequestError, "the prompt is empty"),
-    "unknown keys": ({"text": "a"}, RequestError, r"the key 'prompt' with text, or .* no others, not \['text'\]"),
+    "unknown keys": (
+        {"text": "a"},
+        RequestError,
+        r"the key 'prompt' with text, or .* no others, not \['text'\]",
+    ),
     "an empty dict": ({}, RequestError, r"no others, not \[\]"),
     "no text in the dict": ({"prompt": 5}, TypeError, "a prompt is text.*not int"),
     "text in the dict": ({"prompt_token_ids": "a"}, TypeError, "list of token ids.*not str"),

@@ -335,7 +335,8 @@ class Engine:
         metrics, moment = request.result.metrics, 0.0 if self.trace is None else self.trace.now()
         for i, draft in enumerate([*drafts, None]):
             if start + i in sampled.errors:
-                raise sampled.errors[start + i]
+                request.fail(sampled.errors[start + i])
+                return
             token_id, report = sampled.token_ids[start + i], sampled.logprobs[start + i]
             metrics.first_token_ts, metrics.last_token_ts = metrics.first_token_ts or now, now
             metrics.num_generation_tokens += 1

@@ -143,9 +143,13 @@ class Text:
     """What the manager sees of a request."""
 
     def __init__(self, num_tokens):
-        self.num_tokens = num_tokens
-        self.num_computed_tokens = self.num_cached_tokens = 0
+        self.num_tokens, self.max_cached_tokens = num_tokens, 10**6
+        self.num_computed_tokens = self.num_cached_tokens = self.num_published = 0
         self.block_table, self.block_hashes, self.may_hit = array("i"), [], True
+
+    @property
+    def num_wanted(self):
+        return self.num_tokens
 
 
 def write(cache: VirtualKVCache, text: Text) -> None:

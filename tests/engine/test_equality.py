@@ -198,10 +198,10 @@ def test_logprobs_are_given_to_whom_asked():
     assert [len(at) for at in third.prompt_logprobs[1:]] == [1] * (len(PROMPTS[0]) - 1)
 
 
-def test_prompt_logprobs_are_computed_in_parts_where_the_prompt_is_long(monkeypatch):
-    whole = tiny.llm().generate(list(PROMPTS[3]), SamplingParams(max_tokens=1, prompt_logprobs=1))
-    monkeypatch.setattr("minillm.engine.runner.PROMPT_ROWS_AT_ONCE", 7)
-    parts = tiny.llm().generate(list(PROMPTS[3]), SamplingParams(max_tokens=1, prompt_logprobs=1))
+def test_prompt_logprobs_of_chunks_are_those_of_the_whole():
+    params = SamplingParams(max_tokens=1, prompt_logprobs=1)
+    whole = tiny.llm().generate(list(PROMPTS[3]), params)
+    parts = tiny.llm(max_num_batched_tokens=7).generate(list(PROMPTS[3]), params)
     for one, other in zip(whole[0].prompt_logprobs[1:], parts[0].prompt_logprobs[1:], strict=True):
         assert {i: at.logprob for i, at in one.items()} == pytest.approx(
             {i: at.logprob for i, at in other.items()}, abs=1e-5

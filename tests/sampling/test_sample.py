@@ -451,9 +451,12 @@ def test_a_row_after_drafts_sees_them_as_output():
         seen.append(output_token_ids)
         return logits
 
+    def forbid(output_token_ids):
+        return torch.tensor([6] if list(output_token_ids) == [3, 4] else [], dtype=torch.int64)
+
     output = [3]
     row = make_row(
-        5, [1, 2], output, (0,), ((3, 4, 6),), min_tokens=3, presence_penalty=1.0, logits_processors=[watch]
+        5, [1, 2], output, (0,), forbid, min_tokens=3, presence_penalty=1.0, logits_processors=[watch]
     )
     after = row.after([4, 5])
     written_out = make_row(
@@ -461,7 +464,7 @@ def test_a_row_after_drafts_sees_them_as_output():
         [1, 2],
         [3, 4, 5],
         (0,),
-        ((3, 4, 6),),
+        forbid,
         min_tokens=3,
         presence_penalty=1.0,
         logits_processors=[watch],
