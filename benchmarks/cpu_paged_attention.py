@@ -2,15 +2,16 @@
 
     python benchmarks/cpu_paged_attention.py
 
-One layer of a decode step, 64 requests. The engine reads all in place, as products with a sparse matrix
-(ops.sparse_paged_attention). Beside it: requests of like length gathered together (ops.paged_attention); one request
-after the other, from scattered blocks, and in place, as if their blocks followed one another; one gather of all, padded
-to the longest; and a loop over columns of the block tables with an online softmax, which copies no history at once. By
-turns, medians. What a step makes once for all of its layers is made before.
+One layer of a decode step, 64 requests. The engine reads all requests in place, as products with a sparse matrix
+(cpu/paged_attention.py). The other ways: requests of similar length gathered together; one request after the other,
+from scattered blocks, and in place, as if their blocks were adjacent; one gather of all, padded to the longest; a loop
+over columns of the block tables with an online softmax, which copies no history at once. The sides run alternately;
+medians. What a step makes once for all of its layers is made before.
 """
 
 import math
 from array import array
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -21,10 +22,10 @@ import torch.nn.functional as F
 from _rows import arguments, report
 from torch import Tensor
 
-import minillm.batch
 from minillm.batch import Batch, Chunk
+from minillm.cpu import paged_attention as cpu
+from minillm.layer_kv import LayerKV
 from minillm.measure.timing import interleaved, ratio_of, spread_of
-from minillm.ops import paged_attention, sparse_paged_attention
 
 HEADS, KV_HEADS, D, BLOCK, REQUESTS = 8, 4, 32, 16, 64
 
@@ -45,19 +46,22 @@ def batch_of(lengths: list[int], scattered: bool) -> Batch:
     )
 
 
-def alone(batch: Batch) -> Batch:
-    """The same, to be read one request after the other."""
-    with patch.object(minillm.batch, "MOST_TOGETHER", 1):
-        assert len(batch.reads) == REQUESTS  # made now, and kept
-    return batch
+def without_sparse(
+    q: Tensor, kv: LayerKV, batch: Batch, max_grouped: int = cpu.MAX_GROUPED
+) -> Callable[[], Tensor]:
+    """Return the CPU's attention over `batch` with copies of up to `max_grouped` tokens, planned now."""
+    with patch.object(cpu.SparseRead, "of", lambda *_: None), patch.object(cpu, "MAX_GROUPED", max_grouped):
+        attend = partial(cpu.paged_attention, q, kv, batch, None)
+        attend()
+    return attend
 
 
-def padded(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch) -> Tensor:
+def padded(q: Tensor, kv: LayerKV, batch: Batch) -> Tensor:
     """Every row as long as the longest."""
     num_requests, width = batch.block_tables.shape
     k, v = (
         cache.index_select(0, batch.block_tables.flatten()).view(num_requests, width * BLOCK, KV_HEADS, D)
-        for cache in (k_cache, v_cache)
+        for cache in (kv.k, kv.v)
     )
     visible = torch.arange(width * BLOCK) < batch.seq_lens[:, None]
     out = F.scaled_dot_product_attention(
@@ -69,7 +73,7 @@ def padded(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch) -> Tensor:
     return out.reshape(q.shape)
 
 
-def blockwise(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, columns: int = 8) -> Tensor:
+def blockwise(q: Tensor, kv: LayerKV, batch: Batch, columns: int = 8) -> Tensor:
     """A few columns of every block table at a time, joined by an online softmax."""
     num_requests, width = batch.block_tables.shape
     grouped = (q / math.sqrt(D)).view(num_requests, KV_HEADS, -1, D)
@@ -80,7 +84,7 @@ def blockwise(q: Tensor, k_cache: Tensor, v_cache: Tensor, batch: Batch, columns
         n = table.shape[1] * BLOCK
         k, v = (
             cache.index_select(0, table.flatten()).view(num_requests, n, KV_HEADS, D).transpose(1, 2)
-            for cache in (k_cache, v_cache)
+            for cache in (kv.k, kv.v)
         )
         beyond = start * BLOCK + torch.arange(n) >= batch.seq_lens[:, None]
         scores = (grouped @ k.transpose(2, 3)).masked_fill(beyond[:, None, None], -1e30)
@@ -105,16 +109,14 @@ def main() -> None:
         scattered = batch_of(lengths, True)
         torch.manual_seed(0)
         q, num_blocks = torch.randn(REQUESTS, HEADS, D), sum(-(-s // BLOCK) for s in lengths)
-        k_cache, v_cache = (torch.randn(num_blocks, BLOCK, KV_HEADS, D) for _ in range(2))
+        kv = LayerKV(*torch.randn(2, num_blocks, BLOCK, KV_HEADS, D))
         sides = {
-            "sparse": partial(sparse_paged_attention, q, k_cache, v_cache, scattered, None),
-            "together": partial(paged_attention, q, k_cache, v_cache, scattered, None),
-            "one by one": partial(paged_attention, q, k_cache, v_cache, alone(batch_of(lengths, True)), None),
-            "one by one, in place": partial(
-                paged_attention, q, k_cache, v_cache, alone(batch_of(lengths, False)), None
-            ),
-            "all at once, padded": partial(padded, q, k_cache, v_cache, scattered),
-            "blockwise": partial(blockwise, q, k_cache, v_cache, scattered),
+            "sparse": partial(cpu.paged_attention, q, kv, scattered, None),
+            "together": without_sparse(q, kv, batch_of(lengths, True)),
+            "one by one": without_sparse(q, kv, batch_of(lengths, True), 1),
+            "one by one, in place": without_sparse(q, kv, batch_of(lengths, False), 1),
+            "all at once, padded": partial(padded, q, kv, scattered),
+            "blockwise": partial(blockwise, q, kv, scattered),
         }
         right = sides["sparse"]()
         for name in ("together", "one by one", "all at once, padded", "blockwise"):

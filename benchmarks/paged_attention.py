@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minillm.batch import Batch, Chunk
+from minillm.layer_kv import LayerKV
 from minillm.measure.timing import interleaved, ratio_of, spread_of
 
 NUM_HEADS, NUM_KV_HEADS, HEAD_DIM, BLOCK_SIZE = 32, 8, 128, 16
@@ -76,7 +77,8 @@ def torch_sides(cases: list[Case], repeats: int) -> dict[str, Callable[[], None]
     from minillm.kernels.paged_attention import paged_attention  # not before triton is known to be there
 
     tensors, found = contiguous(cases), {}
-    ours = paged_attention(*cases[0], None).float()
+    q, k, v, batch = cases[0]
+    ours = paged_attention(q, LayerKV(k, v), batch, None).float()
     for name, backend in BACKENDS.items():
         for form in (heads_as_queries, heads_shared):
 
@@ -99,17 +101,15 @@ def torch_sides(cases: list[Case], repeats: int) -> dict[str, Callable[[], None]
     return found
 
 
-def quantised(case: Case) -> dict[str, Any]:
-    """The case's cache in int8, as keyword arguments of `paged_attention`, written by `write_kv` itself."""
+def quantised(case: Case) -> LayerKV:
+    """Return the case's cache in int8, written by `write_kv` itself."""
     from minillm.kernels.cache_write import write_kv
 
-    _, k, v, batch = case
-    caches = [torch.empty_like(x, dtype=torch.int8) for x in (k, v)]
-    scales = [torch.empty(k.shape[:3], device=k.device) for _ in range(2)]
+    _, k, v, _ = case
+    kv = LayerKV.empty(tuple(k.shape), torch.int8, k.device)
     slots = torch.arange(k.shape[0] * BLOCK_SIZE, device=k.device)
-    write_kv(k.flatten(0, 1), v.flatten(0, 1), *caches, slots, k_scale=scales[0], v_scale=scales[1])
-    options = {"k_scale": scales[0], "v_scale": scales[1]}
-    return {"k_cache": caches[0], "v_cache": caches[1], "batch": batch, "window": None} | options
+    write_kv(k.flatten(0, 1), v.flatten(0, 1), kv, slots)
+    return kv
 
 
 def compare(num_requests: int, length: int, rounds: int, device: str) -> list[dict[str, Any]]:
@@ -121,15 +121,14 @@ def compare(num_requests: int, length: int, rounds: int, device: str) -> list[di
         case(num_requests, length, device, seed) for seed in range(copies_beyond_cache(num_bytes, device))
     ]
     repeats = max(len(cases), int(BYTES_PER_TIMING / num_bytes))
-    int8 = [quantised(one) for one in cases]
+
+    def calls(caches: list[LayerKV]) -> Callable[[], None]:
+        steps = [(q, kv, batch, None) for (q, _, _, batch), kv in zip(cases, caches, strict=True)]
+        return captured([partial(paged_attention, *steps[i % len(steps)]) for i in range(repeats)])
+
     sides = {
-        "minillm": captured([partial(paged_attention, *cases[i % len(cases)], None) for i in range(repeats)]),
-        "minillm int8": captured(
-            [
-                partial(paged_attention, cases[i % len(cases)][0], **int8[i % len(cases)])
-                for i in range(repeats)
-            ]
-        ),
+        "minillm": calls([LayerKV(k, v) for _, k, v, _ in cases]),
+        "minillm int8": calls([quantised(one) for one in cases]),
         **bandwidth_sides(BUFFER_BYTES, int(BYTES_PER_TIMING / BUFFER_BYTES), device),
     }
     others = torch_sides(cases, repeats)

@@ -16,7 +16,8 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import accumulate
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minillm.batch import Batch
+from minillm.batch import Batch, Chunk
 from minillm.layer_kv import LayerKV
 
 # A GroupedRead copies at most MAX_GROUPED tokens, and at most MAX_PADDING of them are padding: about as many as are
@@ -80,35 +81,23 @@ def paged_attention(q: Tensor, kv: LayerKV, batch: Batch, window: int | None) ->
     return out
 
 
-class _Step(NamedTuple):
-    """A batch's tensors on the host."""
-
-    query_start: NDArray[Any]
-    seq_lens: NDArray[Any]
-    tables: NDArray[Any]
-    block_size: int
-
-    @classmethod
-    def of(cls, batch: Batch) -> "_Step":
-        tensors = (batch.query_start, batch.seq_lens, batch.block_tables)
-        starts, lengths, tables = (tensor.cpu().numpy() for tensor in tensors)
-        return cls(starts, lengths, tables, batch.block_size)
-
-
 def plan(batch: Batch, q: Tensor, kv: LayerKV, window: int | None) -> list[Read]:
     """Return reads that cover each of the step's tokens once. Only shapes, types and the device of q and kv matter."""
-    step = _Step.of(batch)
-    num_tokens = step.query_start[1:] - step.query_start[:-1]
-    sparse = (num_tokens == 1) | (num_tokens * step.seq_lens <= MAX_SPARSE_KEYS)  # [R]
-    read = SparseRead.of(step, sparse, q, kv, window)
+    lengths = [len(chunk.token_ids) for chunk in batch.chunks]
+    starts = list(accumulate(lengths, initial=0))  # query_start
+
+    def single(r: int) -> SingleRead:
+        return SingleRead.of(batch.chunks[r], starts[r], batch.block_size, window, q.device)
+
+    seq_lens = [chunk.seq_len for chunk in batch.chunks]
+    short = [n == 1 or n * s <= MAX_SPARSE_KEYS for n, s in zip(lengths, seq_lens, strict=True)]
+    read = SparseRead.of(batch, short, q, kv, window)
     if read is not None:
-        return [read, *(SingleRead.of(step, r, window, q.device) for r in np.flatnonzero(~sparse).tolist())]
-    groups = [[r] for r in np.flatnonzero(num_tokens > 1).tolist()]
-    groups += _groups(step.seq_lens.tolist(), np.flatnonzero(num_tokens == 1).tolist())
+        return [read, *(single(r) for r, is_short in enumerate(short) if not is_short)]
+    groups = [[r] for r, n in enumerate(lengths) if n > 1]
+    groups += _groups(seq_lens, [r for r, n in enumerate(lengths) if n == 1])
     return [
-        SingleRead.of(step, group[0], window, q.device)
-        if len(group) == 1
-        else GroupedRead.of(step, group, window, q)
+        single(group[0]) if len(group) == 1 else GroupedRead.of(batch, group, starts, window, q)
         for group in groups
     ]
 
@@ -153,10 +142,9 @@ def _attend_each(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
     added to the scores.
     """
     num_requests, num_heads, head_dim = q.shape
-    num_kv_heads = k.shape[2]
-    grouped = q.view(num_requests, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return out.reshape(q.shape)
+    grouped = q.view(num_requests, k.shape[2], -1, head_dim)  # [R, H_kv, H / H_kv, D]
+    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), mask)
+    return out.reshape(num_requests, num_heads, head_dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,26 +158,31 @@ class SingleRead:
     )  # [n, S], true where a query sees a key; None for one token, and for a plain causal mask
 
     @classmethod
-    def of(cls, step: _Step, r: int, window: int | None, device: torch.device) -> "SingleRead":
-        start, end = step.query_start[r : r + 2].tolist()
-        seq_len = int(step.seq_lens[r])
-        queries = np.arange(seq_len - (end - start), seq_len)  # positions
-        keys = np.arange(0 if window is None else max(0, queries[0] - window + 1), seq_len)
+    def of(
+        cls, chunk: Chunk, start: int, block_size: int, window: int | None, device: torch.device
+    ) -> "SingleRead":
+        """Return the read of a chunk whose first token is row `start` of the batch."""
+        num_queries, last = len(chunk.token_ids), chunk.seq_len - 1
+        first = 0 if window is None else max(0, chunk.num_computed - window + 1)  # the first key that is seen
+        num_keys = last - first + 1
         mask = None
-        if len(queries) > 1 and (len(queries) < len(keys) or (window is not None and window < len(keys))):
-            mask = torch.from_numpy(_visible(queries[:, None] - keys, window)).to(device)
-        table, size = step.tables[r], step.block_size
-        blocks = table[keys[0] // size : keys[-1] // size + 1]
+        if num_queries > 1 and (num_queries < num_keys or (window is not None and window < num_keys)):
+            distances = np.arange(chunk.num_computed, last + 1)[:, None] - np.arange(first, last + 1)
+            mask = torch.from_numpy(_visible(distances, window)).to(device)
+        rows = slice(start, start + num_queries)
+        blocks = np.array(chunk.block_table[first // block_size : last // block_size + 1])
         if (blocks[1:] - blocks[:-1] == 1).all():
-            begin = int(blocks[0]) * size + int(keys[0]) % size
-            return cls(slice(start, end), slice(begin, begin + len(keys)), mask)
-        slots = table[keys // size].astype(np.int64) * size + keys % size
-        return cls(slice(start, end), torch.from_numpy(slots).to(device), mask)
+            begin = int(blocks[0]) * block_size + first % block_size
+            return cls(rows, slice(begin, begin + num_keys), mask)
+        slots = (blocks[:, None] * block_size + np.arange(block_size)).ravel()[first % block_size :][
+            :num_keys
+        ]
+        return cls(rows, torch.from_numpy(slots).to(device), mask)
 
     def attend(self, q: Tensor, kv: LayerKV) -> Tensor:
         k, v = _gather(kv, self.slots, q.dtype)
         if len(q) == 1:
-            return _attend_each(q, k[None], v[None], None)
+            return _attend_each(q, k.unsqueeze(0), v.unsqueeze(0), None)
         out = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None],  # [1, H, n, D]
             k.transpose(0, 1)[None],  # [1, H_kv, S, D]
@@ -210,18 +203,18 @@ class GroupedRead:
     mask: Tensor  # [R, 1, 1, S]: 0 where the query sees the key, otherwise -inf
 
     @classmethod
-    def of(cls, step: _Step, group: list[int], window: int | None, q: Tensor) -> "GroupedRead":
-        last = step.seq_lens[group, None] - 1  # [R, 1]
+    def of(
+        cls, batch: Batch, group: list[int], starts: list[int], window: int | None, q: Tensor
+    ) -> "GroupedRead":
+        last = np.array([[batch.chunks[r].seq_len - 1] for r in group])  # [R, 1]
         positions = np.arange(last.max() + 1)  # [S]
         mask = np.where(_visible(last - positions, window), 0.0, -math.inf)[:, None, None]
         positions = np.where(positions <= last, positions, 0)  # [R, S]
-        blocks = np.take_along_axis(step.tables[group], positions // step.block_size, axis=1)
-        slots = blocks.astype(np.int64) * step.block_size + positions % step.block_size
-        rows, slots = (
-            torch.from_numpy(x).to(q.device)
-            for x in (step.query_start[group].astype(np.int64), slots.ravel())
-        )
-        return cls(rows, slots, torch.from_numpy(mask).to(q))
+        tables = batch.block_tables.cpu().numpy()[group]
+        blocks = np.take_along_axis(tables, positions // batch.block_size, axis=1).astype(np.int64)
+        slots = blocks * batch.block_size + positions % batch.block_size
+        rows = torch.tensor([starts[r] for r in group], device=q.device)
+        return cls(rows, torch.from_numpy(slots.ravel()).to(q.device), torch.from_numpy(mask).to(q))
 
     def attend(self, q: Tensor, kv: LayerKV) -> Tensor:
         k, v = (x.unflatten(0, (len(q), -1)) for x in _gather(kv, self.slots, q.dtype))  # [R, S, H_kv, D]
@@ -250,7 +243,7 @@ class SparseRead:
 
     @classmethod
     def of(
-        cls, step: _Step, requests: NDArray[Any], q: Tensor, kv: LayerKV, window: int | None
+        cls, batch: Batch, requests: list[bool], q: Tensor, kv: LayerKV, window: int | None
     ) -> "SparseRead | None":
         """Return the read of these requests [R], or None where the products do not apply or do not pay: for fewer than
         two requests; off the CPU; for types other than float32 and float64, a quantised cache included; for more rows
@@ -258,23 +251,23 @@ class SparseRead:
         most of the softmax."""
         num_blocks, block_size, num_kv_heads, _ = kv.k.shape
         num_heads, cache_rows = q.shape[1], num_blocks * block_size * num_kv_heads
-        if requests.sum() < 2 or q.device.type != "cpu" or cache_rows >= 2**31:
+        if sum(requests) < 2 or q.device.type != "cpu" or cache_rows >= 2**31:
             return None
         if kv.k.dtype != q.dtype or q.dtype not in (torch.float32, torch.float64):
             return None
-        num_tokens = step.query_start[1:] - step.query_start[:-1]
-        rows = np.flatnonzero(requests.repeat(num_tokens))  # [N]
-        owners = np.flatnonzero(requests).repeat(num_tokens[requests])  # [N], the request of each row
+        ends = batch.query_start.numpy()[1:]
+        num_tokens = ends - batch.query_start.numpy()[:-1]
+        rows = np.flatnonzero(np.repeat(requests, num_tokens))  # [N]
+        owners = np.arange(len(requests)).repeat(num_tokens)[rows]  # [N], the request of each row
         # All in int32, half of what these passes and the products would read. S is what the longest row's blocks hold.
-        lengths = (rows + 1 + (step.seq_lens - step.query_start[1:])[owners]).astype(
-            np.int32
-        )  # [N], keys in sight
+        context = (batch.seq_lens.numpy() - ends)[owners]
+        lengths = (rows + context + 1).astype(np.int32)  # [N], the position of each row, and 1
         counts = lengths if window is None else np.minimum(lengths, window)
         blocks = -(-int(lengths.max()) // block_size)
         size = len(rows) * blocks * block_size
         if size * num_heads > SMALL and counts.sum() < MIN_SHARE * size:
             return None
-        tables = step.tables[owners, :blocks, None]  # [N, blocks, 1]
+        tables = batch.block_tables.numpy()[owners, :blocks, None]  # [N, blocks, 1]
         keys = tables * (block_size * num_kv_heads) + np.arange(block_size, dtype=np.int32) * num_kv_heads
         keys = keys.reshape(len(rows), -1)  # [N, S], each key's first row of the cache
         positions = np.arange(keys.shape[1], dtype=np.int32)

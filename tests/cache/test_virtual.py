@@ -17,7 +17,7 @@ from minillm.batch import Batch, Chunk
 from minillm.cache.kv_cache import KVCache
 from minillm.cache.virtual import HostPages, Page, VirtualKVCache, VirtualKVCacheManager
 from minillm.config import ModelConfig, RopeConfig
-from minillm.cpu.paged_attention import SingleRead, _Step
+from minillm.cpu.paged_attention import SingleRead
 from minillm.layer_kv import LARGEST
 from minillm.measure.memory import rss_bytes
 from minillm.measure.trace import BlockCounts, StepRecord
@@ -112,7 +112,7 @@ def test_it_computes_what_the_contiguous_cache_computes(heads, head_dim):
         found = []
         for cache in (ours, theirs):
             batch = Batch.of([Chunk(*chunk) for chunk in chunks], cache.block_size)
-            reads = [SingleRead.of(_Step.of(batch), r, None, q.device) for r in range(2)]
+            reads = [SingleRead.of(chunk, 0, batch.block_size, None, q.device) for chunk in batch.chunks]
             assert all(isinstance(read.slots, slice) for read in reads), "one row is one block"
             found += [cache.attend(layer, q, k, v, batch) for layer in range(2)]
         torch.testing.assert_close(found[:2], found[2:], rtol=0, atol=0)
