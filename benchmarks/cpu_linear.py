@@ -7,6 +7,7 @@ PyTorch's own (MKL on x86) over [in, out], `F.linear` the same over [out, in]; s
 `minillm.cpu.linear`. The sides alternate; values are medians.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,10 @@ def through(product: Callable[[Tensor, Any], Tensor], inputs: list[Tensor], weig
         product(x, weight)
 
 
+def split_over_all_cores(x: Tensor, weight: Tensor) -> Tensor:
+    return split_k(x, weight, None, math.gcd(len(weight), torch.get_num_threads()))
+
+
 def main() -> None:
     args = arguments(__doc__, rounds=15)
     if args.device != "cpu" or not is_faster_here():
@@ -47,7 +52,7 @@ def main() -> None:
                 "oneDNN": partial(through, partial(one_dnn, bias=None), inputs, weights),
             }
             if num_tokens == 1:
-                sides["split-K"] = partial(through, partial(split_k, bias=None), inputs, weights)
+                sides["split-K"] = partial(through, split_over_all_cores, inputs, weights)
             with torch.inference_mode():
                 times = interleaved(sides, args.rounds)
             what = f"{model}, {num_tokens} tokens"

@@ -3,7 +3,7 @@
 PyTorch computes it with MKL there, which is tuned for Intel: MKL reads the matrix of a single token with one core, and
 is slow for a few tokens. This file uses two other ways:
 
-    one token       split-K: cut W along `in` into one part per core, run a batch of small products, add the results
+    one token       split-K: cut W along `in` into one part per core, multiply them as a batch, add the results
     several tokens  oneDNN, which PyTorch also contains, compiles a product for the exact shape
 
 Split-K comes from GPUs: when the result is too small to divide among the cores, divide the sum.
@@ -26,23 +26,22 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `ops.linear`; other dtypes and layouts of `weight` than contiguous float32 use PyTorch's product."""
-    if weight.dtype != torch.float32 or not weight.is_contiguous():
+    """Compute `ops.linear`. Weights in other dtypes and layouts than contiguous float32 use PyTorch's product."""
+    num_rows, size_in = x.shape
+    num_parts = math.gcd(size_in, torch.get_num_threads())
+    if (num_rows == num_parts == 1) or weight.dtype != torch.float32 or not weight.is_contiguous():
         return x @ weight if bias is None else torch.addmm(bias, x, weight)
-    num_rows = x.shape[0]
     if num_rows == 1:
-        return split_k(x, weight, bias)
+        return split_k(x, weight, bias, num_parts)
     if num_rows <= ROWS_AT_ONCE:
         return one_dnn(x, weight, bias)
     return torch.cat([one_dnn(rows, weight, bias) for rows in x.split(ROWS_AT_ONCE)])
 
 
-def split_k(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply one row x [1, in] by a contiguous weight [in, out], with `in` divided among the cores."""
-    size_in, size_out = weight.shape
-    parts = math.gcd(size_in, torch.get_num_threads())
-    size = size_in // parts
-    y = torch.bmm(x.reshape(parts, 1, size), weight.view(parts, size, size_out)).sum(0)  # [1, out]
+def split_k(x: Tensor, weight: Tensor, bias: Tensor | None, num_parts: int) -> Tensor:
+    """Multiply one row x [1, in] by a contiguous weight [in, out], with `in` cut into `num_parts` equal parts."""
+    size = len(weight) // num_parts
+    y = torch.bmm(x.reshape(num_parts, 1, size), weight.view(num_parts, size, -1)).sum(0)  # [1, out]
     return y if bias is None else y.add_(bias)
 
 

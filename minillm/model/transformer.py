@@ -203,13 +203,13 @@ class Transformer:
         heads = block.qkv(x, self.ops).view(
             num_tokens, num_q + 2 * num_kv, config.head_dim
         )  # [T, H + 2 H_kv, D]
-        qk, v = heads.split((num_q + num_kv, num_kv), 1)
+        qk, v = heads.split_with_sizes((num_q + num_kv, num_kv), 1)
         if block.q_norm is not None and block.k_norm is not None:
-            q, k = qk.split((num_q, num_kv), 1)
+            q, k = qk.split_with_sizes((num_q, num_kv), 1)
             qk = torch.cat([self.norm(q, block.q_norm), self.norm(k, block.k_norm)], 1)
         if angles is not None:
             qk = self.ops.rope(qk, *angles)
-        q, k = qk.split((num_q, num_kv), 1)
+        q, k = qk.split_with_sizes((num_q, num_kv), 1)
         out = cache.attend(layer, q, k, v, batch)  # [T, H, D]
         return block.o(out.reshape(num_tokens, config.q_size), self.ops)
 

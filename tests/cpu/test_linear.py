@@ -44,12 +44,15 @@ def test_every_way_is_the_product(rows, size_in, size_out, cores, bias, strided)
 
 
 @x86
-def test_the_weight_is_cut_into_one_part_per_core_and_not_copied(monkeypatch):
+@pytest.mark.parametrize(("cores", "parts"), [(8, [(4, 3, 5)]), (3, [(3, 4, 5)]), (5, []), (1, [])])
+def test_the_weight_of_one_row_is_cut_into_one_part_per_core_and_not_copied(monkeypatch, cores, parts):
+    """A count of cores that does not divide 12 gives fewer parts, and one part is PyTorch's own product."""
     weight, seen = normal(12, 5), []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(torch, "bmm", lambda x, parts: seen.append(parts) or x @ parts)
     module.linear(normal(1, 12), weight, None)
-    assert seen[0].shape == (4, 3, 5) and seen[0].data_ptr() == weight.data_ptr()
+    assert [tuple(p.shape) for p in seen] == parts
+    assert all(p.data_ptr() == weight.data_ptr() for p in seen)
 
 
 @x86

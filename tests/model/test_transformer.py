@@ -1,10 +1,14 @@
 """A model with other parts, its hidden states between layers, and its RoPE tables."""
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from minillm import LLM, SamplingParams
 from minillm.batch import Batch, Chunk
 from minillm.model.checkpoint import load_model
 from minillm.model.mlp import DenseMlp
@@ -12,7 +16,8 @@ from minillm.model.transformer import Transformer
 from minillm.ops import Ops
 from tests.model.zoo import CONTEXT, ZOO, Sample, sample, tokens
 
-CHUNKS = [Chunk(tokens(5), 0, [0]), Chunk([9], 0, [1]), Chunk(tokens(12, seed=1), 0, [2])]
+PROMPT = tokens(5)
+CHUNKS = [Chunk(PROMPT, 0, [0]), Chunk([9], 0, [1]), Chunk(tokens(12, seed=1), 0, [2])]
 
 
 def logits(model: Transformer, name: str) -> torch.Tensor:
@@ -183,6 +188,23 @@ def test_the_tables_are_as_long_as_the_longest_sequence_computed():
     assert len(model.model.cos) == len(model.model.sin) == 40
     model.run([Chunk(tokens(41), 0, [0]), Chunk([3], 0, [1])], cache)
     assert len(model.model.cos) == 80  # at least twice as long, so that decoding rarely makes new ones
+
+
+def test_an_engine_of_a_model_that_claims_a_trillion_positions(tmp_path):
+    folder = Path(shutil.copytree(sample("llama").folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 2**40}
+    (folder / "config.json").write_text(json.dumps(config))
+    params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    for limits in ({"max_model_len": 64}, {"kv_cache": "none"}, {"num_gpu_blocks_override": 4}):
+        llm = LLM(folder, **limits)
+        assert llm.generate([PROMPT], params)[0].outputs[0].token_ids == sample("llama").expected_greedy(
+            PROMPT, 3
+        )
+        assert len(llm.engine.runner.model.cos) < 16
+    with pytest.raises(
+        ValueError, match=f"max_model_len={2**40} tokens takes .* set a smaller max_model_len"
+    ):
+        LLM(folder)
 
 
 def test_tables_for_a_context_stay_where_they_are():
