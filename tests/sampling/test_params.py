@@ -249,3 +249,16 @@ def test_more_logprobs_than_tokens_are_refused(name):
         check_vocabulary(SamplingParams(**{name: enough}), vocab_size=10)
     with pytest.raises(ValueError, match=f"{name}=11"):
         check_vocabulary(SamplingParams(**{name: 11}), vocab_size=10)
+
+
+def test_every_parameter_of_vllm_is_one_here():
+    """The fields of vLLM 0.33's SamplingParams, without those that it sets itself. `output_kind` needs its enum."""
+    theirs = """
+        n presence_penalty frequency_penalty repetition_penalty temperature watermarking top_p top_k min_p seed stop
+        stop_token_ids ignore_eos max_tokens min_tokens logprobs prompt_logprobs prompt_logprob_token_ids
+        prompt_logprob_start logprob_token_ids flat_logprobs detokenize skip_special_tokens
+        spaces_between_special_tokens include_stop_str_in_output stream_interval skip_clone structured_outputs
+        logit_bias allowed_token_ids extra_args bad_words skip_reading_prefix_cache thinking_token_budget
+        repetition_detection routed_experts_prompt_start trace_decode_token_ids
+    """.split()
+    assert {*theirs, "logits_processors"} == set(SamplingParams.__dataclass_fields__)

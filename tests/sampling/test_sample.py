@@ -405,22 +405,23 @@ BAD_ROWS = {
 }
 
 
-@settings(max_examples=50)
+@pytest.mark.parametrize("name", BAD_ROWS)
+@settings(max_examples=8)
 @given(
     st.lists(st.tuples(rows_of_logits, sampling_rows()), min_size=1, max_size=4),
-    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(sorted(BAD_ROWS)), sampling_rows()), max_size=3),
+    st.lists(st.tuples(st.integers(0, 4), sampling_rows()), min_size=1, max_size=3),
     st.sampled_from([None, V - 1]),
 )
-def test_a_row_that_fails_changes_no_other(good, bad, vocab_size):
+def test_a_row_that_fails_changes_no_other(name, good, bad, vocab_size):
     """The good rows, alone and among bad ones, give the same logits, tokens and log-probabilities, bit for bit."""
     for _, row in good:
         row.params.logprobs = 2
     batch = [(values, row, None) for values, row in good]
-    for at, name, row in bad:
+    for at, row in bad:
         params = row.params.clone()
+        params.max_tokens = None
         for parameter, value in BAD_ROWS[name].items():
             setattr(params, parameter, value)
-        params.max_tokens = None
         values = [math.nan if name == "NaN from the model" else 8.0] * V
         failing = SamplingRow(params.clone(), row.seed, range(V), row.output_token_ids)
         batch.insert(min(at, len(batch)), (values, failing, name))
