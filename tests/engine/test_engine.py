@@ -1,8 +1,8 @@
 """The engine's promises: every request ends, memory comes back, an error harms no more than its step."""
 
 import itertools
-import time
 import shutil
+import time
 
 import numpy as np
 import pytest

@@ -161,7 +161,7 @@ ONLY_DEFAULT = {
     "prompt_logprob_start": [0],
     "structured_outputs": [{"regex": "a"}],
     "thinking_token_budget": [5],
-    "repetition_detection": [object()],
+    "repetition_detection": [{"max": 2}],
     "watermarking": [True],
     "stream_interval": [2],
     "skip_reading_prefix_cache": [True],
