@@ -167,10 +167,12 @@ class EngineLoop:
         reader, listener = self._listeners.get(output.request_id, (None, None))
         if reader is None or listener is None:
             return
+        deltas, state = reader.peek()
+        if deltas:
+            # One statement, between whose parts no Ctrl-C comes: no delta is lost, none is told twice.
+            reader.state, _ = state, listener(deltas)
         if output.finished:
-            del self._listeners[output.request_id]
-        if deltas := reader.read():
-            listener(deltas)
+            self._listeners.pop(output.request_id, None)
 
     def _run(self) -> None:
         """The thread: calls from the inbox, then a step, for as long as there is something to do."""

@@ -98,17 +98,15 @@ class Delta:
 
 
 class DeltaReader:
-    """Reads a live output piece by piece."""
+    """Reads a live output piece by piece. `state` is how far: characters, tokens and whether the end, of each sample."""
 
     def __init__(self, output: RequestOutput) -> None:
-        self.output = output
-        self._read = [(0, 0, False)] * len(output.outputs)  # characters, tokens, whether the end was read
+        self.output, self.state = output, [(0, 0, False)] * len(output.outputs)
 
-    def read(self) -> list[Delta]:
-        """One delta for each sample that has changed since the last call."""
-        before = self._read
-        self._read = [(len(o.text), len(o.token_ids), o.finished()) for o in self.output.outputs]
-        return [
+    def peek(self) -> tuple[list[Delta], list[tuple[int, int, bool]]]:
+        """A delta for each sample that has changed since `state`, and the state to set once they are delivered."""
+        state = [(len(o.text), len(o.token_ids), o.finished()) for o in self.output.outputs]
+        deltas = [
             Delta(
                 o.index,
                 o.text[chars:],
@@ -117,9 +115,10 @@ class DeltaReader:
                 o.stop_reason,
                 None if o.logprobs is None else o.logprobs[tokens:],
             )
-            for o, (chars, tokens, ended), now in zip(self.output.outputs, before, self._read, strict=True)
+            for o, (chars, tokens, ended), now in zip(self.output.outputs, self.state, state, strict=True)
             if now != (chars, tokens, ended)
         ]
+        return deltas, state
 
 
 @dataclass(slots=True, eq=False)

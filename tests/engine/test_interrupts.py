@@ -1,4 +1,4 @@
-"""An interrupt may come between any two lines. Afterwards every block is free, no request is half done, and all works."""
+"""An interrupt may come between any two lines. Afterwards every block is free, no request is half done, all works."""
 
 import random
 import sys
