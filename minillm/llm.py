@@ -212,7 +212,7 @@ class LLM:
         Raises the request's own error, if it fails, after all that came before it.
         """
         deltas: deque[Delta] = deque()
-        output = self._add(prompt, sampling_params, listener=deltas.extend).result()
+        output = self._add(*self._encoded(prompt), sampling_params, listener=deltas.extend).result()
         try:
             while deltas or not output.finished:
                 self._loop.wait([output], lambda: bool(deltas) or output.finished)
@@ -237,7 +237,8 @@ class LLM:
             with suppress(RuntimeError):  # the event loop is closed, and nobody listens any more
                 events.call_soon_threadsafe(news.put_nowait, deltas)
 
-        adding = await asyncio.to_thread(self._add, prompt, sampling_params, listener=listener)
+        text, ids = await asyncio.to_thread(self._encoded, prompt)
+        adding = self._add(text, ids, sampling_params, listener=listener)
         output: RequestOutput | None = None
         try:
             output = await asyncio.wrap_future(adding)
@@ -290,7 +291,7 @@ class LLM:
         outputs: list[RequestOutput] = []
         try:
             for prompt, one, rank in zip(prompts, each, ranks, strict=True):
-                outputs.append(self._add(prompt, one, rank).result())
+                outputs.append(self._add(*self._encoded(prompt), one, rank).result())
         except BaseException:
             self._loop.abort(outputs).result()
             raise
@@ -298,7 +299,8 @@ class LLM:
 
     def _add(
         self,
-        prompt: Prompt,
+        text: str | None,
+        ids: Sequence[int],
         params: SamplingParams | None,
         priority: int = 0,
         listener: Listener | None = None,
@@ -306,7 +308,6 @@ class LLM:
         params = self._defaults if params is None else params
         if not isinstance(params, SamplingParams):
             raise TypeError(f"sampling_params is a {type(params).__name__}: give a SamplingParams")
-        text, ids = self._encoded(prompt)
         return self._loop.add(ids, params, prompt=text, priority=priority, listener=listener)
 
     def _encoded(self, prompt: Prompt) -> tuple[str | None, Sequence[int]]:

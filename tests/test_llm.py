@@ -294,7 +294,7 @@ def test_a_request_that_fails_in_generate_does_not_stop_the_others(llm):
     def fail(output, logits):
         raise ZeroDivisionError("in a processor")
 
-    with pytest.raises(RequestError, match="1 of 9 requests failed.*ZeroDivisionError: in a processor"):
+    with pytest.raises(RequestError, match=r"1 of 9 requests failed.*ZeroDivisionError: in a processor"):
         llm.generate([HELLO] * 9, [*[LONG] * 8, SamplingParams(logits_processors=[fail])])
     assert_idle(llm)
     assert only(llm.generate(HELLO, GREEDY)).finish_reason

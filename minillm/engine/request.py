@@ -98,7 +98,7 @@ class Delta:
 
 
 class DeltaReader:
-    """Reads a live output piece by piece. `state` is how far: characters, tokens and whether the end, of each sample."""
+    """Reads a live output piece by piece. `state` is how far: characters, tokens and whether the end, per sample."""
 
     def __init__(self, output: RequestOutput) -> None:
         self.output, self.state = output, [(0, 0, False)] * len(output.outputs)

@@ -291,7 +291,7 @@ def test_a_request_gets_a_row_and_pages_for_its_tokens_or_nothing():
 def test_it_shares_nothing():
     memory, parent, child = manager(), Text(9), Text(9)
     memory.admit(parent)
-    assert not memory.fork(parent, child) and memory.publish(parent, 0) == []
+    assert not memory.fork(parent, child) and memory.publish(parent) == []
     assert not memory.can_fork and memory.copies == [] and memory.num_cached == 0
     assert memory.capacity == 64
 
