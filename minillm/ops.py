@@ -1,8 +1,8 @@
 """Every hot operation by name, with the torch code that defines it.
 
-This is the one seam between the model and the kernels: the model is handed an `Ops` and calls nothing else for
-these steps. An entry's torch definition below *is* its meaning; a faster one may stand in its place if it
-computes the same. All of them are flat over the T tokens of a step (see batch.py).
+This is the one seam between the model and the kernels: the model gets an `Ops` and calls nothing else for these steps.
+The torch definition of an operation *is* its meaning. A kernel (kernels/) or a fast path for CPUs (cpu/) may replace it
+if it computes the same. All operations are flat over the T tokens of a step (batch.py).
 """
 
 import importlib.util
@@ -32,22 +32,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The new residual stream `x + residual`, and its norm: what stands between two blocks of a decoder."""
+    """Return the norm of the new residual stream `x + residual`, and the stream itself."""
     residual = residual + x
     return rms_norm(residual, weight, eps), residual
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + D/2]) by its position's angle (Su et al. 2021, arXiv 2104.09864).
+    """Rotate each pair (x[i], x[i + D/2]) by its position's angle (Su et al. 2021, arXiv 2104.09864).
 
-    x [T, H, D]; cos and sin [T, 1, D], where the first half of `sin` carries the minus sign of the rotation,
-    so that swapping the halves of x is all that is left to do.
+    x [T, H, D]; cos and sin [T, 1, D]. The first half of `sin` carries the minus sign of the rotation, so that only
+    the halves of x must be swapped.
     """
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of the fused projection [T, 2 M] -> [T, M] (Shazeer 2020, arXiv 2002.05202)."""
+    """Return silu(gate) * up of the fused projection [T, 2 M]: [T, M] (Shazeer 2020, arXiv 2002.05202)."""
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate).mul_(up)
 
@@ -80,7 +80,7 @@ def dequantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 
 def causal_mask(num_queries: int, num_keys: int, window: int | None, device: torch.device) -> Tensor:
-    """[num_queries, num_keys], true where a query sees a key. The last query stands at the last key."""
+    """Return [num_queries, num_keys], true where a query sees a key. The last query is at the last key's position."""
     i = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
     j = torch.arange(num_keys, device=device)
     return (j <= i) if window is None else (j <= i) & (j > i - window)
@@ -116,10 +116,10 @@ def flash_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """softmax(scale q k^T) v of whole sequences, written out: what `minillm.kernels.flash_attention` must compute.
+    """Return softmax(scale q k^T) v of whole sequences: what `minillm.kernels.flash_attention` must compute.
 
     q [B, S_q, H, D], k and v [B, S_k, H_kv, D]; the log-sum-exp of each row's scores is [B, H, S_q]. Computes in
-    float32 (float64 stays). A row that sees no key, as the first ones where S_q > S_k, gets zeros.
+    float32 (float64 stays float64). A row that sees no key, such as the first ones if S_q > S_k, is zeros.
     """
     float_dtype = torch.promote_types(q.dtype, torch.float32)
     group = q.shape[2] // k.shape[2]
@@ -135,7 +135,7 @@ def flash_attention(
 
 
 def self_attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, window: int | None) -> Tensor:
-    """Attention where there is no cache: every request's tokens [T, H, D] see only this step's own."""
+    """Return attention without a cache: each request's tokens [T, H, D] see only the request's tokens of this step."""
     out, start = torch.empty_like(q), 0
     for chunk in batch.chunks:
         rows = slice(start, start := start + len(chunk.token_ids))
@@ -222,7 +222,7 @@ def ops_for(device: torch.device) -> Ops:
 
 
 def _runs_kernels(device: torch.device) -> bool:
-    """Whether Triton is there and the GPU is of the Ampere generation or newer; says so once where it is not."""
+    """Return whether Triton is installed and the GPU is of the Ampere generation or newer. Warn once if not."""
     if importlib.util.find_spec("triton") is None:
         reason = "Triton is not installed"
     elif (capability := torch.cuda.get_device_capability(device)) < (8, 0):

@@ -33,8 +33,9 @@ from minillm.layer_kv import LayerKV
 # read in the time that another call costs.
 MAX_GROUPED, MAX_PADDING = 4096, 512
 
-# A chunk reads its keys once per token in a SparseRead. Beyond this number of keys a call of its own is cheaper.
-MAX_SPARSE_KEYS = 1024
+# The tokens of a chunk share their keys in a SingleRead; in a SparseRead each token after the first reads them again.
+# If it reads more keys again than this, a call of its own is cheaper.
+MAX_REREAD_KEYS = 1024
 
 # The softmax of a SparseRead runs over rows as long as the longest. A SparseRead with more than SMALL numbers in them
 # must fill at least this share with scores; otherwise one long request makes all others pay.
@@ -90,7 +91,7 @@ def plan(batch: Batch, q: Tensor, kv: LayerKV, window: int | None) -> list[Read]
         return SingleRead.of(batch.chunks[r], starts[r], batch.block_size, window, q.device)
 
     seq_lens = [chunk.seq_len for chunk in batch.chunks]
-    short = [n == 1 or n * s <= MAX_SPARSE_KEYS for n, s in zip(lengths, seq_lens, strict=True)]
+    short = [(n - 1) * s <= MAX_REREAD_KEYS for n, s in zip(lengths, seq_lens, strict=True)]
     read = SparseRead.of(batch, short, q, kv, window)
     if read is not None:
         return [read, *(single(r) for r, is_short in enumerate(short) if not is_short)]

@@ -63,10 +63,10 @@ both_ways = pytest.mark.parametrize("paged_attention", [ops.paged_attention, cpu
     window=st.none() | st.integers(1, 12),
     poison=st.sampled_from([math.nan, math.inf, -math.inf]),
     dtype=st.sampled_from(list(GATES)),
-    max_sparse_keys=st.sampled_from([0, 20, cpu.MAX_SPARSE_KEYS]),
+    max_reread_keys=st.sampled_from([0, 20, cpu.MAX_REREAD_KEYS]),
 )
 def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
-    paged_attention, step, heads, window, poison, dtype, max_sparse_keys
+    paged_attention, step, heads, window, poison, dtype, max_reread_keys
 ):
     """The cache is poison but for the tokens that were written: one number read beyond them would show."""
     block_size, num_blocks, chunks = step
@@ -82,7 +82,7 @@ def test_paged_attention_reads_its_tokens_wherever_they_lie_and_nothing_else(
         rows = slice(*batch.query_start[r : r + 2].tolist())
         expected.append(attention_by_definition(q[rows], k, v, window))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "MAX_SPARSE_KEYS", max_sparse_keys)
+        patch.setattr(cpu, "MAX_REREAD_KEYS", max_reread_keys)
         assert_close(paged_attention(q, kv, batch, window), torch.cat(expected))
 
 
