@@ -123,16 +123,17 @@ def checked_out(commit: str) -> Iterator[Path]:
 def rounds_of(trees: Sequence[Path], rounds: int, rounds_each: int) -> dict[str, list[list[float]]]:
     """Return the CPU seconds of each work, in each round, of each of two trees.
 
-    A round measures A B B A, so that a machine whose pace changes steadily favours neither side.
+    A round measures A B B A, and the next one B A A B: a machine whose speed drifts then favours neither side.
     """
     found: dict[str, list[list[float]]] = {name: [] for name in WORK}
     for begin in range(0, rounds, rounds_each):
         with ExitStack() as stack:
             asks = [stack.enter_context(process(tree)) for tree in trees]
-            for _ in range(begin, min(begin + rounds_each, rounds)):
+            for number in range(begin, min(begin + rounds_each, rounds)):
+                order = (0, 1, 1, 0) if number % 2 else (1, 0, 0, 1)
                 for name, work in WORK.items():
                     seconds = [0.0, 0.0]
-                    for side in (0, 1, 1, 0):
+                    for side in order:
                         seconds[side] += asks[side](work)
                     found[name].append(seconds)
     return found
@@ -146,7 +147,7 @@ def median_interval(values: Sequence[float], draws: int = 4000) -> tuple[float, 
 
 
 def main() -> None:
-    args = arguments(__doc__, commit="HEAD", rounds=24, rounds_each=6)
+    args = arguments(__doc__, commit="HEAD", rounds=24, rounds_each=3)
     if args.device != "cpu":
         print("It measures CPU time: run it with --device cpu.")
         raise SystemExit(77)
