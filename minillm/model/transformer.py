@@ -83,8 +83,8 @@ class Hidden(NamedTuple):
 class Transformer:
     """`model(batch, cache)` -> hidden states [T, hidden]; `model.logits(hidden)` -> [N, vocab] float32.
 
-    The RoPE tables `cos` and `sin` [positions, 1, D] are as long as the longest sequence that this object has computed
-    or `with_context` has announced. A longer sequence replaces them by new tensors.
+    The RoPE tables `cos` and `sin` [positions, 1, D] cover the longest sequence so far, or the length that was given to
+    `with_context`. A longer sequence replaces them by new tensors.
     """
 
     def __init__(self, config: ModelConfig, weights: Weights, ops: Ops | None = None) -> None:
@@ -126,7 +126,7 @@ class Transformer:
         No sequence within that length replaces these tables, so a CUDA graph may record their addresses.
         """
         other = copy(self)
-        other._extend_rope(max_model_len)
+        other._make_rope_tables(max_model_len)
         return other
 
     def __call__(self, batch: Batch, cache: Cache) -> Tensor:
@@ -138,10 +138,9 @@ class Transformer:
 
         Each is [T, hidden], in the order of `taps`. Raises `ValueError` for a layer that the model does not have.
         """
-        if unknown := [layer for layer in taps if not 0 <= layer < len(self.weights.blocks)]:
-            raise ValueError(
-                f"taps={list(taps)}: layer {unknown[0]} of a model of layers 0 to {len(self.weights.blocks) - 1}"
-            )
+        num_layers = len(self.weights.blocks)
+        if unknown := [layer for layer in taps if not 0 <= layer < num_layers]:
+            raise ValueError(f"taps: this model has layers 0 to {num_layers - 1} and no layer {unknown[0]}")
         tapped: dict[int, Tensor] = {}
         with torch.inference_mode():
             angles = self.angles(batch)
@@ -170,23 +169,22 @@ class Transformer:
         """
         if self.config.rope is None:
             return None
-        # The lengths are read on the host: asking `batch.positions` would wait for the device.
+        # Lengths come from the host's chunks: reading `batch.positions` would wait for the device.
         longest = max((chunk.seq_len for chunk in batch.chunks), default=0)
         if longest > len(self.cos):
-            self._extend_rope(longest)
+            most = self.config.max_position_embeddings
+            self._make_rope_tables(max(longest, min(2 * len(self.cos), most)))
         return self.cos[batch.positions], self.sin[batch.positions]
 
-    def _extend_rope(self, num_positions: int) -> None:
-        """Replace the RoPE tables by ones of at least `num_positions`, and of at least twice their length."""
-        most = self.config.max_position_embeddings
-        if num_positions > most:
+    def _make_rope_tables(self, num_positions: int) -> None:
+        if num_positions > self.config.max_position_embeddings:
             raise ValueError(
-                f"a sequence of {num_positions} tokens exceeds the model's max_position_embeddings={most}"
+                f"a sequence of {num_positions} tokens exceeds this model's max_position_embeddings="
+                f"{self.config.max_position_embeddings}: shorten it"
             )
         if self.config.rope is not None:
-            length = min(max(num_positions, 2 * len(self.cos)), most)
-            cos, sin = rope_table(self.config.rope, self.config.head_dim, length)
-            self.cos, self.sin = (table.to(self.device, self.dtype) for table in (cos, sin))
+            tables = rope_table(self.config.rope, self.config.head_dim, num_positions)
+            self.cos, self.sin = (table.to(self.device, self.dtype) for table in tables)
 
     def attention(
         self,
@@ -200,9 +198,7 @@ class Transformer:
         """Return the attention half of a layer for the normed rows x [T, hidden], as [T, hidden]."""
         config, num_tokens = self.config, x.shape[0]
         num_q, num_kv = config.num_attention_heads, config.num_key_value_heads
-        heads = block.qkv(x, self.ops).view(
-            num_tokens, num_q + 2 * num_kv, config.head_dim
-        )  # [T, H + 2 H_kv, D]
+        heads = block.qkv(x, self.ops).view(num_tokens, -1, config.head_dim)  # [T, H + 2 H_kv, D]
         qk, v = heads.split_with_sizes((num_q + num_kv, num_kv), 1)
         if block.q_norm is not None and block.k_norm is not None:
             q, k = qk.split_with_sizes((num_q, num_kv), 1)
@@ -214,7 +210,7 @@ class Transformer:
         return block.o(out.reshape(num_tokens, config.q_size), self.ops)
 
     def norm_after(self, layer: int) -> Norm:
-        """The norm that follows a block: the next block's first, or the model's last."""
+        """Return the norm that follows a layer: the next layer's first, or the model's last."""
         blocks = self.weights.blocks
         return blocks[layer + 1].attention_norm if layer + 1 < len(blocks) else self.weights.final_norm
 
@@ -230,6 +226,6 @@ class Transformer:
         return self.norm(residual, norm), residual
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of every vocabulary entry: hidden [N, hidden] -> [N, vocab] float32."""
+        """Return the score of every vocabulary entry after each row: hidden [N, hidden] -> [N, vocab] float32."""
         with torch.inference_mode():
             return self.weights.lm_head(hidden, self.ops).float()
