@@ -174,7 +174,7 @@ class Engine:
             request_id = self._aborts.pop()
             outputs += [samples[0].result for samples in (self._requests.get(request_id),) if samples]
             self.abort(request_id)
-        return outputs
+        return list({id(output): output for output in outputs}.values())
 
     def abort(self, request_id: str) -> None:
         """End a request in whatever state it is; what it has generated stays. Unknown and finished ids are ignored.
@@ -213,12 +213,13 @@ class Engine:
                 request.restore()
             except Exception as own:  # its tokenizer's, for one
                 request.fail(own)
-            if (
-                request.status is not Status.FINISHED
-                and error is not None
-                and id(request.result) in concerned
-            ):
+            if request.status is Status.FINISHED:
+                continue
+            if error is not None and id(request.result) in concerned:
                 request.fail(error)
+            elif request.result.request_id in self._aborts:
+                request.abort()
+        self._aborts = []
         self.scheduler.reset([request for request in unfinished if request.status is not Status.FINISHED])
         for request in unfinished:
             if request.status is Status.FINISHED:
@@ -248,14 +249,14 @@ class Engine:
         logits = self.runner.run(step).logits
         times.append(time.perf_counter())
         self._advance(scheduled, scheduled_ts)
-        requests, logits = self._samplers(owners, logits)
+        requests, logits, failed = self._samplers(owners, logits)
         rows = [row for request in requests for row in request.rows()]
         sampled = self.sample(logits, rows, self.vocab_size) if logits is not None and rows else None
         times.append(time.perf_counter())
         if sampled is not None:
             self._commit(requests, sampled)
         published = self._publish(scheduled)
-        for request in requests:
+        for request in (*requests, *failed):
             if request.status is Status.FINISHED:
                 self._release(request)
         if self.propose is not None:
@@ -268,7 +269,7 @@ class Engine:
             record.copied, record.published = copies, published
             self.trace.append(record)
         self._num_steps += 1
-        return list({id(r.result): r.result for r in requests}.values())
+        return [request.result for request in (*requests, *failed)]
 
     def _advance(self, scheduled: Scheduled, scheduled_ts: float) -> None:
         """Count the scheduled tokens as computed."""
@@ -281,19 +282,24 @@ class Engine:
 
     def _samplers(
         self, owners: Sequence[LogitRows], logits: Tensor | None
-    ) -> tuple[list[Request], Tensor | None]:
-        """Report on prompts, and return the requests that sample with their rows of logits, in the same order.
+    ) -> tuple[list[Request], Tensor | None, list[Request]]:
+        """Report on prompts. Return the requests that sample with their rows of logits, in the same order, and those on
+        whose prompt no report could be made.
 
         When a prompt is computed for the first time, its n samples are forked, and each gets a copy of its row.
         """
-        requests, rows, start = list[Request](), list[int](), 0
+        requests, rows, start, failed = list[Request](), list[int](), 0, list[Request]()
         if logits is None:
-            return requests, None
+            return requests, None, failed
         for owner in owners:
             request, end = owner.request, start + owner.num_prompt_rows
-            if owner.num_prompt_rows:
+            try:
                 self._report_prompt(request, logits[start:end])
-            if owner.num_samples:
+            except Exception as error:
+                for sample in (request, *request.forks):
+                    sample.fail(error)
+                    failed.append(sample)
+            if owner.num_samples and request.status is not Status.FINISHED:
                 samples = [request]
                 if request.forks:
                     samples += self.scheduler.fork(request, request.forks)
@@ -301,12 +307,13 @@ class Engine:
                 requests += samples
                 rows += [*range(end, end + owner.num_samples)] * len(samples)
             start = end + owner.num_samples
-        return requests, logits if rows == list(range(len(logits))) else logits[rows]
+        return requests, logits if rows == list(range(len(logits))) else logits[rows], failed
 
     def _report_prompt(self, request: Request, logits: Tensor) -> None:
         """Add what the model made of the next prompt tokens; `logits` [n, vocab] are those of the positions before."""
         known = request.result.prompt_logprobs
-        assert known is not None
+        if known is None or not len(logits):
+            return
         ids = torch.tensor(request.token_ids[len(known) : len(known) + len(logits)], device=logits.device)
         report = gather_logprobs(logits, ids, request.params.prompt_logprobs or 0, self.vocab_size)
         for one in report:
@@ -364,7 +371,8 @@ class Engine:
         for request, _ in scheduled:
             # The newest token has no keys and values yet, nor has anything after it.
             request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
-            published += self.memory.publish(request)
+            if request.output.error is None:  # what it computed may be what failed
+                published += self.memory.publish(request)
         return published
 
     def _draft(self, requests: Sequence[Request], propose: Proposer) -> None:

@@ -15,7 +15,7 @@ from minillm.cache.prefix import PrefixCache
 from minillm.engine.engine import Engine
 from minillm.engine.scheduler import Scheduler
 from minillm.measure.trace import RequestFinished
-from minillm.model.tokenizer import Detokenizer
+from minillm.model.tokenizer import Detokenizer, Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.sampling import NonFiniteLogitsError, NoTokenLeftError, sample
 from tests.engine import tiny
@@ -122,6 +122,49 @@ def test_text_that_cannot_be_made_ends_its_request_alone(method, monkeypatch):
     assert [o.outputs[0].finish_reason for o in outputs] == ["length", "error", "length"]
     assert [outputs[i].outputs[0].token_ids for i in (0, 2)] == [greedy(0), greedy(2)]
     tiny.assert_idle(llm)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("budget", [2048, 6])
+def test_a_prompt_on_which_no_report_can_be_made_ends_its_request_alone(n, budget, monkeypatch):
+    llm = tiny.llm(max_num_batched_tokens=budget)
+    params = SamplingParams(n=n, top_k=1, max_tokens=MOST, ignore_eos=True, prompt_logprobs=1)
+    outputs = [llm.engine.add_request(PROMPTS[i], params if i == 2 else PLAIN) for i in (0, 2, 4)]
+    monkeypatch.setattr(Tokenizer, "token_text", lambda *_: 1 / 0)
+    run(llm.engine)
+    assert [sample.finish_reason for sample in outputs[1].outputs] == ["error"] * n
+    assert isinstance(outputs[1].error, ZeroDivisionError)
+    assert [outputs[i].outputs[0].token_ids for i in (0, 2)] == [greedy(0), greedy(4)]
+    tiny.assert_idle(llm)
+    assert llm.engine._requests == {}
+
+
+def test_what_a_failed_request_computed_is_not_found_by_others(monkeypatch):
+    llm = tiny.llm(block_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(Transformer, "logits", lambda self, hidden: torch.full((len(hidden), 300), torch.nan))
+        with pytest.raises(RequestError, match="1 of 1 requests failed"):
+            llm.generate(list(PROMPTS[2]), PLAIN)
+    assert len(llm.engine.memory.prefix) == 0
+    assert tiny.tokens(llm.generate([list(PROMPTS[2])], PLAIN)) == [[greedy(2)]]
+
+
+def test_an_abort_during_a_step_that_fails_is_carried_out():
+    llm = tiny.llm()
+
+    def act(logits):
+        llm.engine.abort("1")
+        raise KeyboardInterrupt
+
+    outputs = [llm.engine.add_request(PROMPTS[i], processor(act) if i == 0 else PLAIN) for i in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        run(llm.engine)
+    assert [output.outputs[0].finish_reason for output in outputs] == [None, "abort", None]
+    llm.engine.abort("0")
+    run(llm.engine)
+    again = llm.engine.add_request(PROMPTS[1], PLAIN, request_id="1")
+    run(llm.engine)
+    assert again.outputs[0].token_ids == greedy(1) and outputs[2].outputs[0].token_ids == greedy(2)
 
 
 def test_an_abort_ends_a_request_whose_text_cannot_be_made(monkeypatch):
