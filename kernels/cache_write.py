@@ -5,8 +5,8 @@ K and V alike, so a step costs one launch a layer. Slot -1 writes nothing: a CUD
 
 An int8 or fp8 cache halves the bytes that attention must read. Each token and head has a scale of its own, the
 largest absolute value over the largest number of the format, so that no outlier elsewhere costs it precision, and a
-slot is written once and never depends on what other slots hold (per-token scales: Sheng et al. 2023, FlexGen, arXiv 2303.06865;
-for fp8 e4m3: Micikevicius et al. 2022, arXiv 2209.05433).
+slot is written once and never depends on what other slots hold (per-token scales: Sheng et al. 2023, FlexGen, arXiv
+2303.06865; for fp8 e4m3: Micikevicius et al. 2022, arXiv 2209.05433).
 """
 
 import triton
