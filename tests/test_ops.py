@@ -197,5 +197,6 @@ def test_attention_without_a_cache_is_each_requests_own():
 def test_the_defaults_of_ops_are_these_definitions():
     table = ops.Ops()
     assert "paged_attention" in ops.Ops.names() and "recordable" not in ops.Ops.names()
+    assert not table.recordable and not ops.ops_for(torch.device("cpu")).recordable
     for name in ops.Ops.names():
         assert getattr(table, name) is getattr(ops, name)

@@ -24,6 +24,7 @@ def on_kernels(graphs: bool, **changes: object) -> LLM:
     with patch.dict(os.environ, MINILLM_KERNELS="interpret"):
         llm = LLM(tiny.folder(), **{"max_num_seqs": 3, "block_size": 8} | changes)
     assert llm.model.ops.paged_attention is not Ops().paged_attention
+    assert llm.model.ops.recordable, "kernels skip padding"
     if graphs:
         runner, config = llm.engine.runner, llm.config
         runner.graphs = DecodeGraphs(
