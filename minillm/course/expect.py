@@ -6,6 +6,7 @@
 The order is that of discovery: nothing returned, not a tensor, shape, dtype, NaN, a known mistake, other values.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,16 @@ def equal(
         for index, (got, correct) in enumerate(zip(value, right, strict=True)):
             that(got == correct, f"{_entry(name, index)} is {got!r:.80}; it should be {correct!r:.80}")
     that(value == right, f"{name} is {value!r:.80}; it should be {right!r:.80}")
+
+
+def number(value: Any, name: str = "the result") -> int | float:
+    """The value as Python's int or float. Raises Wrong for None, for another type, NaN or an infinity."""
+    something(value, name)
+    plain = _python(value)
+    if type(plain) not in (int, float):
+        raise Wrong(f"{name} is a {type(value).__name__}; a number is wanted")
+    that(math.isfinite(plain), f"{name} is {plain}")
+    return plain  # type: ignore[no-any-return]
 
 
 def cases(
@@ -137,12 +148,14 @@ def close(
     *,
     tolerance: float = 1e-4,
     mistakes: Mapping[str, Tensor] | None = None,
+    why: Callable[[Tensor], str] | None = None,
     name: str = "the result",
 ) -> None:
     """A tensor with these values: |value - right| <= tolerance · (1 + |right|), in right's shape and dtype.
 
     `mistakes` maps a sentence to what an answer with that mistake gives; the first that fits is the message. One that
-    cannot be told from the right values is an error of the check, and raises ValueError.
+    cannot be told from the right values is an error of the check, and raises ValueError. `why` looks at other wrong
+    values, and returns a sentence or "".
     """
     tensor(value, right.shape, axes, right.dtype, name)
     for message, mistaken in (mistakes or {}).items():
@@ -153,6 +166,8 @@ def close(
     finite(value, axes, name)
     differs = _differs(value, right, tolerance)
     if differs.any():
+        if why and (reason := why(value)):
+            raise Wrong(reason)
         index = _first(differs)
         worst = (value.double() - right.double()).abs().max().item()
         raise Wrong(

@@ -1,13 +1,16 @@
 """Chapter 01, two phases: its exercises' checks."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from minillm.course import expect
 from minillm.course.answer import Answer
+from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch01 import CAUSAL_ATTENTION, DISTRIBUTION, GENERATE, STABLE_SOFTMAX
 
 
@@ -54,12 +57,49 @@ def sizes_explained() -> Iterator[None]:
         raise
 
 
+def by_hand(attend: Answer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    message = "scaled_dot_product_attention is what you are writing: do without it"
+    with sizes_explained(), expect.without("scaled_dot_product|multi_head|_safe_softmax", message):
+        return attend(q, k, v)  # type: ignore[no-any-return]
+
+
+def what_it_sees(attend: Answer, q: Tensor, k: Tensor, v: Tensor) -> str:
+    """Which token a row sees or misses wrongly, by what changes when one token's key and value do."""
+
+    def moved(function: Callable[..., Tensor], token: int) -> Tensor:
+        other = torch.arange(len(q))[:, None, None] == token
+        return (function(q, k + 5 * other, v + 5 * other) - function(q, k, v)).abs().flatten(1).amax(1) > 1e-5
+
+    mine = partial(by_hand, attend)
+    seen, right = (torch.stack([moved(f, token) for token in range(len(q))], 1) for f in (mine, attention))
+    if len(future := seen.triu(1).nonzero()):
+        row, token = future[0].tolist()
+        return (
+            f"row {row} changes with token {token}, which comes later. A score of the future must be -inf: 0, or a "
+            "large negative number, is a score like any other"
+        )
+    if len(missed := (right & ~seen).nonzero()):
+        row, token = missed[0].tolist()
+        return f"row {row} does not change with token {token}: a token sees all tokens before it"
+    return ""
+
+
+def check_attention(
+    attend: Answer, q: Tensor, k: Tensor, v: Tensor, mistakes: dict[str, Tensor] | None = None
+) -> None:
+    expect.close(
+        by_hand(attend, q, k, v),
+        attention(q, k, v),
+        "T H D",
+        mistakes=mistakes,
+        why=lambda _: what_it_sees(attend, q, k, v),
+    )
+
+
 @CAUSAL_ATTENTION.part("one token sees itself", points=1)
 def one_token(attend: Answer) -> None:
     q, k, v = (expect.randn(1, 2, 4, seed=seed) for seed in range(3))
-    ready_made = "scaled_dot_product_attention is what you are writing: do without it"
-    with expect.without("scaled_dot_product|_safe_softmax", ready_made):
-        out = attend(q, k, v)
+    out = by_hand(attend, q, k, v)
     mistakes = {HEADS: heads_compared(q, k, v), HEADS + ", then mask": heads_compared(q, k, v, triangle=True)}
     expect.close(out, v, "T H D", mistakes=mistakes)
     expect.own_memory(out, q=q, k=k, v=v)
@@ -68,12 +108,11 @@ def one_token(attend: Answer) -> None:
 @CAUSAL_ATTENTION.part("the mask, the scale, the softmax", points=2)
 def values(attend: Answer) -> None:
     q, k, v = (expect.randn(6, 2, 16, seed=seed) for seed in range(3, 6))
-    with sizes_explained():
-        out = attend(q, k, v)
-    expect.close(
-        out,
-        attention(q, k, v),
-        "T H D",
+    check_attention(
+        attend,
+        q,
+        k,
+        v,
         mistakes={
             HEADS: heads_compared(q, k, v),
             HEADS + ", then mask": heads_compared(q, k, v, triangle=True),
@@ -98,18 +137,35 @@ def values(attend: Answer) -> None:
     )
 
 
-@CAUSAL_ATTENTION.part("large scores stay finite", points=1)
+@CAUSAL_ATTENTION.part("large scores and a longer text", points=1)
 def large_scores(attend: Answer) -> None:
     q, k, v = (expect.randn(5, 1, 8, seed=seed) for seed in range(6, 9))
-    expect.close(attend(300 * q, k, v), attention(300 * q, k, v), "T H D")
+    check_attention(attend, 300 * q, k, v)
+    q, k, v = (expect.randn(40, 3, 12, seed=seed) for seed in range(9, 12))
+    check_attention(attend, q, k, v)
+
+
+def without_softmax(softmax: Answer, x: Tensor) -> Tensor:
+    with expect.without("softmax|softmin", "softmax is what you are writing: do without it"):
+        return softmax(x)  # type: ignore[no-any-return]
+
+
+def sums(out: Tensor) -> str:
+    """What the sums of wrong rows say."""
+    total = out.double().sum(-1).reshape(-1)
+    wrong = ((total - 1).abs() > 1e-3).nonzero()
+    return (
+        f"row {int(wrong[0])} sums to {total[wrong[0]].item():.3g}; each row must sum to 1"
+        if len(wrong)
+        else ""
+    )
 
 
 @STABLE_SOFTMAX.part("each row sums to 1", points=1)
 def rows(softmax: Answer) -> None:
     x = expect.randn(2, 3, 5, seed=9)
     right, e = x.softmax(-1), x.exp()
-    with expect.without("softmax", "softmax is what you are writing: do without it"):
-        out = softmax(x)
+    out = without_softmax(softmax, x)
     whole = "the whole tensor sums to 1; each row must, along the last axis"
     expect.close(
         out,
@@ -122,8 +178,12 @@ def rows(softmax: Answer) -> None:
             whole + " (keepdim=True keeps the axis)": (e / e.amax(-1, keepdim=True))
             / (e / e.amax(-1, keepdim=True)).sum(),
         },
+        why=sums,
     )
     expect.own_memory(out, x=x)
+    for x in (expect.randn(7), expect.randn(5, 4).T, expect.randn(2, 1, 2, 3), torch.ones(3, 1)):
+        axes = " ".join("ABCV"[-x.dim() :])
+        expect.close(without_softmax(softmax, x), x.softmax(-1), axes, why=sums)
 
 
 @STABLE_SOFTMAX.part("large and small scores", points=1)
@@ -131,9 +191,10 @@ def large_and_small(softmax: Answer) -> None:
     x = torch.tensor([[1000.0, 1001.0, 999.0], [-1000.0, -1001.0, -999.0], [1.0, 2.0, 3.0]])
     together = (x - x.max()).exp()
     expect.close(
-        softmax(x),
+        without_softmax(softmax, x),
         x.softmax(-1),
         "row V",
+        why=sums,
         mistakes={
             "exp overflows: exp(1000) is infinite, and inf / inf is NaN": x.exp()
             / x.exp().sum(-1, keepdim=True),
@@ -156,9 +217,10 @@ def masked(softmax: Answer) -> None:
     x = torch.tensor([[0.5, -torch.inf, -torch.inf], [-1.0, -2.0, -torch.inf]])
     as_zero = x.masked_fill(x.isinf(), 0.0).softmax(-1)
     expect.close(
-        softmax(x),
+        without_softmax(softmax, x),
         x.softmax(-1),
         "row V",
+        why=sums,
         mistakes={"masked scores (-inf) are taken for 0 and get a share; their probability is 0": as_zero},
     )
 
@@ -173,13 +235,17 @@ def chances(
     of_all: bool = False,
     late: bool = False,
     cut: float = -torch.inf,
+    prefer: Tensor | None = None,
 ) -> Tensor:
     """Temperature, then top-k, then top-p, on logits [V]; the other arguments are the mistakes that people make.
 
     The nucleus gets `extra` tokens; its mass is counted `of_all` tokens or of what top-k left; the temperature comes
-    `late`, after the cuts; a token is cut by the score `cut`.
+    `late`, after the cuts; a token is cut by the score `cut`. Of equal tokens those come first that have more in
+    `prefer`, an answer which may have chosen among them.
     """
-    best, order = (logits if late else logits / temperature).sort(descending=True)
+    first = (torch.zeros_like(logits) if prefer is None else prefer).argsort(descending=True, stable=True)
+    order = first[logits[first].argsort(descending=True, stable=True)]
+    best = logits[order] if late else logits[order] / temperature
     probs = best.softmax(-1)
     if top_k:
         best[top_k:] = cut
@@ -206,6 +272,44 @@ def cuts_the_least(distribution: Answer, temperature: float) -> bool:
     out = distribution(LOGITS, temperature, 0, 1.0)
     expect.tensor(out, LOGITS.shape, "V", LOGITS.dtype)
     return torch.equal(out > 0, LOGITS.ne(LOGITS.min()))
+
+
+def check_row(
+    distribution: Answer, logits: Tensor, temperature: float, top_k: int, top_p: float, rule: str
+) -> None:
+    """Compare with the right probabilities, where one of equal tokens may be another. `rule` is what this row shows."""
+    out = distribution(logits, temperature, top_k, top_p)
+    case = f"distribution(logits, {temperature}, {top_k}, {top_p})"
+    expect.tensor(out, logits.shape, "V", logits.dtype, case)
+    if temperature == 0:
+        right = chances(logits, 1.0, 1, 1.0, prefer=out)
+    else:
+        right = chances(logits - logits.max(), temperature, top_k, top_p, prefer=out)
+    left, wanted = (int((probs > 1e-6).sum()) for probs in (out, right))  # rounding may cut what is less
+    if left != wanted and not out.isnan().any():
+        raise Wrong(f"{case}: {left} of {len(logits)} tokens have a probability, and {wanted} should. {rule}")
+    expect.close(out, right, "V", name=case)
+
+
+EVEN, TIES, WIDE = torch.zeros(4), torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, -1.0]), expect.randn(3000, seed=20)
+STEEP = torch.tensor([30.0, 0.0, -20.0, 30 - 2**-10, -40.0])
+GREEDY = "Temperature 0: one token has all, of equal ones any"
+K_TOKENS = "top-k keeps k tokens; equal ones do not count as one, and k may exceed the vocabulary"
+IN_ORDER = "Temperature, then top-k, then top-p on what is left"
+EDGES = (
+    (LOGITS, 0.0, 3, 0.5, GREEDY),
+    (LOGITS - 9, 0.0, 0, 0.01, GREEDY),
+    (TIES, 0.0, 0, 1.0, GREEDY),
+    (TIES, 0.0, 2, 0.4, GREEDY),
+    (STEEP, 2**-9, 0, 1.0, "A small temperature is not 0: those near the likeliest count"),
+    (LOGITS * 100, 1.5, 0, 1.0, "Take the largest score off first: exp overflows above 88"),
+    *((TIES, 1.3, k, 1.0, K_TOKENS) for k in (1, 2, len(TIES), 50)),
+    (LOGITS, 1.0, 0, 1e-6, "The nucleus is never empty, and has one token if that reaches top_p"),
+    *((EVEN, 1.0, 0, p, "A sum that is exactly top_p reaches it") for p in (0.5, 0.75)),
+    (EVEN, 1.0, 0, 0.3, "The smallest set: of equal tokens one may stay and another go"),
+    (WIDE, 1.0, 0, 0.8, "Sum the probabilities in their own precision"),
+    *((-WIDE[:40], t, k, p, IN_ORDER) for t, k, p in ((0.7, 3, 0.95), (1.5, 50, 0.65), (0.3, 6, 0.02))),
+)
 
 
 @DISTRIBUTION.part("temperature", points=1)
@@ -298,7 +402,7 @@ def order(distribution: Answer) -> None:
     )
 
 
-@DISTRIBUTION.part("temperature 0 takes the likeliest", points=1)
+@DISTRIBUTION.part("temperature 0, ties and other edges", points=1)
 def greedy(distribution: Answer) -> None:
     right = torch.zeros_like(LOGITS)
     right[1] = 1.0
@@ -312,6 +416,8 @@ def greedy(distribution: Answer) -> None:
             )
         },
     )
+    for logits, t, k, p, rule in EDGES:
+        check_row(distribution, logits, t, k, p, rule)
 
 
 class Language:
@@ -342,15 +448,28 @@ class Language:
         return ids[len(prompt) :]
 
 
+class Draws:
+    """A `sample` that is not always the likeliest token, and counts how often it is asked."""
+
+    def __init__(self, every: int = 0) -> None:
+        self.every, self.number = every, 0
+
+    def __call__(self, row: Tensor) -> int:
+        """Raises ValueError for anything but one row."""
+        if row.dim() != 1:
+            raise ValueError(f"sample takes one row of logits [vocab], and got {list(row.shape)}")
+        self.number += 1
+        off = 1 if self.every and self.number % self.every == 0 else 0
+        return (int(row.argmax()) + off) % len(row)
+
+
 def likeliest(row: Tensor) -> int:
-    """The `sample` of the exercise. Raises ValueError for anything but one row."""
-    if row.dim() != 1:
-        raise ValueError(f"sample takes one row of logits [vocab], and got {list(row.shape)}")
-    return int(row.argmax())
+    return Draws()(row)
 
 
 PROMPT = [9, 5, 2]
 NEVER = 99  # an end token that does not come
+GOES_ON = "it goes on after the end token"
 
 
 @GENERATE.part("the text goes on", points=2)
@@ -377,6 +496,10 @@ def continuation(generate: Answer) -> None:
     )
     expect.that(len(out) <= 5, f"max_tokens=5, and {len(out)} tokens come back")
     expect.equal(out, right)
+    expect.that(
+        generate(Language(), list(PROMPT), likeliest, 5, NEVER) == right,
+        "a second call with the same prompt gives something else: it begins with a new list",
+    )
 
 
 @GENERATE.part("the end token ends it", points=1)
@@ -387,7 +510,7 @@ def end(generate: Answer) -> None:
     expect.that(
         out != right[:-1], "the text comes back without the end token; the caller must see that it ended"
     )
-    expect.that(out[: len(right)] != right or len(out) == len(right), "it goes on after the end token")
+    expect.that(out[: len(right)] != right or len(out) == len(right), GOES_ON)
     expect.equal(out, right)
 
 
@@ -399,12 +522,31 @@ def end_in_prompt(generate: Answer) -> None:
     expect.equal(out, Language().text(prompt, 3))
 
 
-@GENERATE.part("one pass a token", points=1)
+@GENERATE.part("one pass and one draw for each token", points=1)
 def passes(generate: Answer) -> None:
-    language = Language()
-    out = generate(language, list(PROMPT), likeliest, 4, NEVER)
-    expect.equal(out, language.text(PROMPT, 4))
-    expect.that(
-        len(language.calls) == 4,
-        f"{len(language.calls)} forward passes for 4 tokens: each of them costs time, and one a token is enough",
-    )
+    dice = random.Random(0)
+    scenes = [(PROMPT, 4, NEVER), (PROMPT, 0, NEVER), (PROMPT, 1, NEVER)]
+    scenes += [
+        (dice.choices(range(13), k=dice.randint(1, 5)), dice.randint(0, 9), dice.randrange(13))
+        for _ in range(40)
+    ]
+    for prompt, max_tokens, eos in scenes:
+        right, language, sample = list[int](), Language(), Draws(every=3)
+        while len(right) < max_tokens and right[-1:] != [eos]:
+            right.append(sample(language(prompt + right)[-1]))
+        asked, drawn = Language(), Draws(every=3)
+        out = generate(asked, list(prompt), drawn, max_tokens, eos)
+        name = f"the result for the prompt {prompt}, max_tokens={max_tokens} and eos_token_id={eos}"
+        expect.something(out, name)
+        expect.that(len(out) <= max_tokens, f"max_tokens={max_tokens}, and {len(out)} tokens come back")
+        expect.that(out[: len(right)] != right or len(out) == len(right), f"{GOES_ON} {eos}")
+        for number, what in ((len(asked.calls), "forward passes"), (drawn.number, "draws")):
+            expect.that(
+                out != right or number == len(right),
+                f"{number} {what} for {len(right)} tokens: each costs time, and one for each token is enough",
+            )
+        expect.that(
+            out == right or drawn.number >= len(right),
+            "tokens come back that `sample` did not draw from their row",
+        )
+        expect.equal(out, right, name)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minillm.config import ModelConfig
+from minillm.config import ModelConfig, RopeConfig
 from minillm.course import expect
 from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
@@ -20,6 +20,20 @@ TOLERANCE = 0.002  # norms and embedding rows may be counted or not
 LLAMA_8B, LLAMA_70B = KNOWN_MODELS["llama_3_8b"], KNOWN_MODELS["llama_3_70b"]
 QWEN = KNOWN_MODELS["qwen3_0_6b"]  # 16 heads of 128 on a width of 1,024; the head is the embedding table
 
+# Attention is most of a step, so that a pair more or less can be seen.
+TINY = ModelConfig(
+    family="llama",
+    vocab_size=1018,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=16,
+    num_key_value_heads=4,
+    head_dim=64,
+    max_position_embeddings=256,
+    rope=RopeConfig(),
+)
+
 
 @dataclass(frozen=True)
 class Counted:
@@ -32,6 +46,8 @@ class Counted:
     requests: int
     dots: int  # 2 * head_dim FLOP for each pair of a query and a key, over all heads and layers
     square: int  # the same without causality: every query against every key
+    strict: int  # the same if no token saw itself
+    half: float  # the same with half a square for the new tokens
     own: int  # the same as if each request's new tokens saw one another only
     entry: int  # bytes of a token's key and value in all layers, 2 bytes a number
     seen: int  # cache entries read
@@ -73,6 +89,8 @@ def count(config: ModelConfig, query_lens: Sequence[int], context_lens: Sequence
         requests=len(query_lens),
         dots=per_pair * pairs,
         square=per_pair * sum(n * (c + n) for n, c in both),
+        strict=per_pair * sum(n * c + n * (n - 1) // 2 for n, c in both),
+        half=per_pair * sum(n * c + n * n / 2 for n, c in both),
         own=per_pair * sum(n * (n + 1) // 2 for n, _ in both),
         entry=2 * layers * kv * 2,
         seen=sum(c + n for n, c in both),
@@ -101,6 +119,11 @@ def wrong_flops(c: Counted) -> dict[str, float]:
         "a multiply-add is two operations, a multiplication and an addition; you count one": c.flops / 2,
         "the attention is missing: queries times the keys in sight, and weights times the values": c.linear,
         "attention is two products, q·k and weights·v; you count one of them": c.linear + c.dots,
+        "a token sees itself too: n new tokens make n(n+1)/2 pairs among themselves, not n(n-1)/2": c.linear
+        + 2 * c.strict,
+        "n new tokens make n(n+1)/2 pairs among themselves, not half a square": c.linear + 2 * c.half,
+        "attention is as wide as all query heads, num_attention_heads * head_dim, not as hidden_size": c.linear
+        + 2 * c.narrow_dots,
         "the context that is already in the cache is missing: the new tokens attend to it too": c.linear
         + 2 * c.own,
         "query i sees context + i + 1 keys; you let every new token see all of them, which counts the future": c.linear
@@ -134,7 +157,8 @@ def wrong_bytes(c: Counted) -> dict[str, float]:
         "the KV cache is missing": c.weights,
         "the cache keeps a key and a value for each token; you count one of them": c.weights + cache / 2,
         "the cache keeps the KV heads, not the query heads: num_key_value_heads": c.weights + cache * c.wide,
-        "the new tokens' keys and values are written too": c.bytes - c.entry * c.tokens,
+        "the new tokens' keys and values are written too, besides being read: count both": c.bytes
+        - c.entry * c.tokens,
         "the cache is read; you only count what is written": c.weights + c.entry * c.tokens,
         "the weights are missing": cache,
         "the embedding table is read at the new tokens' rows only; you read it whole": c.bytes + 2 * c.table,
@@ -150,11 +174,7 @@ def near(value: float, right: float, tolerance: float = TOLERANCE) -> bool:
 
 def figure(value: Any, right: float, name: str, mistakes: Mapping[str, float], note: str = "") -> None:
     """A number near `right`, or the nearest mistake. Mistakes that cannot be seen in this step are skipped."""
-    expect.something(value, name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Wrong(f"{name} is a {type(value).__name__}; a number is wanted")
-    if not math.isfinite(value):
-        raise Wrong(f"{name} is {value}")
+    value = expect.number(value, name)
     if near(value, right):
         return
     visible = [
@@ -190,7 +210,7 @@ def counted(
 
 @COUNT_STEP.part("FLOP of a decode step", points=1)
 def decode_flops(learner: Answer) -> None:
-    for config in (LLAMA_8B, QWEN):
+    for config in (LLAMA_8B, TINY, QWEN):
         counted(learner, config, [1] * 8, [4000] * 8, which="flops")
 
 
@@ -204,6 +224,8 @@ def decode_bytes(learner: Answer) -> None:
 def mixed_flops(learner: Answer) -> None:
     counted(learner, LLAMA_8B, [2000], [0], which="flops")
     counted(learner, LLAMA_8B, [512, 1500, 1, 1], [6000, 0, 900, 30], which="flops")
+    counted(learner, TINY, [12], [0], which="flops")
+    counted(learner, TINY, [2, 7, 1], [0, 5, 3], which="flops")
 
 
 @COUNT_STEP.part("bytes of a mixed step", points=1)
@@ -281,18 +303,28 @@ def batches(learner: Answer) -> None:
 
 @PREDICT_DECODE.part("the batch whose KV cache is as large as the weights", points=1)
 def break_even(learner: Answer) -> None:
-    for config, context in ((LLAMA_70B, 4096), (LLAMA_8B, 1000), (QWEN, 3000)):
-        _, batch = pair_of(learner(config, A100, context, 1), NAMES)
+    asked = (
+        (LLAMA_70B, 4096, 1),
+        (LLAMA_8B, 1000, 1),
+        (QWEN, 3000, 1),
+        (LLAMA_8B, 1000, 7),
+        (LLAMA_8B, 103, 2),
+    )
+    for config, context, size in asked:
+        batch = pair_of(learner(config, A100, context, size), NAMES)[1]
         cost = decode_cost(config, context)
         exact = cost.weight_bytes / cost.kv_read_bytes
         right = math.ceil(exact)
         name = f"the batch at which caches of {context} tokens each equal the weights"
-        expect.something(batch, name)
+        batch = expect.number(batch, name)
         if isinstance(batch, float) and not batch.is_integer():
             raise Wrong(f"{name} is {batch:.4g}: a batch has whole requests. Give the smallest that suffices")
         mistakes = {
             f"{batch} requests of {context} tokens still have less cache than the weights: round up": right
             - 1,
+            f"{batch} is right if `batch` requests share it: the answer does not depend on `batch`": (
+                math.ceil(exact / size) if size > 1 else math.nan
+            ),
             f"{batch} is a number of tokens; each request has {context} of them in its cache": exact
             * context,
             f"{batch} is twice too many: a cache keeps a key and a value for each token": 2 * exact,

@@ -1,6 +1,7 @@
 """Chapter 03, the KV cache: its exercises' checks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -120,14 +121,21 @@ def step_cache(step: Answer) -> None:
 
 @CACHED_STEP.part("a text token by token equals the whole text at once", points=2)
 def step_text(step: Answer) -> None:
-    q, k, v = (expect.randn(ROW_LEN, HEADS, HEAD_DIM, seed=seed) for seed in range(5, 8))
-    k_cache, v_cache = (torch.full((ROW_LEN, HEADS, HEAD_DIM), torch.nan) for _ in range(2))
-    steps = []
-    for p in range(ROW_LEN):
-        steps.append(step(q[p], k[p], v[p], k_cache, v_cache, p, COS, SIN))
-        expect.tensor(steps[-1], [HEADS, HEAD_DIM], "H D")
-    whole = attend(rope(q, COS, SIN), rope(k, COS, SIN), v, None)
-    expect.close(torch.stack(steps), whole, "T H D", name="the text's attention")
+    for heads, dim, junk in ((HEADS, HEAD_DIM, torch.nan), (3, 16, 1e4), (1, 6, torch.inf)):
+        cos, sin = rope_table(RopeConfig(), dim, ROW_LEN)
+        q, k, v = (expect.randn(ROW_LEN, heads, dim, seed=seed) for seed in range(5, 8))
+        k_cache, v_cache = (torch.full((ROW_LEN, heads, dim), junk) for _ in range(2))
+        steps = []
+        for p in range(ROW_LEN):
+            steps.append(step(q[p], k[p], v[p], k_cache, v_cache, p, cos, sin))
+            expect.tensor(steps[-1], [heads, dim], "H D")
+            expect.that(
+                not steps[-1].isnan().any(),
+                f"the result is NaN, as {junk} is in the rows that are not written yet, and they are read. A mask "
+                f"cannot help, as 0 · {junk} is NaN: cut the cache to rows 0 … position",
+            )
+        whole = attend(rope(q, cos, sin), rope(k, cos, sin), v, None)
+        expect.close(torch.stack(steps), whole, "T H D", name=f"the text's attention, {heads} heads of {dim}")
 
 
 def check_mask(mask: object, num_computed: int, num_tokens: int) -> None:
@@ -178,8 +186,8 @@ def mask_decode(append_mask: Answer) -> None:
 
 @APPEND_MASK.part("a chunk after a cache", points=2)
 def mask_chunk(append_mask: Answer) -> None:
-    check_mask(append_mask(3, 4), 3, 4)
-    check_mask(append_mask(1, 6), 1, 6)
+    for num_computed, num_tokens in ((3, 4), (1, 6), (40, 3), (17, 1), (2, 30)):
+        check_mask(append_mask(num_computed, num_tokens), num_computed, num_tokens)
 
 
 @APPEND_MASK.part("a prompt with nothing cached", points=1)
@@ -253,20 +261,21 @@ def gqa_ends(attention: Answer) -> None:
         expect.close(attention(q, k, v), grouped(q, k, v), "H D", name=f"{kind} (H_kv = {num_kv})")
 
 
-@GROUPED_ATTENTION.part("K and V are read where they are", points=2, alone=True)
+@GROUPED_ATTENTION.part("K and V are read where they are", points=2)
 def gqa_memory(attention: Answer) -> None:
     num_kv, group, d = 2, 8, 64
-    q, small = (expect.randn(num_kv * group, d, seed=seed) for seed in (6, 7))
-    k, v = (expect.randn(2**14, num_kv, d, seed=seed) for seed in (8, 9))
-    out, added = expect.peak_of(lambda: attention(small, k[:512], v[:512]), lambda: attention(q, k, v))
+    q = expect.randn(num_kv * group, d, seed=6)
+    k, v = (expect.randn(2**12, num_kv, d, seed=seed) for seed in (8, 9))
+    with expect.counted() as ran:
+        out = attention(q, k, v)
     expect.close(out, grouped(q, k, v), "H D")
-    # One copy each of K and V is forgiven; the smallest of the mistakes, K alone for every query head, is 8.
-    if added > 4 * k.nbytes:
-        raise Wrong(
-            f"K or V is copied for every query head: the call needs more than 4 times the memory of K, and with "
-            f"{group} query heads a KV head a copy needs {group}. repeat_interleave, repeat, and reshape after expand "
-            "all copy; so GQA would save the cache's memory and then spend it"
-        )
+    # One copy each of K and V is forgiven: a matmul may need one to lay them out.
+    expect.that(
+        ran.allocated < 3 * k.nbytes,
+        f"K or V is copied: the call makes tensors of {ran.allocated / k.nbytes:.1f} times the size of K in all, "
+        "and the scores and weights need 0.4. repeat_interleave, repeat, an index, a reshape after expand and a change "
+        "of dtype copy, piece by piece too; so GQA would save the cache's memory and then spend it",
+    )
 
 
 SMALL = ModelConfig(
@@ -312,12 +321,16 @@ def check_bytes(value: object, config: ModelConfig, seq_lens: Sequence[int], byt
 
 @CACHE_BYTES.part("a small model, one request", points=1)
 def bytes_small(cache_bytes: Answer) -> None:
-    check_bytes(cache_bytes(SMALL, [10], 1), SMALL, [10], 1)
+    for num_kv in (2, 1, 6):
+        config = replace(SMALL, num_key_value_heads=num_kv)
+        for size in (1, 4):
+            check_bytes(cache_bytes(config, [10], size), config, [10], size)
 
 
 @CACHE_BYTES.part("requests of different lengths", points=1)
 def bytes_lengths(cache_bytes: Answer) -> None:
     check_bytes(cache_bytes(SMALL, [10, 3, 1], 4), SMALL, [10, 3, 1], 4)
+    expect.equal(cache_bytes(SMALL, [], 2), 0, "the cache of no requests")
 
 
 @CACHE_BYTES.part("models that you know", points=1)

@@ -9,6 +9,7 @@ CAUSAL_ATTENTION = Exercise(
     points=4,
     minutes=15,
     difficulty=2,
+    uses=(),
     hints=(
         "Write the scores of one head first: a [T, T] matrix, one row per query. What may row t not look at?",
         "Each row of weights sums to 1 over the keys j <= t and is 0 elsewhere; so the mask must act before the "
@@ -25,6 +26,7 @@ STABLE_SOFTMAX = Exercise(
     points=3,
     minutes=5,
     difficulty=1,
+    uses=(),
     hints=(
         "exp(89) is infinite in float32, and exp(-104) is 0. Which scores make exp overflow, and which make "
         "a whole row 0?",

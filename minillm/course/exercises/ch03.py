@@ -10,6 +10,7 @@ CACHED_STEP = Exercise(
     minutes=15,
     difficulty=2,
     changes=("k_cache", "v_cache"),
+    uses=("minillm.ops.rope",),
     hints=(
         "Three things in order: turn, write, attend. Which of q, k, v does RoPE turn, and by which row's angle?",
         "Rows 0 … position - 1 were turned when they were written and stay as they are. Once the new row is written, "
@@ -26,6 +27,7 @@ APPEND_MASK = Exercise(
     points=5,
     minutes=10,
     difficulty=2,
+    uses=(),
     hints=(
         "Draw it for 3 cached tokens and 2 new ones: 2 rows, 5 columns. At which position does the first row stand?",
         "Row i stands at position num_computed + i, so it sees columns 0 … num_computed + i. The last row sees all: "
@@ -43,6 +45,7 @@ GROUPED_ATTENTION = Exercise(
     minutes=15,
     difficulty=3,
     seconds=20.0,
+    uses=(),
     hints=(
         "H / H_kv query heads ask the same KV head. To that head they are simply so many queries.",
         "Query head h belongs to KV head h // (H / H_kv): neighbours share. A view of q as [H_kv, H / H_kv, D] puts "
@@ -59,6 +62,7 @@ CACHE_BYTES = Exercise(
     points=3,
     minutes=5,
     difficulty=1,
+    uses=("minillm.config",),
     hints=(
         "Count numbers first, for one token in one layer. Then multiply.",
         "A token leaves a key and a value in each layer, each of H_kv · D numbers; requests add up, each with its own "

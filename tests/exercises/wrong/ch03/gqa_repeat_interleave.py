@@ -1,5 +1,5 @@
 # exercise: 03.3
-# says: copied for every query head
+# says: K or V is copied
 """K and V are repeated until there is one for each query head."""
 
 import torch

@@ -1,0 +1,12 @@
+# exercise: 01.4
+# says: tokens come back that `sample` did not draw from their row
+"""The likeliest token instead of a sample."""
+
+def generate(forward, prompt_ids, sample, max_tokens, eos_token_id):
+    ids, new = list(prompt_ids), []
+    while len(new) < max_tokens:
+        new.append(int(forward(ids)[-1].argmax()))
+        ids.append(new[-1])
+        if new[-1] == eos_token_id:
+            break
+    return new

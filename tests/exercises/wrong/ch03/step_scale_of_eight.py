@@ -1,0 +1,16 @@
+# exercise: 03.1
+# says: by up to 0.68
+"""The scale of heads of 8 numbers."""
+
+import torch
+
+from minillm.ops import rope
+
+
+def cached_step(q, k, v, k_cache, v_cache, position, cos, sin):
+    q = rope(q, cos[position], sin[position])
+    k_cache[position] = rope(k, cos[position], sin[position])
+    v_cache[position] = v
+    keys, values = k_cache[: position + 1], v_cache[: position + 1]
+    weights = (torch.einsum("hd,shd->hs", q, keys) / 8**0.5).softmax(-1)
+    return torch.einsum("hs,shd->hd", weights, values)
