@@ -1,5 +1,5 @@
 # exercise: 09.3
-# says: whose content nobody can find
+# says: what no request can find
 """A plain queue: known or not, a freed block goes to the back."""
 
 from collections import OrderedDict

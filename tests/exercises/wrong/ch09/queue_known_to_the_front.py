@@ -1,5 +1,5 @@
 # exercise: 09.3
-# says: while others stand free
+# says: while others are free
 """The ends are mixed up."""
 
 from collections import OrderedDict
