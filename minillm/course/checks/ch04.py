@@ -136,13 +136,17 @@ def allocator_lends(make: Answer) -> None:
 @ALLOCATOR.part("a block is free after its last holder", points=2)
 def allocator_counts(make: Answer) -> None:
     twin = Twin(make, 4)
-    twin.allocate(), twin.allocate()
-    twin.share(0), twin.share(0)
-    twin.free(0), twin.free(0), twin.free(0)
+    twin.allocate()
+    twin.allocate()
+    twin.share(0)
+    twin.share(0)
+    for _ in range(3):
+        twin.free(0)
     for block in (0, 3):  # freed before, and never lent
         twin.refuse(block)
     twin.share(0)
-    twin.free(0), twin.free(1)
+    twin.free(0)
+    twin.free(1)
 
 
 @ALLOCATOR.part("the queue of free blocks", points=2)
@@ -152,7 +156,9 @@ def allocator_queue(make: Answer) -> None:
         twin.allocate()
     twin.free(1)
     twin.allocate()
-    twin.free(2, keep=True), twin.free(0), twin.allocate()
+    twin.free(2, keep=True)
+    twin.free(0)
+    twin.allocate()
     for _ in range(3):
         twin.allocate()
     twin.free(3, keep=True)

@@ -489,7 +489,8 @@ def head(num_keys: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def check_walk(walk: Answer, given: list[Tensor], block_m: int, block_n: int, loose: float = 1e-4) -> None:
-    out, lse, _ = run_walk(walk, *given, block_m, block_n)
+    q, k, v = given
+    out, lse, _ = run_walk(walk, q, k, v, block_m, block_n)
     q, k, v = (x.float()[:, None] for x in given)  # one head
     num_keys, scale = len(k), q.shape[-1] ** -0.5
     key, position = torch.arange(num_keys), torch.arange(num_keys)[:, None]
@@ -564,7 +565,8 @@ def walk_ragged(walk: Answer) -> None:
 @WALK.part("the bytes of K and V that are loaded", points=1)
 def walk_bytes(walk: Answer) -> None:
     num_keys, block_m, block_n = 100, 32, 16
-    *_, moved = run_walk(walk, *head(num_keys), block_m, block_n)
+    q, k, v = head(num_keys)
+    *_, moved = run_walk(walk, q, k, v, block_m, block_n)
     row = 32 * 4
     needed = 0
     for first in range(0, num_keys, block_m):
