@@ -437,9 +437,8 @@ def _progress(outputs: list[RequestOutput], enabled: bool) -> Iterator[Callable[
     """A function that says whether all outputs are finished, and shows how many are if the run takes over a second."""
     from tqdm.auto import tqdm
 
-    with tqdm(
-        total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, disable=not enabled
-    ) as bar:
+    off = {} if enabled else {"disable": True}  # if it is not given, tqdm asks the variable TQDM_DISABLE
+    with tqdm(total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, **off) as bar:
 
         def advance() -> bool:
             bar.update(sum(output.finished for output in outputs) - bar.n)
