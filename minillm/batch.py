@@ -9,6 +9,7 @@ Everything is flat. A step over three requests that compute 5, 1 and 1 tokens is
     slot_mapping [. . . . . | . | .]      the place in the cache where its key and value are written
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """The next `len(token_ids)` tokens of one request, which already has `num_computed` tokens in the cache."""
 
@@ -63,9 +64,9 @@ class Batch:
             table[p // block_size] * block_size + p % block_size
             for table, p in zip(chain.from_iterable(map(repeat, tables, lengths)), positions, strict=True)
         ]
-        padded = np.zeros((len(tables), max(map(len, tables))), np.int32)
-        for row, table in zip(padded, tables, strict=True):
-            row[: len(table)] = table
+        # As bytes, which Python pads and joins several times faster than NumPy fills rows.
+        width = 4 * max(map(len, tables))
+        padded = bytearray().join(array("i", table).tobytes().ljust(width, b"\0") for table in tables)
 
         def tensor(values: Any, dtype: type) -> Tensor:
             return torch.from_numpy(np.asarray(values, dtype)).to(device, non_blocking=True)
@@ -76,7 +77,7 @@ class Batch:
             slot_mapping=tensor(slots, np.int64),
             query_start=tensor([0, *accumulate(lengths)], np.int32),
             seq_lens=tensor(seq_lens, np.int32),
-            block_tables=tensor(padded, np.int32),
+            block_tables=tensor(np.frombuffer(padded, np.int32).reshape(len(tables), width // 4), np.int32),
             block_size=block_size,
             chunks=tuple(chunks),
         )

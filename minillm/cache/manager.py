@@ -135,9 +135,10 @@ class KVCacheManager:
 
     def grow(self, request: CachedSequence) -> bool:
         """Make room for all of a request's tokens and drafts, and give it its own copy of the block it writes next."""
-        table, next_block = request.block_table, request.num_computed_tokens // self.block_size
+        table, size = request.block_table, self.block_size
+        next_block = request.num_computed_tokens // size
         shared = next_block < len(table) and self.allocator.holders(table[next_block]) > 1
-        needed = self.blocks_for(request.num_wanted) - len(table)
+        needed = -(-request.num_wanted // size) - len(table)
         if needed <= 0 and not shared:
             return True
         if needed + shared > self.num_free:

@@ -13,7 +13,7 @@ goes to the caller of `step`, after `recover` has brought every block back and e
 import operator
 import time
 from collections.abc import Callable, Sequence
-from itertools import count, pairwise
+from itertools import chain, count, pairwise
 from threading import current_thread, main_thread
 from typing import Any
 
@@ -96,7 +96,7 @@ class Engine:
         self._requests: dict[str, list[Request]] = {}  # the samples of every unfinished request
         self._num_arrived = self._num_steps = 0
         self._changing = False  # whether a change of the queues is under way, or was broken off
-        self._in_step: list[Request] | None = None  # what the step under way computes, once that is known
+        self._in_step: Scheduled | None = None  # what the step under way computes, once that is known
         self._aborts: list[str] = []  # asked for while a change was under way
         self.last_error: BaseException | None = None  # the last one that ended the requests of a step
 
@@ -206,7 +206,8 @@ class Engine:
         requests = [request for samples in self._requests.values() for request in samples]
         unfinished = [request for request in requests if request.output.finish_reason is None]
         self.last_error = error
-        concerned = {id(request.result) for request in (requests if self._in_step is None else self._in_step)}
+        in_step = requests if self._in_step is None else [request for request, _ in self._in_step]
+        concerned = {id(request.result) for request in in_step}
         self.memory.reset()
         for request in unfinished:
             try:
@@ -241,7 +242,7 @@ class Engine:
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
-        self._in_step = [request for request, _ in scheduled]
+        self._in_step = scheduled
         record = None if self.trace is None else self._record(scheduled)
         copies, self.memory.copies = self.memory.copies, []
         step, owners = StepInput.of(scheduled, copies)
@@ -250,7 +251,7 @@ class Engine:
         times.append(time.perf_counter())
         self._advance(scheduled, scheduled_ts)
         requests, logits, failed = self._samplers(owners, logits)
-        rows = [row for request in requests for row in request.rows()]
+        rows = list(chain.from_iterable([request.rows() for request in requests]))
         sampled = self.sample(logits, rows, self.vocab_size) if logits is not None and rows else None
         times.append(time.perf_counter())
         if sampled is not None:
@@ -292,32 +293,37 @@ class Engine:
         if logits is None:
             return requests, None, failed
         for owner in owners:
-            request, end = owner.request, start + owner.num_prompt_rows
-            try:
-                self._report_prompt(request, logits[start:end])
-            except Exception as error:
-                for sample in (request, *request.forks):
-                    sample.fail(error)
-                    failed.append(sample)
-            if owner.num_samples and request.status is not Status.FINISHED:
-                samples = [request]
+            request, num_prompt_rows, num_samples = owner
+            end = start + num_prompt_rows
+            if num_prompt_rows:
+                failed += self._report_prompt(request, logits[start:end])
+            if num_samples and request.status is not Status.FINISHED:
+                requests.append(request)
+                rows += range(end, end + num_samples)
                 if request.forks:
-                    samples += self.scheduler.fork(request, request.forks)
-                    request.forks = []
-                requests += samples
-                rows += [*range(end, end + owner.num_samples)] * len(samples)
-            start = end + owner.num_samples
+                    forks, request.forks = request.forks, []
+                    requests += (started := self.scheduler.fork(request, forks))
+                    rows += [end] * len(started)
+            start = end + num_samples
         return requests, logits if rows == list(range(len(logits))) else logits[rows], failed
 
-    def _report_prompt(self, request: Request, logits: Tensor) -> None:
-        """Add what the model made of the next prompt tokens; `logits` [n, vocab] are those of the positions before."""
-        known = request.result.prompt_logprobs
-        if known is None or not len(logits):
-            return
+    def _report_prompt(self, request: Request, logits: Tensor) -> list[Request]:
+        """Add what the model made of the next prompt tokens; `logits` [n, vocab] are those of the positions before. If
+        that fails, so do the request and the samples that wait for its prompt; return them."""
+        known, failed = request.result.prompt_logprobs, list[Request]()
+        assert known is not None
         ids = torch.tensor(request.token_ids[len(known) : len(known) + len(logits)], device=logits.device)
         report = gather_logprobs(logits, ids, request.params.prompt_logprobs or 0, self.vocab_size)
-        for one in report:
-            known.append(self._named(request, one, request.token_ids[max(1, len(known) - 4) : len(known)]))
+        try:
+            for one in report:
+                known.append(
+                    self._named(request, one, request.token_ids[max(1, len(known) - 4) : len(known)])
+                )
+        except Exception as error:
+            failed = [request, *request.forks]
+            for sample in failed:
+                sample.fail(error)
+        return failed
 
     def _named(
         self, request: Request, report: dict[int, Logprob], before: Sequence[int]

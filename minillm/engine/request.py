@@ -179,7 +179,8 @@ class Request:
 
     def rows(self) -> list[SamplingRow]:
         """How to sample after the last known token, and after each draft."""
-        return [self.row, *(self.row.after(self.drafts[:i]) for i in range(1, len(self.drafts) + 1))]
+        drafts, row = self.drafts, self.row
+        return [row, *(row.after(drafts[:i]) for i in range(1, len(drafts) + 1))] if drafts else [row]
 
     def append(
         self, token_id: int, logprobs: dict[int, Logprob] | None, eos_token_ids: Sequence[int]

@@ -11,6 +11,9 @@ from minillm.batch import Chunk
 from minillm.engine.request import Request, Status
 from minillm.engine.scheduler import Scheduled
 
+LogitRows = tuple[Request, int, int]
+"""A request, the number of its rows that judge its prompt, and the number of those after them that it samples from."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
@@ -28,44 +31,31 @@ class StepInput:
     @classmethod
     def of(
         cls, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = (), taps: tuple[int, ...] | None = None
-    ) -> tuple["StepInput", list["LogitRows"]]:
+    ) -> tuple["StepInput", list[LogitRows]]:
         """Lay out the scheduled tokens. A request that reaches its last known token samples from there and from each
         draft after it; one that wants prompt logprobs gets a row for each prompt token of this step."""
         chunks, logit_rows, owners, start = [], list[int](), [], 0
         for request, num_tokens in scheduled:
-            computed, end = request.num_computed_tokens, start + num_tokens
+            computed, drafts, end = request.num_computed_tokens, request.drafts, start + num_tokens
             token_ids = request.token_ids[computed : computed + num_tokens]
-            if request.drafts:
-                token_ids += request.drafts
-            chunks.append(Chunk(token_ids, computed, request.block_table))
-            num_prompt_rows = num_samples = 0
-            if request.wants_prompt_logprobs:
-                first, last = _unreported(request, num_tokens)
-                num_prompt_rows = last - first
-                logit_rows += range(start + first - computed, start + last - computed)
-            if computed + num_tokens == request.num_wanted and request.status is not Status.FINISHED:
-                num_samples = 1 + len(request.drafts)
+            chunks.append(Chunk(token_ids + drafts if drafts else token_ids, computed, request.block_table))
+            num_rows = len(logit_rows)
+            if request.params.prompt_logprobs is not None:
+                logit_rows += [start - computed + position for position in _unreported(request, num_tokens)]
+            num_prompt_rows, num_samples = len(logit_rows) - num_rows, 0
+            if len(token_ids) + computed == len(request.token_ids) and request.status is not Status.FINISHED:
+                num_samples = 1 + len(drafts)
                 logit_rows += range(end - num_samples, end)
             if num_prompt_rows or num_samples:
-                owners.append(LogitRows(request, num_prompt_rows, num_samples))
+                owners.append((request, num_prompt_rows, num_samples))
             start = end
         return cls(chunks, logit_rows, list(copies), taps), owners
 
 
-@dataclass(frozen=True, slots=True)
-class LogitRows:
-    """A request's rows of a step's logits: those that judge its prompt, then those that it samples from."""
-
-    request: Request
-    num_prompt_rows: int
-    num_samples: int
-
-
-def _unreported(request: Request, num_tokens: int) -> tuple[int, int]:
-    """The positions of this step whose next token is a prompt token that has no logprob yet, as (first, end)."""
+def _unreported(request: Request, num_tokens: int) -> range:
+    """The positions of this step whose next token is a prompt token that has no logprob yet."""
     known = request.result.prompt_logprobs
+    if known is None or not request.wants_prompt_logprobs:
+        return range(0)
     computed = request.num_computed_tokens
-    if known is None:
-        return computed, computed
-    first = max(computed, len(known) - 1)
-    return first, max(first, min(computed + num_tokens, request.num_prompt_tokens - 1))
+    return range(max(computed, len(known) - 1), min(computed + num_tokens, request.num_prompt_tokens - 1))
