@@ -174,15 +174,17 @@ class LLM:
         messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        *,
+        priority: int | Sequence[int] | None = None,
         **template_arguments: Any,
     ) -> list[RequestOutput]:
         """Answer one conversation or several; each is a list of {"role": ..., "content": ...}.
 
-        `template_arguments` are those of `apply_chat_template`.
+        `priority` is that of `generate`, and `template_arguments` are those of `apply_chat_template`.
         """
         conversations: Any = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
-        prompts = [self.apply_chat_template(one, **template_arguments) for one in conversations]
-        return self._run(self._add_all(prompts, sampling_params), use_tqdm)
+        prompts = [self._chat_prompt(one, **template_arguments) for one in conversations]
+        return self._run(self._add_all(prompts, sampling_params, priority), use_tqdm)
 
     def apply_chat_template(
         self,
@@ -195,9 +197,7 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """The token ids that the model reads for a conversation, up to where its answer begins."""
-        if not all(isinstance(message, Mapping) for message in messages):
-            raise TypeError("a conversation is a list of {'role': ..., 'content': ...}")
-        return self._tokenizer("chat").apply_chat_template(
+        prompt = self._chat_prompt(
             messages,
             chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
@@ -205,6 +205,18 @@ class LLM:
             tools=tools,
             chat_template_kwargs=chat_template_kwargs,
         )
+        ids: list[int] = prompt["prompt_token_ids"]
+        return ids
+
+    def _chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any
+    ) -> dict[str, Any]:
+        """A conversation's text and token ids."""
+        if not all(isinstance(message, Mapping) for message in messages):
+            raise TypeError("a conversation is a list of {'role': ..., 'content': ...}")
+        tokenizer = self._tokenizer("chat")
+        text = tokenizer.chat_text(messages, **template_arguments)
+        return {"prompt": text, "prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)}
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[Delta]:
         """Yield one prompt's samples as they grow. Leaving the loop early aborts the request.

@@ -309,13 +309,16 @@ class Engine:
         assert known is not None
         ids = torch.tensor(request.token_ids[len(known) : len(known) + len(logits)], device=logits.device)
         report = gather_logprobs(logits, ids, request.params.prompt_logprobs or 0, self.vocab_size)
-        known += [self._named(request, one) for one in report]
+        for one in report:
+            known.append(self._named(request, one, request.token_ids[max(1, len(known) - 4) : len(known)]))
 
-    def _named(self, request: Request, report: dict[int, Logprob]) -> dict[int, Logprob]:
-        """A report with the text of its tokens filled in."""
+    def _named(
+        self, request: Request, report: dict[int, Logprob], before: Sequence[int]
+    ) -> dict[int, Logprob]:
+        """A report with the text that its tokens have after the tokens `before` filled in."""
         if self.tokenizer is not None and request.params.detokenize:
             for token_id, logprob in report.items():
-                logprob.decoded_token = self.tokenizer.token_text(token_id)
+                logprob.decoded_token = self.tokenizer.token_text(token_id, before)
         return report
 
     def _commit(self, requests: Sequence[Request], sampled: Sampled) -> None:
@@ -340,7 +343,11 @@ class Engine:
             token_id, report = sampled.token_ids[start + i], sampled.logprobs[start + i]
             metrics.first_token_ts, metrics.last_token_ts = metrics.first_token_ts or now, now
             metrics.num_generation_tokens += 1
-            request.append(token_id, report and self._named(request, report), self.eos_token_ids)
+            request.append(
+                token_id,
+                report and self._named(request, report, request.output.token_ids),
+                self.eos_token_ids,
+            )
             if self.trace is not None:
                 origin: Origin = (
                     "accepted" if token_id == draft else "bonus" if drafts and draft is None else "sampled"

@@ -164,13 +164,17 @@ class Tokenizer:
         """Return the text that a single token has in the middle of a text: " world", "</s>", "" for an unknown id.
 
         A token that ends within a character has no text of its own: it is "". The token that completes the character
-        after the tokens `before` has the whole character, as in vLLM (v1/engine/logprobs.py).
+        after the tokens `before` has the text of all tokens that it needs, as in vLLM (v1/engine/logprobs.py).
         """
-        text = self.decode([*self._anchor, token_id], skip_special_tokens=False)
-        text = text[len(self.decode(self._anchor)) :]
-        if text.endswith("\ufffd"):
-            text = Detokenizer(self, before[-4:], skip_special_tokens=False).push(token_id)
-        return "" if text.endswith("\ufffd") else text
+        # A character has at most four bytes, so four tokens before this one can be parts of it.
+        for start in range(len(before), max(-1, len(before) - 5), -1):
+            context = [*self._anchor, *before[start:]]
+            text = self.decode([*context, token_id], skip_special_tokens=False)
+            if not text.endswith("\ufffd"):
+                while context and self.decode(context[-1:], skip_special_tokens=False).endswith("\ufffd"):
+                    context.pop()
+                return text[len(self.decode(context, skip_special_tokens=False)) :]
+        return ""
 
     @cached_property
     def _anchor(self) -> list[int]:
@@ -220,7 +224,12 @@ class Tokenizer:
             ]
         return [self.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
 
-    def apply_chat_template(
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> list[int]:
+        """Return the ids of a conversation, up to where the assistant's answer begins. Arguments as `chat_text`."""
+        # The template writes <s> and its like itself.
+        return self.encode(self.chat_text(messages, **arguments), add_special_tokens=False)
+
+    def chat_text(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
@@ -229,8 +238,8 @@ class Tokenizer:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> list[int]:
-        """Return the ids of a conversation, up to where the assistant's answer begins.
+    ) -> str:
+        """Return the text of a conversation, up to where the assistant's answer begins.
 
         `messages` are {"role": ..., "content": ...}; a content is text or a list of {"type": "text", "text": ...}.
         `continue_final_message` leaves the last message open, so that the model goes on with it. `chat_template` is
@@ -246,7 +255,7 @@ class Tokenizer:
             template = self.wrapped.get_chat_template(chat_template, tools=tools)
         except Exception as error:
             raise RequestError(f"no chat template can be chosen: {_first_line(error)}") from error
-        text = render_chat(
+        return render_chat(
             template,
             messages,
             add_generation_prompt=add_generation_prompt,
@@ -254,8 +263,6 @@ class Tokenizer:
             tools=tools,
             variables={**self.wrapped.special_tokens_map, **(chat_template_kwargs or {})},
         )
-        # The template writes <s> and its like itself.
-        return self.encode(text, add_special_tokens=False)
 
 
 # As the decoder ByteFallback has it; "replace" writes one U+FFFD for several bytes that begin a character.

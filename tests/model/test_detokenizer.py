@@ -10,7 +10,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
+from minillm.llm import model_folder
+from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer, load_tokenizer
 
 SPACED = ["▁hello", "▁world", "▁", "the", "▁a", "▁▁", "."]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -154,6 +155,13 @@ def test_a_token_alone_has_the_text_of_the_middle_of_a_text():
     ids = {piece: tokenizer.piece_to_id(piece) for piece in ("▁world", "the", "<s>", "<0x0A>")}
     assert [tokenizer.token_text(i) for i in ids.values()] == [" world", "the", "<s>", "\n"]
     assert tokenizer.token_text(tokenizer.vocab_size + 7) == ""
+
+
+def test_a_space_that_shares_a_token_with_half_a_character_waits_for_the_other_half():
+    tokenizer = load_tokenizer(model_folder("tinytales"))
+    ids = tokenizer.encode("a “big” one…", add_special_tokens=False)
+    texts = [tokenizer.token_text(token_id, ids[:n]) for n, token_id in enumerate(ids)]
+    assert "".join(texts) == "a “big” one…" and " “" in texts and "" in texts
 
 
 @pytest.mark.parametrize("name", ["Llama's", "ByteLevel"])
