@@ -155,7 +155,7 @@ def close(
 
     `mistakes` maps a sentence to what an answer with that mistake gives; the first that fits is the message. One that
     cannot be told from the right values is an error of the check, and raises ValueError. `why` looks at other wrong
-    values, and returns a sentence or "".
+    values, and returns a sentence that precedes the numbers, or "".
     """
     tensor(value, right.shape, axes, right.dtype, name)
     for message, mistaken in (mistakes or {}).items():
@@ -166,14 +166,14 @@ def close(
     finite(value, axes, name)
     differs = _differs(value, right, tolerance)
     if differs.any():
-        if why and (reason := why(value)):
-            raise Wrong(reason)
         index = _first(differs)
         worst = (value.double() - right.double()).abs().max().item()
-        raise Wrong(
+        numbers = (
             f"{name} is wrong in {int(differs.sum())} of {value.numel()} places, by up to {worst:.3g}; first at "
             f"{_where(index, axes)}: {value[index].item():.5g} where {right[index].item():.5g} is right"
         )
+        reason = why(value) if why else ""
+        raise Wrong(f"{reason} ({numbers})" if reason else numbers)
 
 
 def own_memory(value: Tensor, name: str = "the result", **inputs: Tensor) -> None:
