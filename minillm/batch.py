@@ -59,10 +59,13 @@ class Batch:
         starts = [chunk.num_computed for chunk in chunks]
         lengths = [len(chunk.token_ids) for chunk in chunks]
         seq_lens = list(map(add, starts, lengths))
-        positions = list(chain.from_iterable(map(range, starts, seq_lens)))
+        positions, owners = starts, tables  # of a decode step, which has one token per chunk
+        if lengths.count(1) < len(lengths):
+            positions = list(chain.from_iterable(map(range, starts, seq_lens)))
+            owners = list(chain.from_iterable(map(repeat, tables, lengths)))
         slots = [
             table[p // block_size] * block_size + p % block_size
-            for table, p in zip(chain.from_iterable(map(repeat, tables, lengths)), positions, strict=True)
+            for table, p in zip(owners, positions, strict=True)
         ]
         # As bytes, which Python pads and joins several times faster than NumPy fills rows.
         width = 4 * max(map(len, tables))
