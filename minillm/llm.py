@@ -5,6 +5,7 @@ runs there with one import changed.
 """
 
 import asyncio
+import os
 import warnings
 import weakref
 from collections import deque
@@ -437,8 +438,10 @@ def _progress(outputs: list[RequestOutput], enabled: bool) -> Iterator[Callable[
     """A function that says whether all outputs are finished, and shows how many are if the run takes over a second."""
     from tqdm.auto import tqdm
 
-    off = {} if enabled else {"disable": True}  # if it is not given, tqdm asks the variable TQDM_DISABLE
-    with tqdm(total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, **off) as bar:
+    off = not enabled or "TQDM_DISABLE" in os.environ  # tqdm itself asks for it only when it is imported
+    with tqdm(
+        total=len(outputs), desc="requests", dynamic_ncols=True, delay=PROGRESS_AFTER, disable=off
+    ) as bar:
 
         def advance() -> bool:
             bar.update(sum(output.finished for output in outputs) - bar.n)

@@ -107,6 +107,7 @@ def test_a_progress_bar_counts_requests_of_a_run_that_takes_long(llm, capsys, mo
     llm.generate([HELLO, HELLO], GREEDY)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(minillm.llm, "PROGRESS_AFTER", 0)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     llm.generate([HELLO, HELLO], GREEDY)
     assert "requests: 100%" in capsys.readouterr().err
     llm.generate([HELLO, HELLO], GREEDY, use_tqdm=False)

@@ -2,9 +2,9 @@
 
 import os
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # a stored output with a progress bar differs on every run
-
 from minillm.course.check import check
 from minillm.course.hints import hint
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # a progress bar in a stored output would differ on every run
 
 __all__ = ["check", "hint"]
