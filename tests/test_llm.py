@@ -1,6 +1,8 @@
 """The front door: prompts in every form, streams, interruption, and errors that say what to do."""
 
 import asyncio
+import inspect
+import json
 import threading
 
 import numpy as np
@@ -10,7 +12,9 @@ import torch
 import minillm.assembly
 import minillm.llm
 from minillm import LLM, CheckpointError, RequestError, SamplingParams
+from minillm.config import EngineConfig
 from minillm.measure.trace import StepRecord
+from minillm.sampling import derive_seed
 from tests.engine import tiny
 from tests.engine.tiny import PROMPTS, assert_idle, says
 
@@ -542,3 +546,90 @@ def test_a_lower_precision_can_be_asked_for():
     with LLM(tiny.folder(), dtype="bfloat16", max_num_seqs=1) as llm:
         assert llm.model.dtype == llm.engine.runner.cache.layers[0].k.dtype == torch.bfloat16
         assert only(llm.generate(HELLO, GREEDY)).token_ids
+
+
+# ---- vLLM's words ----
+
+
+def test_without_params_a_models_recommended_sampling_is_used(tmp_path):
+    for file in tiny.folder().iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "generation_config.json").unlink()
+    recommended = {"temperature": 0.5, "top_p": 0.9, "top_k": 7, "repetition_penalty": 1.1, "eos_token_id": 0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(recommended))
+    with LLM(tmp_path, max_num_seqs=2) as llm:
+        params = llm.get_default_sampling_params()
+        assert {name: getattr(params, name) for name in list(recommended)[:4]} == dict(
+            list(recommended.items())[:4]
+        )
+        params.seed = 0
+        assert llm.get_default_sampling_params().seed is None, "a copy"
+        own = [params.clone() for _ in range(4)]
+        for i, one in enumerate(own):
+            one.seed = derive_seed(0, i)
+        asked = llm.variant().generate([HELLO] * 4, own)
+        assert tiny.tokens(llm.generate([HELLO] * 4)) == tiny.tokens(asked)
+
+
+def test_the_signature_is_every_engine_argument():
+    names = list(inspect.signature(LLM).parameters)
+    assert names[:3] == ["model", "dtype", "device"]
+    assert names[3:] == list(EngineConfig.__dataclass_fields__)
+
+
+def test_the_tokenizer_is_the_librarys(llm):
+    assert llm.get_tokenizer()(HELLO)["input_ids"] == llm.tokenizer.encode(HELLO)
+
+
+def test_cached_tokens_are_counted_once_per_request(llm):
+    prompt = list(PROMPTS[3])
+    assert [llm.generate(prompt, GREEDY)[0].num_cached_tokens for _ in range(2)] == [0, 32]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("quantization", "int4"),
+        ("kv_cache_dtype", "fp8"),
+        ("speculative_config", {"method": "ngram"}),
+        ("tensor_parallel_size", 2),
+    ],
+)
+def test_arguments_that_have_only_a_default_so_far_say_so(llm, name, value):
+    default = EngineConfig.__dataclass_fields__[name].default
+    llm.variant(**{name: default}).close()
+    with pytest.raises(ValueError, match=f"(?s){name}=.*: one of {default!r}"):
+        llm.variant(**{name: value})
+
+
+def test_an_argument_that_vllm_has_and_we_have_not_is_named(llm):
+    with pytest.raises(TypeError, match=r"LLM\(\) has no argument 'swap_space': it takes max_model_len, "):
+        LLM(tiny.folder(), swap_space=4)
+
+
+def test_priority_is_one_number_or_one_each():
+    llm = tiny.llm(scheduling_policy="priority", max_num_seqs=1)
+    for priority in (3, [1, 2]):
+        outputs = llm.generate([list(PROMPTS[0]), list(PROMPTS[1])], GREEDY, priority=priority)
+        assert tiny.tokens(outputs) == [[tiny.greedy(PROMPTS[i], 12)] for i in (0, 1)]
+    assert tiny.tokens(tiny.llm().generate([list(PROMPTS[0])], GREEDY, priority=0))
+    with pytest.raises(ValueError, match="scheduling_policy is 'fcfs', which knows none"):
+        tiny.llm().generate([list(PROMPTS[0])], GREEDY, priority=1)
+
+
+def test_decoded_tokens_are_the_text_of_each_reported_token(llm):
+    params = SamplingParams(temperature=0, max_tokens=4, logprobs=2, prompt_logprobs=1)
+    [output] = llm.generate(HELLO, params)
+    reports = [*output.outputs[0].logprobs, *output.prompt_logprobs[1:]]
+    assert all(isinstance(one.decoded_token, str) for report in reports for one in report.values())
+    told = [
+        report[i].decoded_token
+        for i, report in zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)
+    ]
+    assert "".join(told) == HELLO
+    ids = SamplingParams(temperature=0, max_tokens=2, logprobs=0, detokenize=False)
+    assert {
+        one.decoded_token
+        for report in llm.generate(HELLO, ids)[0].outputs[0].logprobs
+        for one in report.values()
+    } == {None}
