@@ -155,13 +155,12 @@ class EngineLoop:
         """One step, and its news to the listeners; after an error, to all that it may concern."""
         with self._lock:
             try:
-                changed = self._guarded(self.engine.step)
+                for output in self._guarded(self.engine.step):
+                    self._tell(output)
             except BaseException:
                 for reader, _ in list(self._listeners.values()):
                     self._tell(reader.output)
                 raise
-            for output in changed:
-                self._tell(output)
 
     def _tell(self, output: RequestOutput) -> None:
         reader, listener = self._listeners.get(output.request_id, (None, None))
