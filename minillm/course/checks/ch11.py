@@ -453,7 +453,7 @@ FAR: Chain = [("a", ["x"]), ("b", ["a"]), ("c", ["b"]), ("d", ["c"]), ("e", ["d"
 @BYTES_MOVED.part("a kernel for each operation", points=1)
 def bytes_unfused(bytes_moved: Answer) -> None:
     cases = [(NORM, [1] * 4, ["y", "total"]), (TWICE, [1] * 4, ["d"]), (FAR, [1] * 5, ["e"])]
-    check_bytes(bytes_moved, cases, "the cuts", "a tensor that a later")
+    check_bytes(bytes_moved, cases, "the cuts", "a tensor that a later", "what a kernel", "a kernel reads")
 
 
 @BYTES_MOVED.part("one kernel for all", points=1)

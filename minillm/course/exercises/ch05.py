@@ -27,7 +27,7 @@ TILED_ATTENTION = Exercise(
     minutes=15,
     difficulty=4,
     seconds=30.0,
-    uses=(),
+    uses=("minillm.ops.causal_mask",),
     hints=(
         "Two loops: tiles of queries outside, tiles of keys inside. What must be carried from one tile of keys to the "
         "next, for each row and head?",

@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: keep=True
+# says: keep=True goes to the back
 """keep is accepted and does nothing."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 09.2
-# says: is a int
+# says: is a int (3)
 """How many, not which."""
 
 

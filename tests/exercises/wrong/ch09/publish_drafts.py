@@ -1,5 +1,5 @@
 # exercise: 09.4
-# says: turned down
+# says: the model turned down
 """Drafts count, whatever became of them."""
 
 

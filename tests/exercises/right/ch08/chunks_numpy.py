@@ -1,0 +1,17 @@
+# exercise: 08.2
+"""numpy integers."""
+
+import numpy as np
+
+
+def plan_chunks(num_tokens, num_decoding, budget, threshold=0):
+    room = budget - num_decoding
+    if threshold:
+        room = min(room, threshold)
+    if room < 1:
+        raise ValueError("no room")
+    chunks = []
+    while num_tokens > 0:
+        chunks.append(min(room, num_tokens))
+        num_tokens -= chunks[-1]
+    return list(np.array(chunks, dtype=np.int64))

@@ -1,0 +1,44 @@
+# exercise: 04.1
+# says: leave the queue
+"""Only a kept block is taken out of the queue when it is shared."""
+
+from collections import deque
+
+
+class Allocator:
+    def __init__(self, num_blocks):
+        self.counts = [0] * num_blocks
+        self.queue = deque(range(num_blocks))
+        self.kept = set()
+
+    @property
+    def num_free(self):
+        return len(self.queue)
+
+    def holders(self, block):
+        return self.counts[block]
+
+    def allocate(self):
+        if not self.queue:
+            return None
+        block = self.queue.popleft()
+        self.kept.discard(block)
+        self.counts[block] = 1
+        return block
+
+    def share(self, block):
+        if block in self.kept:
+            self.kept.remove(block)
+            self.queue.remove(block)
+        self.counts[block] += 1
+
+    def free(self, block, keep=False):
+        if self.counts[block] == 0:
+            raise ValueError(f"block {block} is free already")
+        self.counts[block] -= 1
+        if self.counts[block] == 0:
+            if keep:
+                self.kept.add(block)
+                self.queue.append(block)
+            else:
+                self.queue.appendleft(block)

@@ -1,0 +1,15 @@
+# exercise: 08.2
+# says: ValueError
+"""What cannot be computed gives []."""
+
+def plan_chunks(num_tokens, num_decoding, budget, threshold=0):
+    room = budget - num_decoding
+    if threshold:
+        room = min(room, threshold)
+    if room < 1:
+        return []
+    chunks = []
+    while num_tokens > 0:
+        chunks.append(min(room, num_tokens))
+        num_tokens -= chunks[-1]
+    return chunks

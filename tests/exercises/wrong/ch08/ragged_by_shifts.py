@@ -1,0 +1,21 @@
+# exercise: 08.3
+# says: array index out of range
+"""Right for powers of two only."""
+
+import torch
+
+
+def ragged_batch(chunks, block_size):
+    token_ids, positions, query_start, slots = [], [], [0], []
+    for chunk in chunks:
+        token_ids += chunk.token_ids
+        for p in range(chunk.num_computed, chunk.num_computed + len(chunk.token_ids)):
+            positions.append(p)
+            slots.append(chunk.block_table[p >> (block_size.bit_length() - 1)] * block_size + (p & (block_size - 1)))
+        query_start.append(len(token_ids))
+    return (
+        torch.tensor(token_ids),
+        torch.tensor(positions),
+        torch.tensor(query_start, dtype=torch.int32),
+        torch.tensor(slots),
+    )

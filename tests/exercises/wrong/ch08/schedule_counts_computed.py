@@ -1,0 +1,20 @@
+# exercise: 08.1
+# says: a is to compute 1 tokens and misses 0
+"""It raises num_computed_tokens itself."""
+
+def schedule(running, waiting, budget, max_num_seqs, admit):
+    scheduled = []
+    for request in running:
+        n = min(request.num_tokens - request.num_computed_tokens, budget)
+        if n > 0:
+            scheduled.append((request, n))
+            budget -= n
+    while waiting and budget > 0 and len(running) < max_num_seqs and admit(waiting[0]):
+        request = waiting.pop(0)
+        running.append(request)
+        n = min(request.num_tokens - request.num_computed_tokens, budget)
+        scheduled.append((request, n))
+        budget -= n
+    for request, n in scheduled:
+        request.num_computed_tokens += n
+    return scheduled

@@ -1,0 +1,13 @@
+# exercise: 09.1
+# says: an id may have more than three digits
+"""Three digits an id."""
+
+from array import array
+from hashlib import sha256
+
+
+def extend_hashes(hashes, token_ids, block_size, root):
+    for start in range(len(hashes) * block_size, len(token_ids) - block_size + 1, block_size):
+        parent = hashes[-1] if hashes else root
+        tokens = "".join(f"{t:03}" for t in token_ids[start : start + block_size]).encode()
+        hashes.append(sha256(parent + tokens).digest())
