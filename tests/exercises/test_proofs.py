@@ -1,12 +1,14 @@
 """Every check is proved: it fails what is wrong, each mistake with its own message, and passes whatever is right."""
 
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from _pytest.mark import ParameterSet
 
 from minillm.course import notebook as nb
-from minillm.course.check import grade
+from minillm.course.check import Report, grade
 from minillm.course.exercise import Exercise
 from minillm.course.source import from_text
 from tests.exercises.answers import EXERCISES, AnswerFile, answers, from_notebook, notebook, report
@@ -23,11 +25,22 @@ every_exercise = pytest.mark.parametrize(
 )
 
 
-def each(answers: list[AnswerFile]) -> list[ParameterSet]:
-    return [
-        pytest.param(answer, marks=possible(answer.exercise), id=f"{answer.exercise.id}-{answer.path.stem}")
-        for answer in answers
-    ]
+def each(answers: list[AnswerFile], quick: int) -> list[ParameterSet]:
+    """All answers as parameters; those of an exercise after the first `quick` are left to `make test`."""
+    counts = Counter[str]()
+    params = []
+    for answer in answers:
+        counts[answer.exercise.id] += 1
+        marks = possible(answer.exercise)
+        if counts[answer.exercise.id] > quick:
+            marks.append(pytest.mark.slow)
+        params.append(pytest.param(answer, marks=marks, id=f"{answer.exercise.id}-{answer.path.stem}"))
+    return params
+
+
+@cache
+def solved(exercise: Exercise) -> Report:
+    return grade(exercise, from_notebook("solutions", exercise))
 
 
 @every_exercise
@@ -39,7 +52,7 @@ def test_the_untouched_stub_earns_nothing(exercise: Exercise) -> None:
 
 @every_exercise
 def test_the_solution_earns_all(exercise: Exercise) -> None:
-    result = grade(exercise, from_notebook("solutions", exercise))
+    result = solved(exercise)
     assert result.earned == exercise.points, str(result)
     assert not result.output, "a solution prints nothing"
 
@@ -52,7 +65,7 @@ def test_it_is_the_learners_function_that_runs(exercise: Exercise) -> None:
     assert [part.name for part in result.parts if "probe 7341" not in part.wrong] == [], str(result)
 
 
-@pytest.mark.parametrize("answer", each(WRONG))
+@pytest.mark.parametrize("answer", each(WRONG, quick=3))
 def test_a_wrong_answer_reads_its_own_message(answer: AnswerFile) -> None:
     result = report(answer)
     assert result.earned < answer.exercise.points, "it passes"
@@ -62,7 +75,7 @@ def test_a_wrong_answer_reads_its_own_message(answer: AnswerFile) -> None:
     assert [other.path.name for other in others if other.says in result.message] == [], "not its own"
 
 
-@pytest.mark.parametrize("answer", each(RIGHT))
+@pytest.mark.parametrize("answer", each(RIGHT, quick=2))
 def test_another_right_answer_passes(answer: AnswerFile) -> None:
     assert report(answer).earned == answer.exercise.points, str(report(answer))
 
@@ -75,7 +88,7 @@ def test_there_are_answers_enough(exercise: Exercise) -> None:
 
 @every_exercise
 def test_the_words_and_the_checks_agree(exercise: Exercise) -> None:
-    result = grade(exercise, from_notebook("solutions", exercise))
+    result = solved(exercise)
     assert sum(part.points for part in result.parts) == exercise.points
     assert len({part.name for part in result.parts}) == len(result.parts)
     assert exercise.id.count(".") == 1 and 1 <= exercise.difficulty <= 5 and exercise.minutes > 0
