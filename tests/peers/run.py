@@ -11,7 +11,6 @@ import gc
 import importlib.metadata
 import json
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ def run(engine: str, script: Path) -> dict[str, Any]:
     if source.count(IMPORT) != 1:
         raise ValueError(f"{script} must contain the line {IMPORT!r} once")
     names: dict[str, Any] = {"__name__": "__main__", "__file__": str(script)}
-    began = time.perf_counter()
     try:
         exec(compile(source.replace(IMPORT, IMPORT.replace("minillm", engine)), str(script), "exec"), names)
         result = {
@@ -73,7 +71,7 @@ def run(engine: str, script: Path) -> dict[str, Any]:
         result = {"error": traceback.format_exc()}
     names.clear()
     gc.collect()
-    return {**result, "seconds": round(time.perf_counter() - began, 1)}
+    return result
 
 
 def versions() -> dict[str, str]:
