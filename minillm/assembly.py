@@ -64,7 +64,7 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
 
 
 def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
-    """Recorded decode steps where there is a GPU that runs our kernels, and nothing of somebody else's among them."""
+    """Return recorded decode steps if a GPU runs our kernels and no part is swapped."""
     assert config.max_model_len is not None
     recordable = model.device.type == "cuda" and model.ops.recordable
     if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):

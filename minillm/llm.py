@@ -147,7 +147,7 @@ class LLM:
         return self._tokenizer("get_tokenizer").wrapped
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """What `generate` uses if it is given none: the defaults, changed as the model's generation_config.json
+        """Return what `generate` uses if it is given none: the defaults, changed as the model's generation_config.json
         says."""
         return self._defaults.clone()
 
@@ -247,7 +247,7 @@ class LLM:
         events, news = asyncio.get_running_loop(), asyncio.Queue[list[Delta]]()
 
         def listener(deltas: list[Delta]) -> None:
-            with suppress(RuntimeError):  # the event loop is closed, and nobody listens any more
+            with suppress(RuntimeError):  # the event loop is closed
                 events.call_soon_threadsafe(news.put_nowait, deltas)
 
         text, ids = await asyncio.to_thread(self._encoded, prompt)

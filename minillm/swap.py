@@ -1,4 +1,4 @@
-"""`swap`: somebody else's part in the live engine.
+"""`swap`: your own part in the live engine.
 
     with minillm.swap(allocator=MyAllocator):
         llm = LLM("tinytales")          # or llm.variant(), which is quicker
@@ -44,12 +44,12 @@ def swap(**parts: Any) -> Iterator[None]:
 
 
 def anything_swapped() -> bool:
-    """Whether any part is somebody else's: what it does may not be fit for a recording (CUDA graphs)."""
+    """Whether any part is swapped: it may not be fit for a recording (CUDA graphs)."""
     return bool(_parts.get())
 
 
 def swapped(name: str, ours: Any) -> Any:
-    """The part that stands in for `ours`, or `ours`."""
+    """Return the part that replaces `ours`, or `ours`."""
     return _parts.get().get(name, ours)
 
 

@@ -4,7 +4,7 @@ A request's block table lists the blocks that hold its tokens, in order; the blo
 memory is reserved for tokens that may never come, nothing is lost between requests of unlike length, and two requests
 that share their first tokens may share the blocks of them: a block is free when its last holder has let go of it.
 
-Free blocks stand in one queue, and the front of it is given away next. A freed block goes to the front, since nobody
+Free blocks form one queue, and the front of it is given away next. A freed block goes to the front, because no request
 wants what is in it; unless it is to be kept, as its content may be asked for again (prefix.py): then it goes to the
 back, and of all that is kept the least recently used is lost first. Every operation takes the same time, however many
 blocks there are.

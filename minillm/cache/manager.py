@@ -18,7 +18,7 @@ from minillm.measure.trace import BlockCounts
 
 
 class CachedSequence(Protocol):
-    """What the manager sees of a request.
+    """A request as the manager sees it.
 
     The manager writes `block_table`, `block_hashes` and `num_published` (how many blocks others can find), and at
     admission `num_computed_tokens` and `num_cached_tokens` (what the prefix cache contributed).
@@ -67,7 +67,7 @@ class Allocator(Protocol):
 
 class KVCacheManager:
     """Gives the blocks of a cache to requests. `copies` lists the (from, to) blocks to copy before the next forward
-    pass; whoever runs it empties the list.
+    pass; the engine empties the list.
     """
 
     def __init__(

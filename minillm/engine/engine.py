@@ -6,8 +6,9 @@ sample    a token after each row that wants one
 commit    tokens to their requests, full blocks to the prefix cache, blocks of finished requests back
 
 An error stays with the request that caused it: if one row cannot be sampled, or its text cannot be made, that request
-ends with "error" and the others never notice. What concerns the whole step (the model, a part of the engine, Ctrl-C)
-goes to the caller of `step`, after `recover` has brought every block back and every surviving request into the queue.
+ends with "error" and the others never notice. An error of the whole step (of the model, of a part of the engine,
+Ctrl-C) goes to the caller of `step`, after `recover` has brought every block back and every surviving request into
+the queue.
 """
 
 import operator
@@ -387,7 +388,7 @@ class Engine:
             request.drafts = list(drafts[: request.max_tokens - len(request.output.token_ids) - 1])
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
-        """What was decided; the times are filled in when they are known."""
+        """Return what was decided; the times are filled in when they are known."""
         return StepRecord(
             self._num_steps,
             0.0,

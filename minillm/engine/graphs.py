@@ -6,8 +6,8 @@ launch. The price is that nothing in it may change: not a shape, not an address.
 
 So inputs are copied into buffers that stay, and a step of R requests runs as the next size of a ladder. The rows that
 are left over are padding: their slot is -1, so they write nothing, and their length is 0, so they read nothing. Block
-tables are as wide as the longest text needs, for the width is recorded too. What fits no recording, a prompt above all,
-runs eagerly.
+tables are as wide as the longest text needs, because the width is recorded too. A step that fits no recording, above
+all a prompt, runs eagerly.
 
 Source: NVIDIA, "Getting Started with CUDA Graphs" (2019); torch.cuda.graph.
 """
@@ -46,7 +46,7 @@ class CudaRecorder:
         self._pool: Any = None  # a handle that torch has no public name for
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
-        # First eagerly, beside the main stream: kernels are compiled and libraries take their workspace only once.
+        # First eagerly, on a stream of its own: kernels are compiled and libraries take their workspace only once.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

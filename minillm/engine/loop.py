@@ -30,7 +30,7 @@ class EngineLoop:
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine | None = engine
-        self._lock = threading.RLock()  # held by whoever calls the engine
+        self._lock = threading.RLock()  # held while a thread calls the engine
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: stop
         self._listeners: dict[str, tuple[DeltaReader, Listener]] = {}
         self._stepped = threading.Condition()

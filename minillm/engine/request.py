@@ -87,7 +87,7 @@ class RequestOutput:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new in one sample. `finish_reason` is set on its last delta; `logprobs` are those of `token_ids`."""
+    """The new part of one sample. `finish_reason` is set on its last delta; `logprobs` are those of `token_ids`."""
 
     index: int
     text: str
@@ -231,7 +231,8 @@ class Request:
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """End the sample with "error". What it has stays; text that was held back may be what failed, and is lost."""
+        """End the sample with "error". Its tokens and text stay; text that was held back is lost: it may be what
+        failed."""
         self.output.error = error
         self._end("error", None)
 

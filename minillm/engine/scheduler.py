@@ -24,7 +24,7 @@ Scheduled = list[tuple[Request, int]]  # requests, and how many of their next to
 
 
 class Memory(Protocol):
-    """What the scheduler needs of the cache (cache/manager.py). A method that returns False has changed nothing."""
+    """The cache as the scheduler sees it (cache/manager.py). A method that returns False has changed nothing."""
 
     def may_grow(self, request: Request) -> bool: ...
 

@@ -31,7 +31,7 @@ class ScheduledRequest:
     """One request's part in a step: `num_tokens` new tokens after `num_computed_tokens` in the cache.
 
     `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's other
-    steps have 0. What is computed anew after a preemption is a prefill too; what a static batch computes for a
+    steps have 0. What is computed again after a preemption is a prefill too; what a static batch computes for a
     request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The
     last `num_drafts` of the step's tokens are drafts, to be verified.
     """

@@ -25,7 +25,7 @@ from minillm.ops import Ops
 
 
 class Cache(Protocol):
-    """What a model needs of a KV cache."""
+    """A KV cache as the model sees it."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, batch: Batch) -> Tensor:
         """Keep k and v [T, H_kv, D] of this step's tokens and return the attention of q [T, H, D], [T, H, D]."""
