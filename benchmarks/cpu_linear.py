@@ -7,7 +7,6 @@ PyTorch's own (MKL on x86) over [in, out], `F.linear` the same over [out, in]; s
 `minillm.cpu.linear`. The sides alternate; values are medians.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from _rows import arguments, report
 from torch import Tensor
 
-from minillm.cpu.linear import is_faster_here, one_dnn, split_k
+from minillm.cpu.linear import Views, is_faster_here, one_dnn, split_k
 from minillm.measure.timing import interleaved, ratio_of, spread_of
 
 MODELS = {
@@ -31,10 +30,6 @@ def through(product: Callable[[Tensor, Any], Tensor], inputs: list[Tensor], weig
         product(x, weight)
 
 
-def split_over_all_cores(x: Tensor, weight: Tensor) -> Tensor:
-    return split_k(x, weight, None, math.gcd(len(weight), torch.get_num_threads()))
-
-
 def main() -> None:
     args = arguments(__doc__, rounds=15)
     if args.device != "cpu" or not is_faster_here():
@@ -43,16 +38,21 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for model, shapes in MODELS.items():
         weights = [torch.randn(shape) for shape in shapes]
+        views = [Views.of_weight(weight) for weight in weights]
         transposed = [weight.t().contiguous() for weight in weights]
         for num_tokens in (1, 2, 8, 32, 64):
             inputs = [torch.randn(num_tokens, size_in) for size_in, _ in shapes]
             sides = {
                 "x @ W": partial(through, torch.matmul, inputs, weights),
                 "F.linear": partial(through, F.linear, inputs, transposed),
-                "oneDNN": partial(through, partial(one_dnn, bias=None), inputs, weights),
+                "oneDNN": partial(
+                    through, partial(one_dnn, bias=None), inputs, [v.transposed for v in views]
+                ),
             }
             if num_tokens == 1:
-                sides["split-K"] = partial(through, split_over_all_cores, inputs, weights)
+                sides["split-K"] = partial(
+                    through, partial(split_k, bias=None), inputs, [v.parts for v in views]
+                )
             with torch.inference_mode():
                 times = interleaved(sides, args.rounds)
             what = f"{model}, {num_tokens} tokens"

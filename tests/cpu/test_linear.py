@@ -1,4 +1,5 @@
 import platform
+import weakref
 
 import pytest
 import torch
@@ -56,10 +57,23 @@ def test_the_weight_of_one_row_is_cut_into_one_part_per_core_and_not_copied(monk
 
 
 @x86
+@pytest.mark.parametrize("rows", [1, 2])
+def test_kept_views_follow_their_weight_and_are_freed_with_it(monkeypatch, rows):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    x, weight, freed = normal(rows, 12), normal(12, 5), []
+    module.linear(x, weight, None)
+    weight.mul_(2)
+    torch.testing.assert_close(module.linear(x, weight, None), x @ weight)
+    weakref.finalize(weight, freed.append, True)
+    del weight
+    assert freed == [True]
+
+
+@x86
 def test_one_dnn_compiles_for_few_numbers_of_rows(monkeypatch):
     """Prompts of 1 to 300 tokens need products for 2 to 64 rows and no others: it keeps 1,024 of all shapes."""
     asked = set()
-    monkeypatch.setattr(module, "one_dnn", lambda x, weight, bias: asked.add(len(x)) or x @ weight)
+    monkeypatch.setattr(module, "one_dnn", lambda x, weight, bias: asked.add(len(x)) or x @ weight.t())
     weight = normal(4, 3)
     for rows in range(1, 301):
         assert module.linear(normal(rows, 4), weight, None).shape == (rows, 3)
