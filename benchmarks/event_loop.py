@@ -71,8 +71,8 @@ async def measure(
 
 def main() -> None:
     args = arguments(__doc__, requests=32, interval=0.01, tokens=32, rounds=5)
-    llm = LLM("tinytales", device=args.device, max_model_len=512)
-    found = asyncio.run(measure(llm, args.rounds, args.requests, args.interval, args.tokens))
+    with LLM("tinytales", device=args.device, max_model_len=512) as llm:
+        found = asyncio.run(measure(llm, args.rounds, args.requests, args.interval, args.tokens))
     beyond = [gap - idle for gap, idle in zip(found["streams"], found["idle"], strict=True)]
     what = f"{args.requests} streams arrive"
     rows: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ ADD_RMS_NORM = Exercise(
     difficulty=3,
     seconds=30.0,
     needs="triton",
-    uses=("minillm.measure.interpreter",),
+    uses=("minillm.course.tools.interpreter",),
     hints=(
         "One program has one row in its registers from the load to the stores. Which row is its own, where does it "
         "begin in memory, and what lies in the places beyond the row's end?",
