@@ -67,7 +67,6 @@ WALK = Exercise(
     difficulty=5,
     seconds=60.0,
     needs="triton",
-    uses=("minillm.course.tools.interpreter",),
     hints=(
         "It is 05.2's inner loop for one head. New are pointers instead of slices, and masks for what is not there.",
         "Row j of k begins at k + j * HEAD_DIM. A tile may reach beyond row num_keys - 1, so load with a mask and "
