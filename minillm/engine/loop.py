@@ -51,9 +51,7 @@ class EngineLoop:
 
     def close(self) -> None:
         """Stop the thread after the step it is in, and let the engine go. Unfinished requests are lost."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._inbox.put(None)
-            self._thread.join()
+        self.stop()
         self._engine = None
         while not self._inbox.empty():
             if (call := self._inbox.get()) is not None:
@@ -65,8 +63,10 @@ class EngineLoop:
         self._listeners.clear()
 
     def stop(self) -> None:
-        """Ask the thread to end, without waiting for it."""
+        """End the thread after the step it is in. A thread that computes while Python exits would crash the process."""
         self._inbox.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
 
     def add(
         self,

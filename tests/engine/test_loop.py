@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -265,3 +267,21 @@ def test_an_llm_that_nobody_holds_takes_its_thread_with_it():
     thread.join(10)
     gc.collect()
     assert not thread.is_alive() and memory() is None
+
+
+@pytest.mark.slow
+def test_python_exits_cleanly_in_the_midst_of_a_step():
+    script = """
+import asyncio
+from minillm import LLM, SamplingParams
+
+async def main():
+    stream = llm.astream([5] * 20, SamplingParams(max_tokens=400, ignore_eos=True))
+    await anext(stream)
+
+llm = LLM("tinytales", max_num_seqs=2)
+events = asyncio.new_event_loop()
+events.run_until_complete(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "terminate" not in done.stderr, done.stderr
