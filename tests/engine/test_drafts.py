@@ -186,14 +186,16 @@ def test_drafts_leave_room_for_one_more_token_and_never_pass_the_end_of_the_cont
 
 
 def test_drafts_are_dropped_before_a_request_is_preempted_for_them():
-    """Two requests of a block and a half: with drafts they would need a third block each, and there are four in all."""
-    llm = tiny.llm(num_gpu_blocks_override=4, block_size=8, trace=True, enable_prefix_caching=False)
+    """Two prompts of a block and a half share five blocks: the drafts of the first take the last one."""
+    llm = tiny.llm(num_gpu_blocks_override=5, block_size=8, trace=True, enable_prefix_caching=False)
     llm.engine.propose = lambda requests: [[3] * 6 for _ in requests]
-    params = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
-    llm.generate([list(PROMPTS[4])] * 2, params)
-    steps = llm.trace.of(StepRecord)
-    assert not any(step.preempted for step in steps)
-    assert any(part.num_drafts for step in steps for part in step.scheduled)
+    for _ in range(2):
+        llm.engine.add_request(PROMPTS[4], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
+    for _ in range(2):
+        llm.engine.step()
+    prefill, decode = llm.trace.of(StepRecord)
+    assert prefill.num_tokens("prefill") == 24 and decode.preempted == []
+    assert [part.num_drafts for part in decode.scheduled] == [6, 0]
 
 
 def test_a_proposer_that_raises_ends_the_step_and_leaves_an_engine_that_works():

@@ -151,23 +151,35 @@ def test_an_error_reaches_its_own_caller_alone():
 
 
 def test_another_callers_error_does_not_reach_a_caller_that_steps(monkeypatch):
-    """Without a thread, the one who steps meets the errors of all."""
+    """Without a thread, the caller that steps meets the errors of all. Here its own request still waits."""
     llm = tiny.llm(max_num_seqs=1)
-    mine = llm.stream(list(PROMPTS[0]), GREEDY)
-    found = list(next(mine).token_ids)
-    call, calls = Transformer.__call__, [0]
+    other = llm.stream(list(PROMPTS[0]), GREEDY)
+    next(other)
+    call, errors = Transformer.__call__, [ZeroDivisionError("in the model")]
 
     def broken(self, batch, cache):
-        calls[0] += 1
-        if calls[0] == 1:
-            raise ZeroDivisionError("in the model")
+        if errors:
+            raise errors.pop()
         return call(self, batch, cache)
 
     monkeypatch.setattr(Transformer, "__call__", broken)
-    with pytest.raises(ZeroDivisionError):
-        list(mine)
     output = llm.generate(list(PROMPTS[1]), GREEDY)[0]
-    assert output.outputs[0].token_ids == alone(PROMPTS[1]) and len(found) == 1
+    assert output.outputs[0].token_ids == alone(PROMPTS[1]) and errors == []
+    with pytest.raises(ZeroDivisionError):
+        list(other)
+    tiny.assert_idle(llm)
+
+
+def test_a_request_that_is_cancelled_in_the_inbox_is_never_added():
+    llm, gate = started(), threading.Event()
+    arrived = llm.engine._num_arrived
+    busy = llm._loop._call(gate.wait)
+    adding = llm._loop.add(PROMPTS[0], LONG)
+    assert adding.cancel()
+    gate.set()
+    assert busy.result(10)
+    assert llm.generate(list(PROMPTS[1]), GREEDY)[0].outputs[0].token_ids == alone(PROMPTS[1])
+    assert llm.engine._num_arrived == arrived + 1
     tiny.assert_idle(llm)
 
 

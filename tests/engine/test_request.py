@@ -224,3 +224,26 @@ def expected(text, stop, min_tokens, max_tokens, last):
             return text, "stop", None
         return text, "length" if length >= max_tokens else "abort", None
     return text, "abort", None
+
+
+@pytest.mark.parametrize("broken_off", ["before the token", "before its sequence", "before its text"])
+def test_a_request_is_restored_from_its_output_tokens(broken_off):
+    """As an interrupt leaves it in the midst of `append`: what is behind the last counted token is done again."""
+    request, whole = (make(logprobs=0, stop=["zz"], max_tokens=9) for _ in range(2))
+    tokens = ids_of("hi ßab")
+    for one in (request, whole):
+        for token_id in tokens[:-1]:
+            one.append(token_id, {token_id: Logprob(-0.5, 1)}, EOS)
+    request.drafts, request.num_computed_tokens, request.num_published = [3, 3], 4, 1
+    request.output.logprobs.append({tokens[-1]: Logprob(-0.5, 1)})
+    if broken_off != "before the token":
+        request.output.token_ids.append(tokens[-1])
+        whole.append(tokens[-1], {tokens[-1]: Logprob(-0.5, 1)}, EOS)
+    if broken_off == "before its text":
+        request.token_ids.append(tokens[-1])
+    request.restore()
+    assert request.output == whole.output and request.token_ids == whole.token_ids
+    assert (request.status, request.drafts, request.num_computed_tokens) == (Status.WAITING, [], 0)
+    for one in (request, whole):
+        feed(one, "czz")
+    assert end(request) == end(whole)
