@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Mark], str]:
         marks, damage = store.records(Mark, found["exercises"])
         content = found | {"exercises": {key: found["exercises"][key] for key in marks}}
     except FileNotFoundError:
-        pass
+        pass  # no marks yet
     except (ValueError, TypeError, KeyError) as error:
         damage = repr(error)
     for key, mark in _unsaved.items():

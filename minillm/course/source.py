@@ -275,7 +275,7 @@ def _without_magics(cell: str) -> str:
     try:
         from IPython.core.inputtransformer2 import TransformerManager
     except ImportError:
-        pass
+        pass  # without IPython there are no magics to translate
     else:
         empty = cell[: len(cell) - len(cell.lstrip())].count("\n")  # IPython takes these lines away
         cell = "\n" * empty + TransformerManager().transform_cell(cell)

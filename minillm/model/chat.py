@@ -181,7 +181,7 @@ def _ask(request: bytes) -> bytes:
             _process.stdin.flush()
             answer = _process.stdout.readline()
         except BrokenPipeError:
-            pass
+            pass  # the process has ended, and the missing answer is reported below
         finally:
             if not answer.endswith(b"\n"):
                 _stop()  # after an interrupt too: the next request would read the answer to this one
