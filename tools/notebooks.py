@@ -101,7 +101,10 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             kept[-1]["text"] = text.splitlines(keepends=True)
             continue
         if "data" in output:
-            output["data"].pop(WIDGET, None)
+            if output["data"].pop(WIDGET, None) and len(output["data"]) > 1:
+                output["data"].pop(
+                    "text/plain", None
+                )  # "VBox(children=…": what a viewer would show in the widget's place
             output["metadata"] = {}
             if not output["data"]:
                 continue

@@ -110,14 +110,25 @@ def predict(key: str, question: str, *, low: float, high: float, unit: str) -> w
         said.value = _store(key, Prediction(question, unit, float(slider.value), today))
 
     button.on_click(commit)
-    return widgets.VBox([widgets.HTML(f"<b>Predict.</b> {question}"), widgets.HBox([slider, button]), said])
+    box = _Question([widgets.HTML(f"<b>Predict.</b> {question}"), widgets.HBox([slider, button]), said])
+    box.question = f"{question} (between {low:g} and {high:g} {unit})"
+    return box
+
+
+class _Question(widgets.VBox):  # type: ignore[misc]
+    """The box, and the question in words for viewers that show no widgets."""
+
+    question = ""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        words = {"text/markdown": f"**Predict.** {self.question}", "text/plain": f"Predict: {self.question}"}
+        return {**super()._repr_mimebundle_(**kwargs), **words}
 
 
 def reveal(key: str, measured: float) -> None:
-    """Print what was predicted beside what was measured, and keep the latter."""
+    """Print what was predicted and what was measured, and keep the latter. Print nothing without a prediction."""
     known = predictions().get(key)
     if known is None:
-        say("No prediction was made: the button above keeps one.")
         return
     known.measured = float(measured)
     _store(key, known)
