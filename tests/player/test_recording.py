@@ -51,14 +51,15 @@ def traced(kind: str) -> tuple[Trace, dict[str, int], dict[str, str]]:
     return llm.trace, {"block_size": RUNS[kind].get("block_size", 16)}, texts
 
 
-def token_text(token_id, before=()):
-    return tiny.llm().tokenizer.token_text(token_id, before)
+@cache
+def tokenizer():
+    return tiny.llm().tokenizer
 
 
 def replayed(trace: Trace, cuts: list[int], **given_settings: int) -> tuple[Replay, Recording]:
     """The trace as a recording sees it grow: up to each of `cuts`, then whole."""
     growing, replay = Trace(), Replay()
-    recording = Recording(growing, {"block_size": 16, **given_settings}, token_text)
+    recording = Recording(growing, {"block_size": 16, **given_settings}, tokenizer().token_text)
     for start, end in zip([0, *cuts], [*cuts, len(trace)], strict=True):
         growing.extend(trace[start:end])
         replay.append(json.loads(json.dumps(recording.extend())))
@@ -99,13 +100,12 @@ def test_its_words_are_the_texts(kind):
     replay, _ = replayed(trace, [], **settings)
     assert set(replay.ids) == set(texts)
     added = {record.request_id: record for record in trace.of(RequestAdded)}
-    tokenizer = tiny.llm().tokenizer
     for name, words, origins in zip(replay.ids, replay.texts, replay.origins, strict=True):
         num_prompt = added[name].num_prompt_tokens
         assert len(words) - num_prompt == len(origins)
         tokens = [record for record in trace.of(TokenRecord) if record.request_id == name]
         assert [ORIGINS[origin] for origin in origins] == [record.origin for record in tokens]
-        whole = tokenizer.decode(
+        whole = tokenizer().decode(
             added[name].prompt_token_ids + [t.token_id for t in tokens], skip_special_tokens=False
         )
         if "\ufffd" not in whole:
