@@ -155,6 +155,10 @@ class Player:
     def __exit__(self, *_: object) -> None:
         self.finish()
 
+    def show_stills(self) -> None:
+        """Show the parts for viewers without a kernel; they hide where the widget lives."""
+        self._stills = [display(content, raw=True, display_id=True) for content in self._still_contents()]
+
     def _ipython_display_(self) -> None:
         display(self.widget._repr_mimebundle_(), raw=True)
-        self._stills = [display(content, raw=True, display_id=True) for content in self._still_contents()]
+        self.show_stills()
