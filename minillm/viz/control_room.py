@@ -70,12 +70,16 @@ class ControlRoom:
         add = widgets.Button(description="Add", button_style="primary", layout=widgets.Layout(width="6em"))
         ten = widgets.Button(description="Add ten", layout=widgets.Layout(width="7em"))
 
-        def submit(_: object) -> None:
+        def submit(_: object = None) -> None:
             if prompt.value.strip() and self.room.add(prompt.value):
                 prompt.value = ""
 
+        def on_message(_: object, content: dict[str, Any], _buffers: object) -> None:
+            if content.get("event") == "submit":  # the Enter key
+                submit()
+
         add.on_click(submit)
-        prompt.on_submit(submit)
+        prompt.on_msg(on_message)
         ten.on_click(lambda _: self.room.add_ten())
         self._controls = [prompt, add, ten]
         return widgets.HBox([prompt, add, ten], layout=widgets.Layout(flex_flow="row wrap"))
