@@ -109,7 +109,10 @@ class Room:
 
     @property
     def num_unfinished(self) -> int:
-        return sum(not one.output.finished for one in self.requests)
+        """Requests that run, wait, or failed a moment ago."""
+        with self._lock:
+            outputs = [one.output for one in self.requests]
+            return sum(not output.finished or output.error is not None for output in outputs)
 
     def setting(self, name: str) -> Any:
         """Return an engine argument as it is now."""
@@ -219,8 +222,8 @@ class Room:
             self.requests = [one for one in self.requests if one.output.error is None]
             for one in failed if mine else ():
                 self._submit(one.prompt, one.params)
-        said = f"Your {' or '.join(self.own)} failed, and the package's runs again" if mine else "A step failed"
-        self.say(f"{said}: {_described(failed[0].output.error)}")
+            said = f"Your {' or '.join(self.own)} failed, and the package's runs again" if mine else "A step failed"
+            self.say(f"{said}: {_described(failed[0].output.error)}")
 
 
 class Watch:
