@@ -17,7 +17,7 @@ from IPython.display import display
 
 from minillm.engine.request import RequestOutput
 from minillm.llm import LLM
-from minillm.viz.player import PANELS, Player
+from minillm.viz.player import PANELS, Player, view
 from minillm.viz.room import Room
 
 PACES = [("slow: 3 steps per second", 3.0), ("12 steps per second", 12.0), ("40 steps per second", 40.0)]
@@ -58,7 +58,7 @@ class ControlRoom:
             self.player.show_stills()
 
     def _ipython_display_(self) -> None:
-        display(self.box)
+        display(view(self.box), raw=True)
 
     def _show(self, message: str) -> None:
         self._message.value = f"<b>{escape(message)}</b>"
