@@ -135,6 +135,21 @@ class LLM:
         """Run the engine in a thread of its own from now on, until `close`."""
         self._loop.start()
 
+    def submit(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        listener: Listener | None = None,
+    ) -> RequestOutput:
+        """Queue one prompt and return its live output, which the engine's thread fills (`start`).
+
+        `listener` is called with what is new after each step (engine/loop.py). Raises `RequestError` if the prompt is
+        refused.
+        """
+        return self._add(*self._encoded(prompt), sampling_params, priority, listener).result()
+
     def rebuild(self, **changes: Any) -> None:
         """Change engine arguments while requests run: `llm.rebuild(num_gpu_blocks_override=20)`.
 

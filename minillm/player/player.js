@@ -623,9 +623,14 @@ class Memory extends Panel {
     this.top = 0;
   }
 
+  /** The step whose pool shows; before the first step it is the first one's. */
+  record(view) {
+    return view.run.steps[Math.max(0, view.step)] ?? { total: 0, blockSize: 16, copied: [] };
+  }
+
   /** The largest cells with which all blocks fit, at best; the words need room. */
   grid(view, width) {
-    const total = view.run.steps.at(-1)?.total ?? 0, size = view.run.settings.block_size ?? 16, gap = 3;
+    const { total, blockSize: size } = this.record(view), gap = 3;
     const shapes = [[Math.min(190, 40 + size * 9), 46], [Math.min(130, 30 + size * 7), 38], [88, 32], [54, 24], [34, 18], [22, 14], [14, 10]];
     for (const [least, high] of shapes) {
       const columns = Math.max(1, Math.floor((width + gap) / (Math.min(least, width) + gap)));
@@ -635,7 +640,7 @@ class Memory extends Panel {
   }
 
   wish(view, width) {
-    if (!view.run.steps.at(-1)?.total) return 44;
+    if (!this.record(view).total) return 44;
     const { rows, high, gap } = this.grid(view, width);
     return Math.min(rows * (high + gap), MEMORY_HEIGHT) + 50;
   }
@@ -660,7 +665,7 @@ class Memory extends Panel {
 
   under(x, y) {
     const run = this.player.run;
-    if (!run.steps.at(-1)?.total || y > this.height - 50) return null;
+    if (!this.record(this.player).total || y > this.height - 50) return null;
     const { total, columns, wide, high, gap } = this.grid(this.player, this.width);
     const column = Math.floor(x / (wide + gap)), row = Math.floor((y + this.top) / (high + gap));
     const block = row * columns + column;
@@ -684,7 +689,7 @@ class Memory extends Panel {
   }
 
   paint(view, ink, width, height) {
-    const { run, theme, step } = view, total = run.steps.at(-1)?.total ?? 0;
+    const { run, theme, step } = view, { total, cached, copied } = this.record(view);
     if (!total) {
       font(ink, 12);
       ink.fillStyle = theme.muted;
@@ -700,17 +705,16 @@ class Memory extends Panel {
     ink.beginPath();
     ink.rect(-1, 0, width + 2, area);
     ink.clip();
-    const now = run.steps[Math.max(0, step)];
-    for (let block = 0; block < (step < 0 ? total : now.total); block++) {
+    for (let block = 0; block < total; block++) {
       const { x, y } = this.at(grid, block);
       if (y + grid.high >= 0 && y <= area) this._block(view, ink, grid, block, holders.get(block) ?? [], x, y);
     }
-    if (step >= 0) this._copies(view, ink, grid, now.copied);
+    if (step >= 0) this._copies(view, ink, grid, copied);
     ink.restore();
     this._table(view, ink, width, height - 46);
-    const shared = [...holders.values()].filter(list => list.length > 1).length, kept = step < 0 ? 0 : now.cached;
+    const shared = [...holders.values()].filter(list => list.length > 1).length, kept = step < 0 ? 0 : cached;
     this.note.textContent =
-      `${holders.size} of ${step < 0 ? total : now.total} blocks held` +
+      `${holders.size} of ${total} blocks held` +
       (shared ? `, ${shared} shared` : "") + (kept ? `, ${kept} free but kept for hits` : "");
     this.canvas.setAttribute("aria-label", `Memory: ${this.note.textContent}`);
   }
@@ -1219,7 +1223,8 @@ export class Player {
 
   /** Show what the run has gained. */
   grown() {
-    if (this.following && !this.run.live && this.position >= this.run.steps.length) this.following = false;
+    if (this.run.live && !this._wasLive) this.follow();
+    this._wasLive = this.run.live;
     this._range.max = this.run.steps.length;
     this._legend();
     this.wake();
@@ -1307,6 +1312,7 @@ export class Player {
     if (this.following) {
       const behind = end - this.position;
       this.position = this.calm || behind > 40 ? end : Math.min(end, this.position + Math.max(behind * 0.25, 0.05));
+      this.following = this.run.live || this.position < end;
     } else if (this.playing) {
       this.position += passed * this._rate();
       if (this.position >= end) {

@@ -109,7 +109,7 @@ class Recording:
             self._requests[record.request_id] = _Request(len(self._requests), ids)
             words = [self._word(token_id, ids[:i]) for i, token_id in enumerate(ids)]
             # A trace without the prompt's tokens still says how many there are.
-            words += [self._add_word("·")] * (record.num_prompt_tokens - len(ids))
+            words += [self._add_word("·") for _ in range(record.num_prompt_tokens - len(ids))]
             return ["add", _microseconds(record.time), record.request_id, words]
         if isinstance(record, TokenRecord):
             request = self._requests[record.request_id]

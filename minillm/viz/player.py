@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anywidget
+import ipywidgets as widgets
 import traitlets
 from IPython.display import DisplayHandle, display
 
@@ -39,6 +40,12 @@ def record(source: LLM | Trace, **settings: int | str) -> Recording:
     known = {name: getattr(source.config, name) for name in SETTINGS}
     token_text = None if source.tokenizer is None else source.tokenizer.token_text
     return Recording(source.trace, {**known, **settings}, token_text)
+
+
+def view(widget: widgets.Widget) -> dict[str, Any]:
+    """Return the output that shows a widget, without its description as text, which is no use to a reader."""
+    model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return {"application/vnd.jupyter.widget-view+json": model}
 
 
 class PlayerWidget(anywidget.AnyWidget):  # type: ignore[misc]
@@ -155,6 +162,10 @@ class Player:
     def __exit__(self, *_: object) -> None:
         self.finish()
 
-    def _ipython_display_(self) -> None:
-        display(self.widget._repr_mimebundle_(), raw=True)
+    def show_stills(self) -> None:
+        """Show the parts for viewers without a kernel; they hide where the widget lives."""
         self._stills = [display(content, raw=True, display_id=True) for content in self._still_contents()]
+
+    def _ipython_display_(self) -> None:
+        display(view(self.widget), raw=True)
+        self.show_stills()
