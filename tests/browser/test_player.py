@@ -34,6 +34,7 @@ with Player(llm) as player:
     llm.generate(["Once upon a time", "The fox", "A king"] * 2, params, use_tqdm=False)
 print("steps:", len(llm.trace.of(StepRecord)))
 """
+PRINTED = ".jp-RenderedText:has-text('steps:')"
 STEPS = "() => document.querySelector('.mp')?.player.run.steps.length ?? 0"
 STATE = """() => {
   const { player } = document.querySelector(".mp"), { run } = player;
@@ -61,7 +62,7 @@ class Run:
         with jupyterlab(folder, folder / "state") as (url, token):
             lab = OpenNotebook(browser, url, token, path.name)
             self.counts = self.watched(lab)
-            self.printed = int(lab.page.get_by_text("steps:").inner_text().split()[1])
+            self.printed = int(lab.page.locator(PRINTED).inner_text().split()[1])
             lab.page.wait_for_function(f"count => ({STEPS})() === count", arg=self.printed)
             self.state = lab.page.evaluate(STATE)
             lab.page.wait_for_timeout(4000)  # the part for viewers without a kernel waits 3 s for the widget
@@ -86,7 +87,7 @@ class Run:
         lab.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
         counts, until = set(), time.monotonic() + PATIENCE
         while (
-            not lab.page.get_by_text("steps:").count() and not lab.complaints() and time.monotonic() < until
+            not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until
         ):
             counts.add(lab.page.evaluate(STEPS))
             lab.page.wait_for_timeout(50)
