@@ -1372,7 +1372,7 @@ export class Player {
     Object.assign(this._range, { type: "range", min: 0, max: 0, step: 1, value: 0 });
     this._range.setAttribute("aria-label", "Step");
     this._range.addEventListener("input", () => this.seek(Number(this._range.value)));
-    this._read = element("output", "mp-read");
+    this._read = element("span", "mp-read"); // an <output> would be read aloud at every step
     bar.append(this._range, this._read);
     this._live = button("● live", "Follow the running engine (End)", () => this.follow());
     this._live.classList.add("mp-live");

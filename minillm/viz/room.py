@@ -222,7 +222,11 @@ class Room:
             self.requests = [one for one in self.requests if one.output.error is None]
             for one in failed if mine else ():
                 self._submit(one.prompt, one.params)
-            said = f"Your {' or '.join(self.own)} failed, and the package's runs again" if mine else "A step failed"
+            said = (
+                f"Your {' or '.join(self.own)} failed, and the package's runs again"
+                if mine
+                else "A step failed"
+            )
             self.say(f"{said}: {_described(failed[0].output.error)}")
 
 

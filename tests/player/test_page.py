@@ -49,7 +49,9 @@ def recorded(trace: Trace) -> Recording:
 
 def unpacked(html: str) -> list[str]:
     """What a browser unpacks: the module and the recording."""
-    return [zlib.decompress(base64.b64decode(text)).decode() for text in re.findall(r'unpack\("([^"]+)"\)', html)]
+    return [
+        zlib.decompress(base64.b64decode(text)).decode() for text in re.findall(r'unpack\("([^"]+)"\)', html)
+    ]
 
 
 def test_sixty_requests_and_five_hundred_steps_take_less_than_300_kilobytes() -> None:

@@ -30,7 +30,9 @@ def llm():
 def sent(monkeypatch):
     """The messages to the browser."""
     messages: list[dict[str, Any]] = []
-    monkeypatch.setattr(module.PlayerWidget, "send", lambda self, content, buffers=None: messages.append(content))
+    monkeypatch.setattr(
+        module.PlayerWidget, "send", lambda self, content, buffers=None: messages.append(content)
+    )
     return messages
 
 

@@ -24,7 +24,10 @@ def opened(**arguments):
 
 
 def texts(room):
-    return {one.prompt: (one.output.outputs[0].token_ids, one.output.outputs[0].finish_reason) for one in room.requests}
+    return {
+        one.prompt: (one.output.outputs[0].token_ids, one.output.outputs[0].finish_reason)
+        for one in room.requests
+    }
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,11 @@ class TestControls:
         shown.room.steps_per_second = 50
         shown.add("a text of some words", max_tokens=80, ignore_eos=True)
         shown.settings["num_gpu_blocks_override"].value = 8
-        assert shown.settings["num_gpu_blocks_override"].value == 48 == shown.room.setting("num_gpu_blocks_override")
+        assert (
+            shown.settings["num_gpu_blocks_override"].value
+            == 48
+            == shown.room.setting("num_gpu_blocks_override")
+        )
         assert "8 blocks of 8" in shown._message.value
 
     def test_the_buttons_add(self, shown):
