@@ -15,10 +15,10 @@ class SourceCode:
 
     def __init__(self, *parts: Callable[..., Any] | type) -> None:
         self._sections = [_section(part) for part in parts]
+        self._names = [part.__qualname__ for part in parts]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        text = "\n\n".join(self._sections)
-        return {"text/markdown": text, "text/plain": text}
+        return {"text/markdown": "\n\n".join(self._sections), "text/plain": ", ".join(self._names)}
 
 
 def source(*parts: Callable[..., Any] | type) -> SourceCode:

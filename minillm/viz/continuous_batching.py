@@ -5,7 +5,8 @@ Each is drawn from the trace of a run (`LLM(trace=True)`): nothing is scheduled 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import median, quantiles
+from typing import Protocol
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ from minillm.measure.trace import (
     inter_token_latencies,
     ttft,
 )
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, quiet, style
+from minillm.viz.style import ACCEPTED, DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, quiet, style
 from minillm.viz.widget import Explorer
 
 COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WASTE}
@@ -260,6 +261,59 @@ def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
             Patch(color=PREFILL, label="a long prompt arrives"),
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2)
+        return figure
+
+
+class Timed(Protocol):
+    """A request under load: seconds to its first token, and between one token and the next."""
+
+    @property
+    def ttft(self) -> float: ...
+    @property
+    def gaps(self) -> list[float]: ...
+
+
+def load_figure(load: Mapping[float, Sequence[Timed]], goodput: Mapping[float, float]) -> Picture:
+    """Return latency and goodput against the load. Loads are shares of the engine's capacity."""
+    shares = list(load)
+    with style():
+        figure = Picture(figsize=(9, 3))
+        first, gap, good = figure.subplots(1, 3)
+        for axes, title, values in (
+            (first, "time to first token", [[one.ttft for one in load[share]] for share in shares]),
+            (gap, "inter-token latency", [[g for one in load[share] for g in one.gaps] for share in shares]),
+        ):
+            for percent, line in ((95, "-o"), (50, "--o")):
+                points = [quantiles(some, n=100)[percent - 1] * 1e3 for some in values]
+                axes.plot([100 * share for share in shares], points, line, color=DECODE, label=f"p{percent}")
+            axes.set_title(f"{title} (ms)")
+            axes.set_ylim(bottom=0)
+            axes.legend()
+        good.bar([str(round(100 * share)) for share in shares], [100 * goodput[share] for share in shares], color=ACCEPTED)
+        good.set_ylim(0, 100)
+        good.set_title("goodput (% of requests)")
+        for axes in (first, gap, good):
+            axes.set_xlabel("load (% of capacity)")
+            quiet(axes)
+        return figure
+
+
+def batch_figure(seconds: Mapping[int, float]) -> Picture:
+    """Return the time of a decode step and the tokens per second against the number of requests in the step."""
+    sizes = list(seconds)
+    with style():
+        figure = Picture(figsize=(9, 2.8))
+        latency, throughput = figure.subplots(1, 2)
+        latency.plot(sizes, [seconds[size] * 1e3 for size in sizes], "-o", color=DECODE)
+        latency.set_title("time of one token (ms)")
+        throughput.plot(sizes, [size / seconds[size] for size in sizes], "-o", color=ACCEPTED)
+        throughput.set_title("tokens per second")
+        for axes in (latency, throughput):
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(sizes, list(map(str, sizes)))
+            axes.set_xlabel("requests in the batch")
+            axes.set_ylim(bottom=0)
+            quiet(axes)
         return figure
 
 
