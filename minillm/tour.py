@@ -27,7 +27,7 @@ from minillm.measure.local import this_machine
 from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
 from minillm.measure.roofline import time_at
 from minillm.measure.timing import machine_record, synchronize
-from minillm.model.tokenizer import load_tokenizer
+from minillm.model.stored import open_model
 from minillm.sampling import SamplingParams
 
 PROMPTS = (
@@ -289,7 +289,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return_freed_memory_at_once()
-    load_tokenizer(model_folder(model))  # imports a library, which is not the model's memory
+    open_model(model_folder(model)).tokenizer()  # imports a library, which is not the model's memory
     try:
         with peak_memory(device) as memory:
             step = next(step for step in LADDER if step.name == name)
