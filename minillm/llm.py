@@ -27,7 +27,7 @@ from minillm.engine.loop import EngineLoop, Listener
 from minillm.engine.request import Delta, RequestOutput
 from minillm.errors import CheckpointError, RequestError
 from minillm.measure.trace import Trace
-from minillm.model.stored import open_model
+from minillm.model.stored import GGUF, open_model
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import ops_for
@@ -53,7 +53,8 @@ def model_folder(model: str | Path) -> Path:
         return BUNDLED / str(model)
     if Path(model).exists():
         return Path(model)
-    if Path(model).is_absolute() or str(model).count("/") != 1 or str(model).startswith("."):
+    is_path = Path(model).is_absolute() or str(model).startswith(".") or str(model).lower().endswith(GGUF)
+    if is_path or str(model).count("/") != 1:
         raise CheckpointError(
             f"no model {str(model)!r}: it is not a folder, not a GGUF file, not a bundled model "
             f"({', '.join(bundled_models())}) and not a hub id such as 'Qwen/Qwen3-0.6B'"

@@ -36,7 +36,8 @@ BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")  # in old che
 class Tensors(Protocol):
     """The tensors of a model on disk, in any format, under the names of a Hugging Face folder.
 
-    `path` and `settings`, where the model is described, are for messages. `names` are all tensors, and `unread` those that `get` has not returned so far.
+    `names` are all tensors, and `unread` those that `get` has not returned so far. `path`, and `settings` (where the
+    model is described), are for messages.
     """
 
     @property

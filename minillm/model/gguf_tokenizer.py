@@ -145,19 +145,19 @@ class _Vocabulary:
 
     def template(self, add_bos: bool) -> processors.PostProcessor | None:
         """Return what puts the first and the last token around a text; `add_bos` holds if the file does not say."""
-        ends = {}
-        for role, default in (("bos", add_bos), ("eos", False)):
-            if self.flag(f"add_{role}_token", default):
-                ends[role] = self.token(f"{role}_token_id")
-                if ends[role] is None:
-                    raise self.wrong(f"add_{role}_token", f"is true, and the file has no {role}_token_id")
-        if not ends:
+        first, last = self._end("bos", add_bos), self._end("eos", False)
+        if not first and not last:
             return None
-        single = [ends.get("bos"), "$A", ends.get("eos")]
-        return processors.TemplateProcessing(
-            single=[part for part in single if part is not None],
-            special_tokens=[(token, self.ids[token]) for token in ends.values()],
-        )
+        special = [(token, self.ids[token]) for token in {*first, *last}]
+        return processors.TemplateProcessing(single=[*first, "$A", *last], special_tokens=special)
+
+    def _end(self, role: str, default: bool) -> list[str]:
+        if not self.flag(f"add_{role}_token", default):
+            return []
+        token = self.token(f"{role}_token_id")
+        if token is None:
+            raise self.wrong(f"add_{role}_token", f"is true, and the file has no {role}_token_id")
+        return [token]
 
     def wrong(self, key: str, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: {_PREFIX}{key} {what}. Download the file again")
