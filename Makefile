@@ -76,6 +76,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 lab: $(INSTALLED)
 	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
 	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
+	model="$${MINILLM_MODEL:-}"; [ ! -e "$$model" ] || export MINILLM_MODEL="$$(realpath "$$model")"; \
 	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
 	  --ServerApp.terminado_settings="{'shell_command': ['$${SHELL:-sh}']}" \
 	  $$root $(LAB_ARGS)

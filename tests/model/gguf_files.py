@@ -1,5 +1,6 @@
 """Write GGUF files as llama.cpp's converter does, with the `gguf` library: the tests' own converter."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
+from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
 from minillm.model.gguf_model import _BLOCK_TENSORS, _TENSORS
@@ -85,6 +87,28 @@ def settings(config: Any, architecture: str) -> dict[str, Any]:
         "tokenizer.ggml.bos_token_id": config.bos_token_id,
         "tokenizer.ggml.eos_token_id": config.eos_token_id,
     }
+
+
+def tokenizer_metadata(backend: Backend, model: str, **changes: Any) -> dict[str, Any]:
+    """What llama.cpp's converter writes of a tokenizer.json."""
+    content = json.loads(backend.to_str())
+    vocab = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
+    types = dict.fromkeys(vocab, 1)
+    types |= {token["content"]: 3 if token["special"] else 4 for token in content["added_tokens"]}
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    keys: dict[str, Any] = {"model": model, "tokens": tokens}
+    if model == "llama":
+        types |= {token: 6 for token in tokens if token.startswith("<0x")} | {"<unk>": 2}
+        merged = {
+            left + right: rank
+            for rank, (left, right) in reversed(list(enumerate(content["model"]["merges"])))
+        }
+        keys["scores"] = [-float(merged.get(token, 10**6)) for token in tokens]
+    else:
+        keys["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    keys["token_type"] = [types[token] for token in tokens]
+    found = {f"tokenizer.ggml.{key}": value for key, value in (keys | changes).items()}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def stored_name(name: str) -> str:

@@ -18,6 +18,7 @@ from minillm.errors import CheckpointError, RequestError
 from minillm.model.gguf_tokenizer import read_tokenizer
 from minillm.model.stored import open_model
 from minillm.model.tokenizer import Tokenizer
+from tests.model.gguf_files import tokenizer_metadata as metadata
 from tests.model.gguf_files import write_gguf
 from tests.model.zoo import sample
 
@@ -119,28 +120,6 @@ def sentencepiece() -> Backend:
     )
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return backend
-
-
-def metadata(backend: Backend, model: str, **changes: Any) -> dict[str, Any]:
-    """What llama.cpp's converter writes of a tokenizer.json."""
-    content = json.loads(backend.to_str())
-    vocab = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
-    types = dict.fromkeys(vocab, 1)
-    types |= {token["content"]: 3 if token["special"] else 4 for token in content["added_tokens"]}
-    tokens = sorted(vocab, key=vocab.__getitem__)
-    keys: dict[str, Any] = {"model": model, "tokens": tokens}
-    if model == "llama":
-        types |= {token: 6 for token in tokens if token.startswith("<0x")} | {"<unk>": 2}
-        merged = {
-            left + right: rank
-            for rank, (left, right) in reversed(list(enumerate(content["model"]["merges"])))
-        }
-        keys["scores"] = [-float(merged.get(token, 10**6)) for token in tokens]
-    else:
-        keys["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
-    keys["token_type"] = [types[token] for token in tokens]
-    found = {f"tokenizer.ggml.{key}": value for key, value in (keys | changes).items()}
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def read(keys: dict[str, Any]) -> Tokenizer:
