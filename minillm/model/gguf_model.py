@@ -74,12 +74,11 @@ def config_keys(file: GgufFile) -> dict[str, Any]:
         "dtype": _dtype(file),
     }
     raw |= _rope_scaling(settings)
-    if (
-        "attention.sliding_window" in settings.left and architecture == "llama"
-    ):  # Mistral is Llama with a window
+    if architecture == "llama" and settings.left.get("attention.sliding_window"):
+        # Mistral is Llama with a window, and has no architecture of its own in these files.
         raw |= {"model_type": "mistral", "sliding_window": settings.number("attention.sliding_window")}
     for key, tensor in (("attention_bias", "attn_q"), ("mlp_bias", "ffn_up")):
-        if f"blk.0.{tensor}.bias" in file.tensors and architecture != "qwen2":  # where it is never a question
+        if f"blk.0.{tensor}.bias" in file.tensors and architecture != "qwen2":  # which always has one
             raw[key] = True
     settings.must_be("rope.dimension_count", raw["head_dim"])
     settings.must_be("attention.value_length", raw["head_dim"])
@@ -103,7 +102,12 @@ def rope_factors(file: GgufFile, head_dim: int) -> tuple[float, ...]:
             f"{file.path}: tensor {ROPE_FACTORS!r} is {info.kind.name} {list(info.shape)} and must be F32 "
             f"[{head_dim // 2}]. Download the file again"
         )
-    return tuple(unpack(file.rows(ROPE_FACTORS), info.kind)[0].tolist())
+    factors = unpack(file.rows(ROPE_FACTORS), info.kind)[0].tolist()
+    if not all(0 < factor < math.inf for factor in factors):
+        raise CheckpointError(
+            f"{file.path}: tensor {ROPE_FACTORS!r} must hold numbers above 0. Download the file again"
+        )
+    return tuple(factors)
 
 
 class GgufTensors:

@@ -189,7 +189,7 @@ def test_a_setting_that_is_missing_wrong_or_unknown(
     ("key", "value"),
     [("expert_count", 0), ("expert_used_count", 0), ("rope.scaling.finetuned", True), ("rope.scaling.type", "none"),
      ("rope.scaling.factor", 1.0), ("attention.causal", True), ("tensor_data_layout", "Meta AI original pth"),
-     ("logit_scale", 1.0)],
+     ("logit_scale", 1.0), ("attention.sliding_window", 0)],
 )  # fmt: skip
 def test_a_setting_that_changes_nothing(key: str, value: object, tmp_path: Path) -> None:
     assert config_with(tmp_path, **{f"llama.{key}": value}) == config_with(tmp_path)
@@ -207,14 +207,20 @@ def test_yarn_with_another_attention_factor_is_refused(tmp_path: Path) -> None:
             config_with(tmp_path, "yarn-rope", **{f"llama.{key}": 2.0})
 
 
-def test_a_table_of_rope_factors_that_does_not_fit(tmp_path: Path) -> None:
-    for name, shape in (("llama", 5), ("linear-rope", 8)):
-        with pytest.raises(CheckpointError, match=r"rope_freqs\.weight|twice"):
-            open_model(
-                write_gguf(
-                    tmp_path / "m.gguf", sample(name).reference, add={"rope_freqs.weight": torch.ones(shape)}
-                )
-            )
+@pytest.mark.parametrize(
+    ("name", "table", "says"),
+    [
+        ("llama", torch.ones(5), r"is F32 \[5\] and must be F32 \[8\]"),
+        ("llama", torch.zeros(8), "must hold numbers above 0"),
+        ("linear-rope", torch.ones(8), "stretches RoPE twice, by 'linear' and by a table"),
+    ],
+)
+def test_a_table_of_rope_factors_that_does_not_fit(
+    name: str, table: torch.Tensor, says: str, tmp_path: Path
+) -> None:
+    path = write_gguf(tmp_path / "model.gguf", sample(name).reference, add={"rope_freqs.weight": table})
+    with pytest.raises(CheckpointError, match=f"model.gguf.*{says}"):
+        open_model(path)
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "phi3", "gpt2", "mamba"])
