@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--file", type=Path, help="read the prompt from this UTF-8 file")
     generate.add_argument("--chat", action="store_true", help="send the prompt as a user's message")
     generate.add_argument("--stream", action="store_true", help="print the text as it comes")
-    generate.add_argument("--model", default=None, help="bundled name, folder or hub id (default: tinytales)")
+    generate.add_argument(
+        "--model", default=None, help="bundled name, folder, GGUF file or hub id (default: tinytales)"
+    )
     generate.add_argument("--device", default="auto", help="auto, cpu or cuda")
     generate.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     for name, kind, default in (
@@ -68,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure every optimisation.",
     )
     tour.set_defaults(run=_tour)
-    tour.add_argument("--model", default=None, help="bundled name, folder or hub id (default: tinytales)")
+    tour.add_argument(
+        "--model", default=None, help="bundled name, folder, GGUF file or hub id (default: tinytales)"
+    )
     tour.add_argument("--out", type=Path, default=Path(), help="folder for tour.json and tour.png")
     add_commands(commands)
     return parser
