@@ -132,6 +132,39 @@ class LLM:
         other._start(self.name, self.model, self.tokenizer, config, self._defaults)
         return other
 
+    def start(self) -> None:
+        """Run the engine in a thread of its own from now on, until `close`."""
+        self._loop.start()
+
+    def submit(
+        self,
+        prompt: Prompt,
+        sampling_params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        listener: Listener | None = None,
+    ) -> RequestOutput:
+        """Queue one prompt and return its live output, which the engine's thread fills (`start`).
+
+        `listener` is called with what is new after each step (engine/loop.py). Raises `RequestError` if the prompt is
+        refused.
+        """
+        return self._add(*self._encoded(prompt), sampling_params, priority, listener).result()
+
+    def rebuild(self, **changes: Any) -> None:
+        """Change engine arguments while requests run: `llm.rebuild(num_gpu_blocks_override=20)`.
+
+        Another engine over the same weights, with what `minillm.swap` puts in it, takes the unfinished requests over.
+        Their tokens so far are computed again, and their texts go on as if nothing had happened. Raises `RequestError`
+        and changes nothing if one of them is too long for the new engine.
+        """
+        config = replace_arguments(self.config, "rebuild", changes)
+        config = replace(config, max_model_len=max_model_len_for(config, self.model.config))
+        known = ("block_size", "max_num_batched_tokens", "max_num_seqs", "scheduling_policy", "kv_cache")
+        engine = build_engine(self.model, self.tokenizer, config)
+        self._loop.replace(engine, {name: getattr(config, name) for name in known}).result()
+        self.config = config
+
     @property
     def engine(self) -> Engine:
         return self._loop.engine

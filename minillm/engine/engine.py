@@ -13,7 +13,7 @@ the queue.
 
 import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, count, pairwise
 from threading import current_thread, main_thread
 from typing import Any
@@ -28,6 +28,7 @@ from minillm.engine.scheduler import Scheduled, Scheduler
 from minillm.engine.step import LogitRows, StepInput
 from minillm.errors import QueueFullError, RequestError
 from minillm.measure.trace import (
+    EngineReset,
     Kind,
     Origin,
     Phases,
@@ -153,7 +154,8 @@ class Engine:
         if self.trace is not None:
             now = self.trace.now()
             for request in samples:
-                self.trace.append(RequestAdded(now, request.request_id, request.num_prompt_tokens))
+                ids = request.token_ids[: request.num_prompt_tokens]
+                self.trace.append(RequestAdded(now, request.request_id, len(ids), ids))
         return first.result
 
     def step(self) -> list[RequestOutput]:
@@ -204,6 +206,36 @@ class Engine:
         """
         if not self._changing:
             return
+        if self.trace is not None:
+            reason = "" if error is None else f"{type(error).__name__}: {error}"
+            self.trace.append(EngineReset(self.trace.now(), reason))
+        self._restart(error)
+
+    def take_over(self, other: "Engine", settings: Mapping[str, int | str]) -> None:
+        """Continue the unfinished requests of `other`, which must not be used afterwards.
+
+        They wait here with the tokens that they have, so their texts go on as they would have there. The trace goes on
+        too if both engines record, and `settings` are written into it.
+
+        Raises `RequestError`, and leaves `other` as it is, if a request is too long for this engine.
+        """
+        for samples in other._requests.values():
+            for request in samples:
+                self._check_capacity(request)
+        other._begin()
+        self._requests, self._num_arrived, self._num_steps = (
+            other._requests,
+            other._num_arrived,
+            other._num_steps,
+        )
+        if self.trace is not None:
+            self.trace = other.trace if other.trace is not None else self.trace
+            self.trace.append(EngineReset(self.trace.now(), "rebuilt", dict(settings)))
+        self._begin()
+        self._restart()
+
+    def _restart(self, error: BaseException | None = None) -> None:
+        """Free every block and make every unfinished request wait, or end with `error` if the step concerned it."""
         requests = [request for samples in self._requests.values() for request in samples]
         unfinished = [request for request in requests if request.output.finish_reason is None]
         self.last_error = error
@@ -434,7 +466,12 @@ class Engine:
         return ids
 
     def _check_capacity(self, request: Request) -> None:
-        """Refuse what would wait forever."""
+        """Refuse what would wait forever, or has no place in the context."""
+        if request.max_cached_tokens >= self.max_model_len:
+            raise RequestError(
+                f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} exceed max_model_len="
+                f"{self.max_model_len}: lower max_tokens, shorten the prompt, or raise max_model_len"
+            )
         if request.max_cached_tokens > self.memory.capacity:
             raise RequestError(
                 f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} need room for "
@@ -510,18 +547,18 @@ def _to_token_id(given: Any) -> int:
 
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:
-    computed, num_drafts = request.num_computed_tokens, len(request.drafts)
+    computed, drafts = request.num_computed_tokens, list(request.drafts)
     kind: Kind = "prefill"  # includes what a preempted request computes again, its outputs too
     if request.status is Status.FINISHED:
         kind = "padding"
     elif (
         computed >= request.num_prompt_tokens
-        and num_tokens == 1 + num_drafts
+        and num_tokens == 1 + len(drafts)
         and computed == request.num_tokens - 1
     ):
         kind = "decode"
     # A hit is recorded once: with the first tokens that are computed after it.
     cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0
     return ScheduledRequest(
-        request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist(), num_drafts
+        request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist(), drafts
     )

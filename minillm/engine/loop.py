@@ -9,7 +9,7 @@ Source: the same split into an engine core and its clients is vLLM's (`v1/engine
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -97,6 +97,16 @@ class EngineLoop:
                     self._tell(output)
 
         return self._call(abort)
+
+    def replace(self, engine: Engine, settings: Mapping[str, int | str]) -> "Future[None]":
+        """Go on with another engine, which takes the unfinished requests over; the future is done, or has what
+        `Engine.take_over` raises, before the next step. `settings` are written into the trace."""
+
+        def replace() -> None:
+            engine.take_over(self.engine, settings)
+            self._engine = engine
+
+        return self._call(replace)
 
     def wait(self, outputs: Sequence[RequestOutput], until: Callable[[], bool]) -> None:
         """Return after the step that makes `until()` true; it is called after each step.

@@ -19,11 +19,12 @@ Origin = Literal["sampled", "accepted", "bonus"]
 
 @dataclass(slots=True)
 class RequestAdded:
-    """A request entered the waiting queue."""
+    """A request entered the waiting queue. `prompt_token_ids` has its `num_prompt_tokens` tokens."""
 
     time: float
     request_id: str
     num_prompt_tokens: int
+    prompt_token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class ScheduledRequest:
     `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's other
     steps have 0. What is computed again after a preemption is a prefill too; what a static batch computes for a
     request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The
-    last `num_drafts` of the step's tokens are drafts, to be verified.
+    last of the step's tokens are its `drafts`, to be verified.
     """
 
     request_id: str
@@ -42,7 +43,11 @@ class ScheduledRequest:
     num_tokens: int
     num_cached_tokens: int = 0
     blocks: list[int] = field(default_factory=list)
-    num_drafts: int = 0
+    drafts: list[int] = field(default_factory=list)
+
+    @property
+    def num_drafts(self) -> int:
+        return len(self.drafts)
 
 
 @dataclass(slots=True)
@@ -114,8 +119,21 @@ class RequestFinished:
     reason: str
 
 
-Record = RequestAdded | StepRecord | TokenRecord | RequestFinished
-R = TypeVar("R", RequestAdded, StepRecord, TokenRecord, RequestFinished)
+@dataclass(slots=True)
+class EngineReset:
+    """Every block became free and every unfinished request waits again, with the tokens that it has.
+
+    `reason` is the error that broke a step off, or "rebuilt" if another engine took the requests over. `settings` are
+    the engine arguments of that engine; they are empty if nothing was rebuilt.
+    """
+
+    time: float
+    reason: str
+    settings: dict[str, int | str] = field(default_factory=dict)
+
+
+Record = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset
+R = TypeVar("R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset)
 
 
 class Trace(list[Record]):
@@ -179,6 +197,8 @@ def inter_token_latencies(trace: Trace) -> dict[str, list[float]]:
 def _requests_of(record: Record) -> list[str]:
     if isinstance(record, StepRecord):
         return [part.request_id for part in record.scheduled] + record.preempted
+    if isinstance(record, EngineReset):
+        return []
     return [record.request_id]
 
 
@@ -198,6 +218,7 @@ _KINDS: dict[str, Callable[..., Record]] = {
     "StepRecord": _step,
     "TokenRecord": TokenRecord,
     "RequestFinished": RequestFinished,
+    "EngineReset": EngineReset,
 }
 
 

@@ -1,0 +1,77 @@
+"""A recording and the player as one piece of HTML: it needs no server, no kernel and no network.
+
+The module and the recording are compressed, as they are text with many repetitions: every current browser can undo
+deflate (`DecompressionStream`, 2023).
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from minillm.player.recording import Piece
+
+MODULE = Path(__file__).parent / "player.js"
+
+# In a notebook's editor the live widget, if there is one, is shown instead; it may come a little later.
+_LOADER = """
+const place = document.currentScript.parentElement, id = place.dataset.minillmPlayer;
+const unpack = async text => {
+  const bytes = Uint8Array.from(atob(text), character => character.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+};
+const alive = () => document.querySelector(`[data-minillm-live="${id}"]`);
+let player;
+document.addEventListener("minillm-live", event => event.detail === id && player?.destroy());
+(async () => {
+  if (document.getElementById("jupyter-config-data")) await new Promise(done => setTimeout(done, 3000));
+  if (alive()) return;
+  const source = new Blob([await unpack(MODULE)], { type: "text/javascript" });
+  const { mount } = await import(URL.createObjectURL(source));
+  player = mount(place, JSON.parse(await unpack(RECORDING)), OPTIONS);
+})();
+"""
+
+# The picture for viewers that run no script follows in an output of its own.
+_HIDE = ".jp-OutputArea-child:has(> * [data-minillm-player].on) + .jp-OutputArea-child:has(img) { display: none; }"
+
+
+@cache
+def module() -> str:
+    """Return the source of player.js."""
+    return MODULE.read_text(encoding="utf-8")
+
+
+def fragment(recording: Piece, options: Mapping[str, Any] | None = None, player_id: str = "") -> str:
+    """Return HTML that shows `recording` when its script runs, and nothing if it does not run.
+
+    `options` are those of `mount` in player.js. A widget of the same `player_id` in the same page replaces it.
+    """
+    script = (
+        _LOADER.replace("MODULE", json.dumps(_packed(module())))
+        .replace("RECORDING", json.dumps(_packed(json.dumps(recording, separators=(",", ":")))))
+        .replace("OPTIONS", json.dumps(dict(options or {})))
+    )
+    return (
+        f'<div data-minillm-player="{escape(player_id)}"><style>{_HIDE}</style><script>'
+        f'document.currentScript.parentElement.classList.add("on");(() => {{{script}}})();</script></div>'
+    )
+
+
+def page(recording: Piece, options: Mapping[str, Any] | None = None, title: str = "minillm") -> str:
+    """Return a whole HTML document that shows `recording`."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    style = (
+        "<style>:root { color-scheme: light dark; } body { margin: 1rem auto; max-width: 1200px; }</style>"
+    )
+    body = fragment(recording, options)
+    head += f"<title>{escape(title)}</title>{style}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()

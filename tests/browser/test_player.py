@@ -1,0 +1,214 @@
+"""The player in a headless Chromium: in JupyterLab, live while the engine runs, and in HTML without a kernel."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install -e '.[course]'")
+pytest.importorskip("anywidget", reason="anywidget is not installed: pip install -e '.[course]'")
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from minillm.measure.trace import StepRecord
+from minillm.player.page import page
+from minillm.player.recording import Recording
+from minillm.viz.paged_attention import History
+from tests.browser.lab import BROWSER_ARGS, PATIENCE, OpenNotebook, chromium, jupyterlab
+from tests.player.test_recording import tokenizer, traced
+
+pytestmark = pytest.mark.slow
+
+LIVE = """
+from minillm import LLM, SamplingParams
+from minillm.measure.trace import StepRecord
+from minillm.viz.player import Player
+
+llm = LLM("tinytales", trace=True, max_model_len=512, max_num_seqs=4, num_gpu_blocks_override=96)
+with Player(llm) as player:
+    params = [SamplingParams(max_tokens=250, seed=i, ignore_eos=True) for i in range(6)]
+    llm.generate(["Once upon a time", "The fox", "A king"] * 2, params, use_tqdm=False)
+print("steps:", len(llm.trace.of(StepRecord)))
+"""
+PRINTED = ".jp-RenderedText:has-text('steps:')"
+STEPS = "() => document.querySelector('.mp')?.player.run.steps.length ?? 0"
+STATE = """() => {
+  const { player } = document.querySelector(".mp"), { run } = player;
+  return { position: player.position, steps: run.steps.length, playing: player.playing, live: run.live,
+    texts: run.requests.map(request => run.text(request.tokens)) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if (path := chromium()) is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGS, timeout=PATIENCE * 1e3)
+        yield browser
+        browser.close()
+
+
+class Run:
+    """What a notebook with a live player showed in JupyterLab, and the notebook as it was saved."""
+
+    def __init__(self, browser: Browser, folder: Path) -> None:
+        path = folder / "live.ipynb"
+        path.write_text(json.dumps(notebook(LIVE)))
+        with jupyterlab(folder, folder / "state") as (url, token):
+            lab = OpenNotebook(browser, url, token, path.name)
+            self.counts = self.watched(lab)
+            self.printed = int(lab.page.locator(PRINTED).inner_text().split()[1])
+            lab.page.wait_for_function(f"count => ({STEPS})() === count", arg=self.printed)
+            self.state = lab.page.evaluate(STATE)
+            lab.page.wait_for_timeout(4000)  # the part for viewers without a kernel waits 3 s for the widget
+            self.num_players = lab.page.locator(".mp:visible").count()
+            self.num_pictures = lab.page.locator(".jp-OutputArea img:visible").count()
+            self.keys = self.pressed(lab.page)
+            self.complaints, self.errors, self.elsewhere = (
+                lab.complaints(),
+                lab.errors,
+                lab.requests_elsewhere,
+            )
+            lab.page.keyboard.press("Control+s")
+            lab.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
+            lab.page.wait_for_timeout(1000)
+            self.saved = json.loads(path.read_text())
+            lab.page.close()
+
+    @staticmethod
+    def watched(lab: OpenNotebook) -> set[int]:
+        """The numbers of steps that the player showed while the cell was running."""
+        lab.page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
+        lab.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
+        counts, until = set(), time.monotonic() + PATIENCE
+        while (
+            not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until
+        ):
+            counts.add(lab.page.evaluate(STEPS))
+            lab.page.wait_for_timeout(50)
+        return counts
+
+    @staticmethod
+    def pressed(tab: Page) -> list[Any]:
+        """The position after some keys, and the number of cells that JupyterLab still has."""
+        box = tab.locator(".mp:visible").first
+        box.focus()
+        seen = []
+        for key in ("Home", "ArrowRight", "ArrowRight", "ArrowLeft", "End", "Space"):
+            box.press(key)
+            tab.wait_for_timeout(200)
+            state = tab.evaluate(STATE)
+            seen.append(state["playing"] if key == "Space" else state["position"])
+        box.press("Space")
+        return [*seen, tab.locator(".jp-CodeCell").count()]
+
+
+def notebook(*sources: str) -> dict[str, Any]:
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{i}",
+            "metadata": {},
+            "source": source,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, source in enumerate(sources)
+    ]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture(scope="module")
+def run(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(browser, tmp_path_factory.mktemp("lab"))
+
+
+def test_in_jupyterlab_it_follows_the_engine_and_nothing_is_lost(run: Run) -> None:
+    assert run.complaints == [] and run.errors == [] and run.elsewhere == []
+    assert len(run.counts - {0, run.printed}) >= 3, "it must grow while the cell runs"
+    assert run.state["steps"] == run.printed and not run.state["live"]
+    assert len(run.state["texts"]) == 6 and all(len(text) > 100 for text in run.state["texts"])
+
+
+def test_in_jupyterlab_one_player_shows_and_no_picture(run: Run) -> None:
+    assert (run.num_players, run.num_pictures) == (1, 0)
+
+
+def test_keys_move_it_and_do_not_reach_jupyterlab(run: Run) -> None:
+    assert run.keys == [0, 1, 2, 1, run.printed, True, 1]
+
+
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    path = tmp_path_factory.mktemp("exported") / "live.html"
+    path.write_text(HTMLExporter().from_notebook_node(nbformat.from_dict(run.saved))[0])
+    return path
+
+
+def test_exported_html_replays_without_a_kernel(browser: Browser, run: Run, exported: Path) -> None:
+    tab = browser.new_page()
+    tab.goto(exported.as_uri())
+    tab.wait_for_selector(".mp canvas")
+    assert tab.evaluate(STATE)["texts"] == run.state["texts"]
+    assert tab.locator(".mp:visible").count() == 1 and tab.locator(".jp-OutputArea img:visible").count() == 0
+    tab.get_by_role("button", name="Play").click()
+    tab.wait_for_function("() => document.querySelector('.mp').player.position > 2")
+    tab.get_by_role("button", name="Pause").click()
+    assert not tab.evaluate(STATE)["playing"]
+    tab.close()
+
+
+def test_without_scripts_a_picture_takes_its_place(browser: Browser, exported: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(exported.as_uri())
+    assert tab.locator(".mp").count() == 0
+    picture = tab.locator(".jp-OutputArea img")
+    assert picture.count() == 1 and picture.is_visible()
+    context.close()
+
+
+def test_the_outputs_are_small(run: Run) -> None:
+    (cell,) = run.saved["cells"]
+    size = sum(len("".join(text)) for output in cell["outputs"] for text in output.get("data", {}).values())
+    assert size < 300_000
+
+
+@pytest.mark.parametrize("kind", ["plain", "few blocks", "drafts", "static", "rebuilt"])
+def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kind: str) -> None:
+    trace, settings, _ = traced(kind)
+    recording = Recording(trace, settings, tokenizer().token_text)
+    recording.extend()
+    html = tmp_path / "run.html"
+    html.write_text(page(recording.whole()))
+    tab = browser.new_page()
+    tab.goto(html.as_uri())
+    tab.wait_for_selector(".mp canvas")
+    seen = tab.evaluate(
+        """() => {
+          const { run } = document.querySelector(".mp").player;
+          return run.steps.map(({ step, total }) => ({
+            tables: Object.fromEntries(run.requests.map(request => [request.id, run.table(request, step)])),
+            held: run.memory(step).holders.size,
+            known: [...Array(total).keys()].filter(block => run.isKnown(block, step)),
+          }));
+        }"""
+    )
+    tab.close()
+    counts = [record.blocks for record in trace.of(StepRecord)]
+    assert [state["held"] for state in seen] == [count.total - count.free for count in counts]
+    if kind == "rebuilt":
+        return  # the picture of chapter 4 knows of one engine only
+    for state, memory in zip(seen, History.of(trace, settings["block_size"]).steps, strict=True):
+        tables = {name: table for name, table in state["tables"].items() if table}
+        assert tables == {name: list(table) for name, table in memory.tables.items()}
+        assert set(state["known"]) == memory.known

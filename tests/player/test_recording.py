@@ -1,0 +1,145 @@
+"""A recording says what the trace says, in whatever pieces it is sent."""
+
+import json
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm import SamplingParams
+from minillm.measure.trace import RequestAdded, RequestFinished, StepRecord, TokenRecord, Trace
+from minillm.player.recording import KINDS, ORIGINS, Recording
+from tests.engine import tiny
+from tests.engine.tiny import PROMPTS
+from tests.player.replay import Replay
+
+RUNS = {
+    "plain": {},
+    "few blocks": {"block_size": 4, "num_gpu_blocks_override": 14, "max_num_seqs": 3},
+    "chunks": {"max_num_batched_tokens": 7},
+    "static": {"scheduling_policy": "static", "max_num_seqs": 2},
+    "contiguous": {"kv_cache": "contiguous"},
+    "no cache": {"kv_cache": "none"},
+    "drafts": {"block_size": 4},
+    "rebuilt": {"block_size": 4},
+}
+
+
+@cache
+def traced(kind: str) -> tuple[Trace, dict[str, int], dict[str, str]]:
+    """The trace of a run, its settings, and the text of each output."""
+    llm = tiny.llm(trace=True, **RUNS[kind])
+    if kind == "drafts":
+        llm.engine.propose = lambda requests: [[*r.token_ids[-2:], 9] for r in requests]
+    engine = llm.engine
+    outputs = [
+        engine.add_request(list(prompt), SamplingParams(max_tokens=6 + 3 * i, seed=i, n=1 + 2 * (i == 0)))
+        for i, prompt in enumerate([*PROMPTS, PROMPTS[2]])
+    ]
+    for number in range(1000):
+        if kind == "rebuilt" and number in (3, 9):
+            llm.rebuild(block_size=5, max_num_seqs=2)
+        if not llm.engine.has_unfinished:
+            break
+        llm.engine.step()
+    texts = {}
+    for output in outputs:
+        for sample in output.outputs:
+            name = output.request_id + (f".{sample.index}" if len(output.outputs) > 1 else "")
+            texts[name] = sample.text
+    return llm.trace, {"block_size": RUNS[kind].get("block_size", 16)}, texts
+
+
+@cache
+def tokenizer():
+    return tiny.llm().tokenizer
+
+
+def replayed(trace: Trace, cuts: list[int], **given_settings: int) -> tuple[Replay, Recording]:
+    """The trace as a recording sees it grow: up to each of `cuts`, then whole."""
+    growing, replay = Trace(), Replay()
+    recording = Recording(growing, {"block_size": 16, **given_settings}, tokenizer().token_text)
+    for start, end in zip([0, *cuts], [*cuts, len(trace)], strict=True):
+        growing.extend(trace[start:end])
+        replay.append(json.loads(json.dumps(recording.extend())))
+    return replay, recording
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_every_step_and_block_table_is_the_traces(kind):
+    trace, settings, _ = traced(kind)
+    replay, _ = replayed(trace, [], **settings)
+    steps = trace.of(StepRecord)
+    assert len(replay.steps) == len(steps) > 5
+    for said, step in zip(replay.steps, steps, strict=True):
+        assert said.parts == {
+            p.request_id: (KINDS.index(p.kind), p.num_computed_tokens, p.num_tokens, p.num_cached_tokens)
+            for p in step.scheduled
+        }
+        assert said.tables == {p.request_id: p.blocks for p in step.scheduled}
+        assert {name: len(words) for name, words in said.drafts.items()} == {
+            p.request_id: p.num_drafts for p in step.scheduled if p.drafts
+        }
+        blocks = [] if step.blocks is None else [step.blocks.total, step.blocks.free, step.blocks.cached]
+        copied = [list(pair) for pair in step.copied]
+        assert said.rest[2:] == [
+            step.num_waiting,
+            step.num_running,
+            blocks,
+            step.preempted,
+            copied,
+            step.published,
+        ]
+        assert said.rest[:2] == [round(step.start * 1e6), round(step.end * 1e6)]
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_its_words_are_the_texts(kind):
+    trace, settings, texts = traced(kind)
+    replay, _ = replayed(trace, [], **settings)
+    assert set(replay.ids) == set(texts)
+    added = {record.request_id: record for record in trace.of(RequestAdded)}
+    for name, words, origins in zip(replay.ids, replay.texts, replay.origins, strict=True):
+        num_prompt = added[name].num_prompt_tokens
+        assert len(words) - num_prompt == len(origins)
+        tokens = [record for record in trace.of(TokenRecord) if record.request_id == name]
+        assert [ORIGINS[origin] for origin in origins] == [record.origin for record in tokens]
+        whole = tokenizer().decode(
+            added[name].prompt_token_ids + [t.token_id for t in tokens], skip_special_tokens=False
+        )
+        if "\ufffd" not in whole:
+            assert "".join(words) == whole
+    assert replay.finished == {record.request_id: record.reason for record in trace.of(RequestFinished)}
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_pieces_give_what_the_whole_gives(data):
+    trace, given_settings, _ = traced(data.draw(st.sampled_from(sorted(RUNS))))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(trace)), max_size=6)))
+    in_pieces, recording = replayed(trace, cuts, **given_settings)
+    late = Replay()
+    late.append(json.loads(json.dumps(recording.whole())))
+    assert in_pieces == late
+
+
+def test_a_rebuilt_engine_is_said():
+    trace, given_settings, _ = traced("rebuilt")
+    replay, _ = replayed(trace, [], **given_settings)
+    assert [(at, reason) for at, reason, _ in replay.resets] == [(3, "rebuilt"), (9, "rebuilt")]
+    assert replay.resets[0][2]["block_size"] == 5
+
+
+def test_a_trace_without_prompts_has_their_length():
+    trace = Trace()
+    trace.append(RequestAdded(0.5, "a", 3))
+    trace.append(TokenRecord(1.0, "a", 0, 41))
+    piece = Recording(trace, {"block_size": 8}).extend()
+    assert piece["events"] == [["add", 500_000, "a", [0, 0, 0]], ["token", 0, 1, 0]]
+    assert piece["words"] == ["·", "41"]
+
+
+def test_it_needs_a_block_size():
+    with pytest.raises(ValueError, match="block_size"):
+        Recording(Trace(), {"max_num_seqs": 3})

@@ -1,0 +1,134 @@
+"""The player's Python side: what it sends, what it answers, and what a cell stores."""
+
+import base64
+import struct
+import time
+from typing import Any
+
+import pytest
+
+pytest.importorskip("anywidget")
+
+from minillm import SamplingParams
+from minillm.measure.trace import Phases, RequestAdded, StepRecord, Trace
+from minillm.viz import player as module
+from minillm.viz.player import Player
+from minillm.viz.stand_in import stand_in
+from tests.engine import tiny
+from tests.player.replay import Replay
+
+PARAMS = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+
+
+@pytest.fixture
+def llm():
+    with tiny.llm(trace=True) as llm:
+        yield llm
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """The messages to the browser."""
+    messages: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        module.PlayerWidget, "send", lambda self, content, buffers=None: messages.append(content)
+    )
+    return messages
+
+
+def test_all_pieces_together_are_the_whole(llm, sent):
+    llm.generate([[7, 8, 9]], PARAMS)
+    player = Player(llm)
+    first = player.whole()
+    for prompt in ([7, 8, 9, 10], [11]):
+        llm.generate([prompt], PARAMS)
+        player.update()
+    player.update()
+    assert len(sent) == 2, "nothing new is not sent"
+    replay, whole = Replay(), Replay()
+    for piece in (first, *(message["piece"] for message in sent)):
+        replay.append(piece)
+    whole.append(player.whole())
+    assert replay == whole and len(replay.steps) == len(llm.trace.of(StepRecord))
+
+
+def test_it_follows_a_run_and_says_when_it_ends(llm, sent):
+    player = Player(llm)
+    player.follow()
+    player.follow()  # again: nothing happens
+    llm.generate([[7, 8, 9]], PARAMS)
+    while not sent or not sent[-1]["piece"]["events"]:
+        time.sleep(0.01)
+    player.finish()
+    assert sent[0]["live"] and not sent[-1]["live"]
+    assert sum(len(message["piece"]["events"]) for message in sent) == player.recording.num_events
+
+
+def test_a_browser_that_missed_something_gets_it(llm, sent):
+    llm.generate([[7, 8, 9]], PARAMS)
+    player = Player(llm)
+    player._on_message(player.widget, {"kind": "want", "start": 2, "first_word": 1}, [])
+    piece = sent[0]["piece"]
+    assert piece["start"] == 2 and piece["events"] == player.whole()["events"][2:]
+    assert piece["words"] == player.whole()["words"][1:]
+
+
+def test_a_page_that_opens_later_gets_everything(llm):
+    player = Player(llm)
+    llm.generate([[7, 8, 9]], PARAMS)
+    player.update()
+    assert player.widget.get_state("recording")["recording"] == player.whole()
+
+
+def test_a_cell_stores_three_parts_and_the_end_of_the_run(llm, sent, monkeypatch):
+    shown: list[dict[str, Any]] = []
+
+    class Handle:
+        def __init__(self, place: int) -> None:
+            self.place = place
+
+        def update(self, content: dict[str, Any], raw: bool) -> None:
+            shown[self.place] = content
+
+    def display(content: dict[str, Any], raw: bool, display_id: bool = False) -> Handle:
+        shown.append(content)
+        return Handle(len(shown) - 1)
+
+    monkeypatch.setattr(module, "display", display)
+    with Player(llm):
+        assert "application/vnd.jupyter.widget-view+json" in shown[0] and len(shown) == 3
+        llm.generate([[7, 8, 9]], PARAMS)
+    assert "data-minillm-player" in shown[1]["text/html"]
+    assert "widget-view" not in shown[1]["text/html"]
+    assert base64.b64decode(shown[2]["image/png"]).startswith(b"\x89PNG")
+
+
+def test_a_trace_needs_no_llm():
+    trace = Trace()
+    trace.append(RequestAdded(0, "a", 2, [5, 6]))
+    player = Player(trace, ["tape"], block_size=4)
+    assert player.whole()["settings"]["block_size"] == 4 and player.whole()["words"] == ["5", "6"]
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="panels has 'tapes': choose from tape, memory"):
+        Player(Trace(), ["tapes"])
+    with pytest.raises(ValueError, match="axis='seconds'"):
+        Player(Trace(), axis="seconds")
+    with tiny.llm() as llm, pytest.raises(RuntimeError, match="trace=True"):
+        Player(llm)
+
+
+def test_the_stand_in_is_sharp_and_small(llm):
+    llm.generate([[7, 8, 9], [4, 5]], PARAMS)
+    png = stand_in(llm.trace).png()
+    width, _ = struct.unpack(">II", png[16:24])
+    assert width >= 1400 and len(png) < 100_000
+
+
+def test_the_stand_in_of_a_run_without_blocks_or_steps():
+    trace = Trace()
+    assert stand_in(trace).png()
+    trace.append(RequestAdded(0, "a", 2, [5, 6]))
+    trace.append(StepRecord(0, 0, 1, [], 1, 0, Phases(0, 0, 0, 0), preempted=["a"]))
+    assert stand_in(trace).png()
