@@ -20,7 +20,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
-NOTEBOOK := notebooks/00_your_machine.ipynb
 VLLM := .peers/vllm-0.32.0
 REAL := .real/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -74,12 +73,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 lab: $(INSTALLED)
-	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
-	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
-	model="$${MINILLM_MODEL:-}"; [ ! -e "$$model" ] || export MINILLM_MODEL="$$(realpath "$$model")"; \
-	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
-	  --ServerApp.terminado_settings="{'shell_command': ['$${SHELL:-sh}']}" \
-	  $$root $(LAB_ARGS)
+	@exec $(BIN)/python -m minillm.cli lab -- $(LAB_ARGS)
 
 tour: $(INSTALLED)
 	@$(BIN)/python -m minillm.cli tour $(TOUR_ARGS)
