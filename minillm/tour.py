@@ -40,11 +40,11 @@ PROMPTS = (
     "Long ago, before the bridge was built,",
     '"Where is my lantern?" asked',
     "At the market that day,",
-    "Nobody in the valley knew why",
+    "No one in the valley knew why",
 )
 PREFACE = (
     "The grandmother told a story every evening, when the rain ran down the window and the kettle sang. She told of a "
-    "fox and a lantern, of a bridge that nobody had built, and of a small boat that found its own way home. The "
+    "fox and a lantern, of a bridge that no one had built, and of a small boat that found its own way home. The "
     "children sat by the fire and listened. Each story began like any other, and none of them ended as they thought. "
     "This is the one that she told that night.\n\n"
 )

@@ -116,7 +116,7 @@ def reset(root: Path, chapter: str) -> str:
 
 @dataclass(frozen=True)
 class _Update:
-    """What became of one copy. `backup` is the name under which the old copy is kept, if it had notes in it."""
+    """The change to one copy. `backup` is the name under which the old copy is kept, if it had notes in it."""
 
     written: bool = False
     backup: str = ""

@@ -1,4 +1,4 @@
-"""What `import minillm` brings in, and the versions that must agree."""
+"""The modules that `import minillm` loads, and the versions that must agree."""
 
 import re
 import subprocess
