@@ -109,7 +109,9 @@ def _model(args: argparse.Namespace) -> str:
 
 
 def _prompt(args: argparse.Namespace) -> str:
-    if (args.prompt is None) == (args.file is None):
+    if args.prompt is None and args.file is None:
+        raise RequestError('give a prompt or --file, for example: minillm generate "Once upon a time"')
+    if args.prompt is not None and args.file is not None:
         raise RequestError("give a prompt or --file, and not both")
     if args.file is None:
         return str(args.prompt)

@@ -48,7 +48,7 @@ def test_chat_prints_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["generate"], "give a prompt or --file, and not both"),
+        (["generate"], "give a prompt or --file, for example: minillm generate"),
         (["generate", "a", "--file", "b"], "give a prompt or --file, and not both"),
         (["generate", "a", "--file"], None),
         (["generate", "a", "--max-tokens", "0"], "max_tokens"),

@@ -130,7 +130,10 @@ def _update(root: Path, given: Path) -> _Update:
     if not own.exists():
         _write(own, newest)
         return _Update(written=True)
-    theirs = nb.read(own)
+    try:
+        theirs = nb.read(own)
+    except NotebookError as error:
+        raise NotebookError(f"{error}. Rename that file, and the next start makes a new copy") from error
     if nb.same_version(theirs, newest):
         return _Update()
     if nb.edited(theirs):

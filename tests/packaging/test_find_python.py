@@ -52,7 +52,7 @@ def test_the_one_given_is_the_only_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [("ensurepip", "apt install python3."), ("venv", "without the module venv")]
+    ("missing", "told"), [("ensurepip", "sudo apt install python3."), ("venv", "without the module venv")]
 )
 def test_a_python_without_venv(tmp_path: Path, missing: str, told: str) -> None:
     # Debian's python3 without python3-venv: `import venv` works there, `import ensurepip` does not.
