@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_MODEL_HELP = "a bundled name, a folder, a GGUF file or a Hugging Face id (default: $MINILLM_MODEL, or tinytales)"
+_MODEL_HELP = (
+    "a bundled name, a folder, a GGUF file or a Hugging Face id (default: $MINILLM_MODEL, or tinytales)"
+)
 THREE_THINGS = """\
 minillm is a small, complete engine for LLM inference, and a course on it. Three things to do:
 

@@ -22,12 +22,19 @@ def test_the_outputs_are_current() -> None:
 
 def test_every_example_shows_its_output() -> None:
     shown = [kind for kind, code, output in readme._EXAMPLE.findall(TEXT) if output]
-    assert shown == ["sh", "python", "python"]
+    assert shown == ["sh", "sh", "python", "python"]
 
 
 def test_an_old_output_is_replaced() -> None:
     text = "```python\nx = 2\n```\n\nThen:\n\n```python\nprint(x)\n```\n\n```text\nold\n```\n\n```text\nkept\n```\n"
     assert readme.with_outputs(text) == text.replace("old", "2")
+
+
+def test_an_example_with_the_real_model_waits_for_it() -> None:
+    text = "```sh\nminillm generate hi --model .real/none\n```\n\n```text\nkept\n```\n"
+    assert readme.with_outputs(text) == text
+    with pytest.raises(RuntimeError, match=r"--model \.real/none ended with status 2"):
+        readme.with_outputs(text, real=True)
 
 
 def test_an_example_that_fails_is_an_error() -> None:

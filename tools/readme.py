@@ -4,7 +4,8 @@
     python -m tools.readme --check    run, and exit with status 1 if the README shows something else
 
 An example is a block of `python`, or the `minillm generate` lines of a block of `sh`. A block of `text` right after it
-holds its output. Python examples share their names, because a reader types them one after the other.
+holds its output. Python examples share their names, because a reader types them one after the other. An example with
+the model of `make real` is run only if that model is there.
 """
 
 import contextlib
@@ -20,16 +21,22 @@ from typing import Any
 from minillm import cli
 
 README = Path(__file__).parents[1] / "README.md"
+REAL = ".real/"  # the folder of the model that `make real` downloads, as the README names it
 WIDTH = 100
 _EXAMPLE = re.compile(r"^```(python|sh)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
-def with_outputs(text: str) -> str:
-    """Return the text with the output of every example after the example. Raises the example's own exception."""
+def with_outputs(text: str, *, real: bool = False) -> str:
+    """Return the text with the output of every example after the example. Raises the example's own exception.
+
+    `real` also runs the examples with the model of `make real`. Otherwise these keep the output that they show.
+    """
     names: dict[str, Any] = {}
 
     def shown(match: re.Match[str]) -> str:
         kind, code, _ = match.groups()
+        if REAL in code and not real:
+            return match[0]
         printed = _printed(lambda: exec(code, names)) if kind == "python" else _printed(lambda: _shell(code))
         block = f"```{kind}\n{code}```\n"
         return block + (f"\n```text\n{printed}```\n" if printed else "")
@@ -62,7 +69,7 @@ def _printed(run: Callable[[], None]) -> str:
 def main(*, check: bool) -> int:
     """Run the examples; write the README, or only compare."""
     before = README.read_text(encoding="utf-8")
-    after = with_outputs(before)
+    after = with_outputs(before, real=Path(REAL).exists())
     if after == before:
         return 0
     if check:

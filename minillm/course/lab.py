@@ -29,7 +29,8 @@ def running(path: Path) -> tuple[Path, str] | None:
 def become(root: Path, path: Path, arguments: list[str]) -> NoReturn:
     """Turn this process into JupyterLab over `root`, opened at `path`. Ctrl-C and other signals then reach it.
 
-    `arguments` are added to its command line. Its terminals find the `minillm` command of this Python.
+    `arguments` are added to its command line. Its terminals find the `minillm` command of this Python. A relative path
+    in $MINILLM_MODEL is made absolute, because notebooks run in their own folders.
     """
     page = quote(path.relative_to(root).as_posix())
     shell = os.environ.get("SHELL", "sh")
@@ -39,13 +40,13 @@ def become(root: Path, path: Path, arguments: list[str]) -> NoReturn:
         # A login shell, which is the default, would set another PATH.
         command += [f"--ServerApp.terminado_settings={{'shell_command': [{shell!r}]}}"]
         command += ["--allow-root"] if os.geteuid() == 0 else []
-    env = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    }
+    env = dict(os.environ)
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
+    if (model := env.get("MINILLM_MODEL")) and Path(model).exists():
+        env["MINILLM_MODEL"] = str(Path(model).resolve())
     command += arguments
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(sys.executable, command, env)
-    raise SystemExit(
-        subprocess.run(command, env=env, check=False).returncode
-    )  # Windows cannot replace a process
+    # Windows cannot replace a process, so this one waits for the other.
+    raise SystemExit(subprocess.run(command, env=env, check=False).returncode)

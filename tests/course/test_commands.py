@@ -171,6 +171,23 @@ def test_lab_opens_the_first_chapter_on_copies(course: Path, no_exec: None, tmp_
     assert (course / "work" / "chapters" / CHAPTER).exists() and (course / "work" / NAME).exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "absolute"), [("../own/model.gguf", True), ("org/model", False), (None, False)]
+)
+def test_lab_makes_the_path_of_a_model_absolute(
+    course: Path, no_exec: None, monkeypatch: pytest.MonkeyPatch, model: str | None, absolute: bool
+) -> None:
+    monkeypatch.delenv("MINILLM_MODEL", raising=False)
+    if model is not None:
+        monkeypatch.setenv("MINILLM_MODEL", model)
+    (course / "own").mkdir()
+    (course / "own" / "model.gguf").touch()
+    with pytest.raises(Became) as became:
+        minillm("lab")
+    expected = str(course / "own" / "model.gguf") if absolute else model
+    assert became.value.args[1].get("MINILLM_MODEL") == expected
+
+
 def test_lab_without_jupyterlab_says_what_to_install(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "installed", lambda: False)
     with pytest.raises(NotebookError, match="JupyterLab is not installed here"):
