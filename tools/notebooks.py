@@ -92,7 +92,7 @@ def _name(cell: Cell, text: str) -> str:
 def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without widgets, which are blank without their state, and without any picture but the last.
 
-    What was printed in one go is one output, however the kernel happened to cut it.
+    Text that was printed at once is one output, even if the kernel sent it in pieces.
     """
     kept: list[dict[str, Any]] = []
     for output in outputs:

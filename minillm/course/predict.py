@@ -114,7 +114,7 @@ def predict(key: str, question: str, *, low: float, high: float, unit: str) -> w
 
 
 def reveal(key: str, measured: float) -> None:
-    """Print what was predicted beside what was measured, and keep the latter."""
+    """Print the prediction next to the measurement, and keep the measurement."""
     known = predictions().get(key)
     if known is None:
         say("No prediction was made: the button above keeps one.")

@@ -90,7 +90,7 @@ def settings(config: Any, architecture: str) -> dict[str, Any]:
 
 
 def tokenizer_metadata(backend: Backend, model: str, **changes: Any) -> dict[str, Any]:
-    """What llama.cpp's converter writes of a tokenizer.json."""
+    """Return the metadata that llama.cpp's converter writes for a tokenizer.json."""
     content = json.loads(backend.to_str())
     vocab = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
     types = dict.fromkeys(vocab, 1)

@@ -170,7 +170,7 @@ def test_ids_and_texts_of_sentencepiece() -> None:
 
 @pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", "qwen2", "tekken", "llama"])
 def test_ids_are_those_of_transformers(name: str, tmp_path: Path) -> None:
-    """Where its own reader follows the original: it does not split digits for SmolLM or normalise for Qwen."""
+    """Without SmolLM and Qwen: transformers' reader neither splits digits for one nor normalises for the other."""
     if name == "llama":
         keys = metadata(sentencepiece(), "llama", bos_token_id=1, eos_token_id=2, unknown_token_id=0)
         # It puts no space before a text that begins with one, where Llama 2's tokenizer.json does.
