@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-import ipywidgets as widgets
 from IPython.display import display
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -27,7 +26,7 @@ from minillm.measure.trace import (
 )
 from minillm.sampling import SamplingParams
 from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
-from minillm.viz.widget import Explorer
+from minillm.viz.widget import Explorer, image_widget, show
 
 State = Literal["hit", "prefill", "decode", "used", "kept", "evicted", "empty"]
 Prefix = tuple[
@@ -202,8 +201,7 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     box.set_linestyle("--" if gone else "-")
     axes.add_patch(box)
     color = "#FFFFFF" if state == "decode" else WASTE if gone else INK
-    drawable = "".join(c if c.isprintable() and c < "\u0250" else "·" for c in " ".join(text.split()))
-    lines = textwrap.wrap(drawable or "·", width=max(8, 135 // columns))[:2]
+    lines = textwrap.wrap(printable(text) or "·", width=max(8, 135 // columns))[:2]
     axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=7.5, color=color, parse_math=False)
     if not gone:
         axes.text(x + 0.92, y + 0.35, f"{block}", va="bottom", ha="right", fontsize=6, color=color)
@@ -261,7 +259,7 @@ def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingP
 
     Returns the slider over all steps. `llm` needs `trace=True`, and should have served nobody before.
     """
-    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+    image = image_widget()
     bundle = dict(image._repr_mimebundle_())
     bundle.pop("text/plain", None)  # where there are no widgets, nothing: the picture at the end is enough
     display(bundle, raw=True)
@@ -273,7 +271,7 @@ def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingP
             llm.engine.step()
             moments = replay(llm.trace, asked, llm.config.block_size)
             picture = tree_figure(moments, len(moments), llm.config.block_size, _decoder(llm))
-            image.value = picture.png()
+            show(image, picture)
     image.close()  # the slider takes its place
     return tree_explorer(llm, asked)
 
