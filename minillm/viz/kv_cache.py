@@ -271,7 +271,7 @@ def speedup_figure(lengths: Sequence[int], naive: Sequence[float], cached: Seque
         axes.set_title("One step, by the length of the text")
         for times, color, name in ((naive, PREFILL, "no cache"), (cached, DECODE, "KV cache")):
             axes.plot(lengths, [t * 1e3 for t in times], "o-", ms=4, color=color)
-            axes.text(lengths[-1] * 1.08, times[-1] * 1e3, name, color=color, va="center")
+            axes.text(lengths[-1] * 1.08, times[-1] * 1e3, name, va="center")
         for length, slow, fast in zip(lengths, naive, cached, strict=True):
             axes.annotate(
                 f"×{slow / fast:.1f}", (length, slow * 1e3), (0, 7), textcoords="offset points", ha="center"

@@ -15,6 +15,7 @@ from typing import Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -83,6 +84,13 @@ class Picture(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return self.png(), {"width": self.shown_width}
+
+
+def ink_on(color: str) -> str:
+    """Return PAPER or INK: whichever is easier to read on `color`."""
+    channels = (c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
+    luminance = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), channels, strict=True))
+    return INK if luminance > 0.2 else PAPER
 
 
 def printable(text: str) -> str:
