@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, end_labels, style
 from minillm.viz.widget import Explorer
 
 HEAT = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", PREFILL])
@@ -122,8 +122,9 @@ def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -
     """
     now = tiles[step - 1]
     row_of_tiles = [tile for tile in tiles if tile.first == now.first]
-    # The query whose maximum rises most: its sum is rescaled most.
-    row = int((row_of_tiles[-1].m - row_of_tiles[0].m).argmax())
+    # The query to follow: the first tile has as near to half of its final sum as can be.
+    begin, end = row_of_tiles[0], row_of_tiles[-1]
+    row = int((begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs().argmin())
     with style():
         figure = Picture(figsize=(9.6, 4.9))
         grid = figure.add_gridspec(2, 2, width_ratios=[1.1, 1])
@@ -244,11 +245,11 @@ def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) ->
             megabytes = [max(size, 1e4) / 1e6 for size in bytes_]
             axes.plot(lengths, megabytes, "o-", ms=5, color=color)
             ends[f"{name}: {megabytes[-1]:,.1f} MB"] = megabytes[-1]
-        _end_labels(axes, lengths[-1], ends, near=1.6)
         _tokens_axis(axes, lengths)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
+        end_labels(axes, lengths[-1], ends)
         axes.set_title("Memory beyond Q, K and V, at its peak")
         axes.set_ylabel("MB")
         return figure
@@ -260,34 +261,18 @@ def speed_figure(lengths: Sequence[int], ratios: Mapping[str, Sequence[float]]) 
     with style():
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()
+        ends = {"written out: ×1": 1.0}
         for (name, values), color in zip(ratios.items(), colors, strict=False):
             axes.plot(lengths, values, "o-", ms=5, color=color)
-            axes.annotate(
-                f"{name}: ×{values[-1]:.1f}",
-                (lengths[-1], values[-1]),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
-        axes.axhline(1, color=FAINT, lw=1)
-        axes.text(lengths[0], 1, "attention written out", va="bottom", fontsize=9, color=FAINT)
+            ends[f"{name}: ×{values[-1]:.1f}"] = values[-1]
+        axes.plot(lengths, [1] * len(lengths), color=FAINT, lw=1)
         _tokens_axis(axes, lengths)
         axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
         axes.set_ylim(0, 1.15 * max(1.2, *(max(values) for values in ratios.values())))
+        end_labels(axes, lengths[-1], ends)
         axes.set_title("Speed, as a multiple of attention written out")
         axes.set_ylabel("times as fast")
         return figure
-
-
-def _end_labels(axes: Axes, x: float, labels: Mapping[str, float], near: float) -> None:
-    """Each label right of its line's end; of two ends within a factor of `near`, one moves up and one down."""
-    for text, y in labels.items():
-        others = [other for name, other in labels.items() if name != text]
-        above = any(y <= other < y * near for other in others)
-        below = any(y / near < other < y for other in others)
-        shift = -6 * above + 6 * below
-        axes.annotate(text, (x, y), (8, shift), textcoords="offset points", va="center", fontsize=9)
 
 
 def _tokens_axis(axes: Axes, lengths: Sequence[int]) -> None:

@@ -192,7 +192,7 @@ def times_of(
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.minorticks_off()
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.legend(loc="upper left")
+            axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
         return picture
 
 

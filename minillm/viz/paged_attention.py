@@ -33,6 +33,7 @@ from minillm.viz.style import (
     SMALLEST,
     WASTE,
     Picture,
+    end_labels,
     ink_on,
     printable,
     quiet,
@@ -286,7 +287,7 @@ def blocks_figure(history: History, step: int, say: Say, columns: int = 6) -> Pi
                 words = printable(say(history.ids(memory, block)))
             _box(axes, corner, held_by, memory.copies.get(block))
             _head(axes, corner, block, block in memory.known, held_by, memory.copies.get(block))
-            lines_of_words = textwrap.wrap(words, width=138 // columns)[:2]
+            lines_of_words = textwrap.wrap(words, width=122 // columns)[:2]
             x, y = corner
             axes.text(
                 x + 0.05,
@@ -331,11 +332,11 @@ def _head(
 ) -> None:
     """The first line in a block: its number, the one that it was copied from, and a label for each request."""
     x, y = corner
-    number = str(block) if copied_from is None else f"{block}, copy of {copied_from}"
+    number = f"{block} •" if known else f"{block}"
+    if copied_from is not None:
+        number += f" copy of {copied_from}"
     ink = {"color": INK if held_by else FAINT, "va": "center"}
     axes.text(x + 0.05, y + 0.2, number, fontsize=SMALLEST, weight="bold" if held_by else "normal", **ink)
-    if known:
-        axes.plot(x + 0.135 if block < 10 else x + 0.175, y + 0.2, ".", ms=6, color=ink["color"])
     wide = min(0.2, 0.75 / max(1, len(held_by)))
     for i, (name, color) in enumerate(held_by.items()):
         left = x + 0.96 - wide * (len(held_by) - i)
@@ -483,16 +484,16 @@ def gather_figure(lengths: Sequence[int], ratios: Mapping[int, Sequence[float]])
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()
         axes.set_title("Attention over scattered blocks, against contiguous rows")
+        ends = {"contiguous rows": 1.0}
         for (size, values), line in zip(ratios.items(), (":", "-", "--"), strict=False):
-            axes.plot(lengths, values, line, marker="o", ms=4, color=DECODE, label=f"blocks of {size}")
-        axes.axhline(1, color=FAINT, lw=1, zorder=0)
-        below = {"textcoords": "offset points", "va": "top", "fontsize": 9, "color": FAINT}
-        axes.annotate("contiguous rows", (lengths[0], 1), (0, -6), **below)
+            axes.plot(lengths, values, line, marker="o", ms=4, color=DECODE)
+            ends[f"blocks of {size}"] = values[-1]
+        axes.plot(lengths, [1] * len(lengths), color=FAINT, lw=1)
         axes.set_ylabel("times as long")
-        axes.set_ylim(0, 1.35 * max(1.0, *(value for values in ratios.values() for value in values)))
-        axes.legend(ncols=3, loc="upper left")
+        axes.set_ylim(0, 1.15 * max(1.0, *(value for values in ratios.values() for value in values)))
         axes.set_xscale("log", base=2)
-        axes.set_xlim(min(lengths) / 1.5, max(lengths) * 1.5)
+        axes.set_xlim(min(lengths) / 1.2, max(lengths) * 2.6)
+        end_labels(axes, lengths[-1], ends)
         axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
         axes.set_xlabel("tokens in a text")
         return figure

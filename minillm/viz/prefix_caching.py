@@ -238,8 +238,8 @@ def _pool(axes: Axes, moment: Moment) -> None:
             (block + 0.06, 0), 0.88, 1, fc=FILL[state], ec=INK if hit else WASTE, lw=2 if hit else 0.6
         )
         axes.add_patch(cell)
-    if total <= 40:
-        color = FAINT if state == "empty" else ink_on(FILL[state])
+        if total <= 40:
+            color = FAINT if state == "empty" else ink_on(FILL[state])
         axes.text(
             block + 0.5, 0.5, f"{block}", ha="center", va="center", fontsize=SMALLEST, color=color, zorder=4
         )

@@ -9,7 +9,7 @@ needs a contrast of 4.5:1 (WCAG 2), and the best that any colour reaches on whit
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -103,3 +103,18 @@ def quiet(axes: Axes) -> None:
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([])
+
+
+def end_labels(axes: Axes, x: float, labels: Mapping[str, float]) -> None:
+    """Write each label to the right of its line's end at (x, y), close ones one above the other.
+
+    Call it when the limits of the axes are set.
+    """
+    scale = axes.transScale + axes.transLimits  # to shares of the axes
+    height = 0.75 * 72 * axes.get_figure(root=True).get_figheight()  # points: the axes' part of the figure
+    lowest = -1.0
+    for text, y in sorted(labels.items(), key=lambda label: label[1]):
+        share = scale.transform((x, y))[1]
+        lowest = max(share, lowest + 14 / height)
+        shift = (8, (lowest - share) * height)
+        axes.annotate(text, (x, y), shift, textcoords="offset points", va="center", fontsize=9)

@@ -18,7 +18,19 @@ from torch import Tensor
 from minillm.measure.trace import Kind, RequestAdded, StepRecord, TokenRecord, Trace
 from minillm.ops import causal_mask
 from minillm.sampling import SamplingParams, SamplingRow, probabilities, process_logits
-from minillm.viz.style import DECODE, FAINT, INK, KV, PAPER, PREFILL, WASTE, Picture, printable, style
+from minillm.viz.style import (
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PAPER,
+    PREFILL,
+    WASTE,
+    Picture,
+    end_labels,
+    printable,
+    style,
+)
 
 PHASE_COLOR = {"prefill": PREFILL, "decode": DECODE}
 
@@ -190,7 +202,6 @@ def rates(rows: Sequence[Mapping[str, Any]], machine: str = "") -> Picture:
         for kind, color in PHASE_COLOR.items():
             y = [row[kind] for row in rows]
             axes.plot(x, y, "o-", color=color, lw=2)
-            axes.annotate(kind, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -198,6 +209,7 @@ def rates(rows: Sequence[Mapping[str, Any]], machine: str = "") -> Picture:
         axes.set_xticks(x, [str(value) for value in x])
         axes.minorticks_off()
         axes.set_xlim(x[0] * 0.85, x[-1] * 1.6)
+        end_labels(axes, x[-1], {kind: rows[-1][kind] for kind in PHASE_COLOR})
         axes.set_xlabel("prompt (tokens)")
         axes.set_ylabel("tokens per second")
         axes.set_title(machine, fontsize=9, fontweight="normal", color=FAINT)
