@@ -3,8 +3,9 @@
     python -m tools.notebooks [NOTEBOOK …]             run and normalise (all of notebooks/ and solutions/ by default)
     python -m tools.notebooks --no-run [NOTEBOOK …]    normalise only
 
-The form: readable cell ids; text outputs kept; at most one picture a cell; no outputs under the tag `shows-source`, as
-they would go stale; executed cells numbered from 1; no timestamps, widget states or versions; the kernel named python3.
+The form: readable cell ids; text outputs kept; at most one picture a cell, with its width; no outputs under the tag
+`shows-source`, as they would go stale; executed cells numbered from 1; no timestamps, widget states or versions; the
+kernel named python3.
 """
 
 import argparse
@@ -89,6 +90,12 @@ def _name(cell: Cell, text: str) -> str:
     return slug if _READABLE.fullmatch(slug) else f"{cell['cell_type']}-{slug or 'cell'}"
 
 
+def _size(output: dict[str, Any]) -> dict[str, Any]:
+    """The metadata that stays: how wide a picture is shown, as its file has more pixels for sharp screens."""
+    width = output["metadata"].get("image/png", {}).get("width")
+    return {"image/png": {"width": width}} if width and "image/png" in output["data"] else {}
+
+
 def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without widgets, which are blank without their state, and without any picture but the last.
 
@@ -102,7 +109,7 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         if "data" in output:
             output["data"].pop(WIDGET, None)
-            output["metadata"] = {}
+            output["metadata"] = _size(output)
             if not output["data"]:
                 continue
         kept.append(output)
