@@ -1,8 +1,8 @@
-# minillm: `make lab` to learn, `make test` to check everything, `make tour` to see it measured.
+# minillm: `make lab` to learn, `make test` to check everything, `make tour` to see the optimisations measured.
 #
-#   make lab PYTHON=python3.12       the interpreter to make .venv from (else the first of 3.11-3.13 that is found)
-#   make lab TORCH_INDEX=cpu         torch from download.pytorch.org/whl/cpu, gigabytes smaller: for a machine
-#                                    without an NVIDIA GPU. Also cu130 and the like, or a whole address.
+#   make lab PYTHON=python3.12       make .venv from this interpreter (by default the first of 3.11-3.13 that is found)
+#   make lab TORCH_INDEX=cpu         take torch from download.pytorch.org/whl/cpu. It is gigabytes smaller, and right for
+#                                    a machine without an NVIDIA GPU. cu130 and the like, or a whole address, work too.
 #   make lab LAB_ARGS=--no-browser   more arguments for JupyterLab
 #   make tour TOUR_ARGS=--help       more arguments for the tour
 #   make test JOBS=4                 worker processes for the tests
@@ -20,32 +20,34 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
-NOTEBOOK := notebooks/00_your_machine.ipynb
 VLLM := .peers/vllm-0.32.0
+REAL := .real/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
-# One thread a worker: two workers with as many threads as cores each would only wait for one another.
+# One thread per worker. Two workers with as many threads as cores would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
-.PHONY: help setup lab tour check static test exercises notebooks gpu peers wheel
+.PHONY: help setup lab tour check static test exercises notebooks readme gpu peers real wheel
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make lab     install into .venv and open JupyterLab on the course'
-	@echo 'make test    everything: lint, types, layers, all tests, the notebooks'
-	@echo 'make tour    climb the ladder of optimisations, measured on this machine'
-	@echo 'make check   the quick part of make test'
-	@echo 'make gpu     GPU tests and benchmarks, with whatever Python has torch; installs nothing'
-	@echo 'make peers   run the same scripts under vLLM, in an environment of its own, and compare the results'
+	@echo 'make lab        install into .venv (once), and open the course in JupyterLab'
+	@echo 'make tour       measure each optimisation on this machine'
+	@echo 'make test       check everything: lint, types, layers, all tests, the notebooks'
+	@echo 'make check      run the quick part of make test'
+	@echo 'make gpu        run the GPU tests and benchmarks with any Python that has torch; installs nothing'
+	@echo 'make peers      run the same scripts under vLLM, in a separate environment, and compare the results'
+	@echo 'make real       download SmolLM2-135M-Instruct (93 MB) once, and test the engine with it'
 	@echo 'make exercises  write exercises/ from solutions/'
-	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in the one form'
-	@echo 'make wheel   build dist/minillm-*.whl'
-	@echo 'Variables (PYTHON, TORCH_INDEX, ...) are explained at the top of the Makefile.'
+	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in their normal form'
+	@echo 'make readme     run the examples of the README, and write their output into it'
+	@echo 'make wheel      build dist/minillm-*.whl'
+	@echo 'The top of the Makefile explains the variables (PYTHON, TORCH_INDEX, ...).'
 
 setup: $(INSTALLED)
 
-# The stamp is newer than pyproject.toml and constraints.txt, so a second call installs nothing.
+# The stamp is newer than pyproject.toml and constraints.txt, so a second run installs nothing.
 $(INSTALLED): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  python=$$(sh tools/find-python.sh venv "$(PYTHON)") || exit 1; \
@@ -56,27 +58,26 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  '') index=; \
 	    if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 \
 	        && ! $(BIN)/python -m pip show -q torch >/dev/null 2>&1; then \
-	      echo 'No NVIDIA GPU found. The usual torch brings gigabytes of CUDA libraries that this machine cannot use:'; \
+	      echo 'This machine has no NVIDIA GPU. The usual torch downloads gigabytes of CUDA libraries, which are of no use here.'; \
+	      echo "To get the CPU build from PyTorch's own index instead, press Ctrl-C and run:"; \
 	      echo '  make $(MAKECMDGOALS) TORCH_INDEX=cpu'; \
-	      echo "fetches the CPU build from PyTorch's own index instead."; \
 	    fi ;; \
 	  *://*) index='--extra-index-url $(TORCH_INDEX)' ;; \
 	  *) index='--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)' ;; \
 	esac; \
-	echo 'Installing minillm and what it needs into $(VENV) (once; it takes some minutes)'; \
+	echo 'Installing minillm and its libraries into $(VENV). This happens once and takes a few minutes.'; \
 	set -- --disable-pip-version-check -c constraints.txt; \
-	if [ -n "$$index" ]; then $(BIN)/python -m pip install "$$@" $$index torch || exit 1; fi; \
-	$(BIN)/python -m pip install "$$@" -e '.[course,serve,dev]'
+	{ [ -z "$$index" ] || $(BIN)/python -m pip install "$$@" $$index torch; } \
+	  && $(BIN)/python -m pip install "$$@" -e '.[course,serve,dev]' \
+	  || { echo "The installation did not finish: pip's last lines say why."; \
+	       echo 'It needs the network and a few gigabytes of disk. Run the same command again to continue: pip keeps'; \
+	       echo 'its downloads. To start afresh, delete $(VENV) first.'; exit 1; } >&2
 	@mkdir -p $(LABCONFIG) && printf '%s\n' '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
 	  > $(LABCONFIG)/page_config.json
 	@touch $@
 
 lab: $(INSTALLED)
-	@page=lab; [ ! -f $(NOTEBOOK) ] || page=lab/tree/$(NOTEBOOK); \
-	root=; [ "$$(id -u)" != 0 ] || root=--allow-root; \
-	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url="/$$page" \
-	  --ServerApp.terminado_settings="{'shell_command': ['$${SHELL:-sh}']}" \
-	  $$root $(LAB_ARGS)
+	@exec $(BIN)/python -m minillm.cli lab -- $(LAB_ARGS)
 
 tour: $(INSTALLED)
 	@$(BIN)/python -m minillm.cli tour $(TOUR_ARGS)
@@ -88,9 +89,9 @@ static: $(INSTALLED)
 	$(BIN)/lint-imports --no-logo
 
 check: static
-	$(PYTEST) -m 'not slow and not gpu and not peer' tests
+	$(PYTEST) -m 'not slow and not gpu and not peer and not real' tests
 
-# One pytest run at the end, so that its closing lines are the verdict on everything.
+# One run of pytest, so that its last lines are the result of all tests.
 test: static
 	@set -- tests $(sort $(dir $(wildcard notebooks/*.ipynb solutions/*.ipynb))) $(NBVAL); \
 	echo $(PYTEST) "$$@"; \
@@ -102,6 +103,9 @@ exercises: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $(NOTEBOOKS)
 
+readme: $(INSTALLED)
+	$(BIN)/python -m tools.readme
+
 gpu:
 	@python=$$(sh tools/find-python.sh torch "$(PYTHON)") || exit 1; \
 	echo "Using $$python"; \
@@ -110,7 +114,7 @@ gpu:
 peers: $(INSTALLED) $(VLLM)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peer tests/peers
 
-# The three torch libraries would be builds for CUDA, which vLLM imports if they are there and which fail without it.
+# pip installs CUDA builds of these three torch libraries. vLLM imports them if it can, and they fail without CUDA.
 $(VLLM)/.installed: tests/peers/vllm-0.32.0.txt
 	$(BIN)/python -m venv --clear $(VLLM)
 	$(VLLM)/bin/python -m pip install -q --disable-pip-version-check -c $< \
@@ -118,8 +122,15 @@ $(VLLM)/.installed: tests/peers/vllm-0.32.0.txt
 	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@
 
-# setuptools would put what an earlier build left in build/lib into the wheel, deleted modules too. The rest of
-# build/ is not ours to remove: tools/tinytales trains in there.
+real: $(INSTALLED) $(REAL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/real
+	@echo 'The course with this model:  MINILLM_MODEL=$(abspath $(dir $(REAL))) make lab'
+
+$(REAL): | $(INSTALLED)
+	$(BIN)/python -m tools.real_model $@
+
+# setuptools would put files left in build/lib by an earlier build into the wheel, deleted modules too. The rest of
+# build/ must stay: tools/tinytales trains in there.
 wheel: $(INSTALLED)
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .

@@ -1,6 +1,7 @@
-"""The command line: `minillm generate`, `minillm tour`, and the course's `start`, `check`, `progress`, `reset`.
+"""The command line: `minillm generate`, `minillm tour`, and the course's `lab`, `start`, `check`, `progress`, `reset`.
 
-A user's mistake is answered with one line on stderr and exit status 2, never with a traceback.
+A user's mistake gets one line on stderr and exit status 2, never a traceback. torch is imported only by the commands
+that run a model, so that the others answer at once.
 """
 
 import argparse
@@ -9,23 +10,47 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from minillm.course.commands import add_commands
 from minillm.errors import MinillmError, RequestError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_MODEL_HELP = (
+    "a bundled name, a folder, a GGUF file or a Hugging Face id (default: $MINILLM_MODEL, or tinytales)"
+)
+THREE_THINGS = """\
+minillm is a small, complete engine for LLM inference, and a course on it. Three things to do:
+
+  minillm generate "Once upon a time"   continue a text with the small model that comes with the package
+  minillm tour                          measure each optimisation on this machine, in about three minutes
+  minillm lab                           open the course in JupyterLab (in the folder that you cloned)
+
+`minillm --help` lists all commands."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 a mistake in what was asked, 130 interrupted."""
+    """Run one command, and return the exit status.
+
+    0 means done, 1 means that a check did not get all points, 2 means a mistake in the command, and 130 means that
+    Ctrl-C ended it.
+    """
     args = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal in cp1252 shows ? where it has no sign
+        sys.stdout.reconfigure(errors="replace")  # a terminal in cp1252 shows ? for a character that it lacks
+    if args.command is None:
+        print(THREE_THINGS)
+        return 0
     try:
         args.run(args)
     except (MinillmError, ValueError, TypeError) as error:
         print(f"minillm {args.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this the interpreter complains when it flushes on the way out.
+        # The reader (`| head`) is gone. Without this line the interpreter complains when it flushes at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -35,16 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="minillm", description="A small, complete engine for LLM inference."
+        prog="minillm", description="A small, complete engine for LLM inference, and a course on it."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     generate = commands.add_parser("generate", help="continue a text", description="Continue a text.")
     generate.set_defaults(run=_generate)
-    generate.add_argument("prompt", nargs="?", help="the text; or use --file")
+    generate.add_argument("prompt", nargs="?", help="the text to continue (or use --file)")
     generate.add_argument("--file", type=Path, help="read the prompt from this UTF-8 file")
     generate.add_argument("--chat", action="store_true", help="send the prompt as a user's message")
-    generate.add_argument("--stream", action="store_true", help="print the text as it comes")
-    generate.add_argument("--model", default=None, help="bundled name, folder or hub id (default: tinytales)")
+    generate.add_argument(
+        "--stream", action="store_true", help="print each piece of text as soon as it is generated"
+    )
+    generate.add_argument("--model", default=None, help=_MODEL_HELP)
     generate.add_argument("--device", default="auto", help="auto, cpu or cuda")
     generate.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     for name, kind, default in (
@@ -59,17 +86,22 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}", type=kind, default=default, help=f"SamplingParams.{name.replace('-', '_')}"
         )
     generate.add_argument(
-        "--stop", action="append", help="end before this string; may be given several times"
+        "--stop", action="append", help="end the text before this string; may be given several times"
     )
 
     tour = commands.add_parser(
         "tour",
-        help="climb the ladder of optimisations, measured here",
-        description="Measure every optimisation.",
+        help="measure each optimisation on this machine",
+        description="Run the same prompts with one optimisation after another, and measure each on this machine.",
     )
     tour.set_defaults(run=_tour)
-    tour.add_argument("--model", default=None, help="bundled name, folder or hub id (default: tinytales)")
-    tour.add_argument("--out", type=Path, default=Path(), help="folder for tour.json and tour.png")
+    tour.add_argument("--model", default=None, help=_MODEL_HELP)
+    tour.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        help="folder for tour.json and tour.png (default: the current one)",
+    )
     add_commands(commands)
     return parser
 
@@ -79,8 +111,10 @@ def _model(args: argparse.Namespace) -> str:
 
 
 def _prompt(args: argparse.Namespace) -> str:
-    if (args.prompt is None) == (args.file is None):
-        raise RequestError("give a prompt or --file, one of them")
+    if args.prompt is None and args.file is None:
+        raise RequestError('give a prompt or --file, for example: minillm generate "Once upon a time"')
+    if args.prompt is not None and args.file is not None:
+        raise RequestError("give a prompt or --file, and not both")
     if args.file is None:
         return str(args.prompt)
     try:
@@ -130,50 +164,50 @@ def _tour(args: argparse.Namespace) -> None:
 
     from minillm.tour import save, tour
 
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=1.0)
-        report = tour(args.model, lambda done, what: progress.update(task, completed=done, description=what))
-    _print_report(report, console)
+        report = tour(
+            args.model,
+            lambda done, what: progress.update(task, completed=done, description=what),
+            begun=lambda report: _print_heading(report, console),
+            measured=lambda rung: _print_rung(rung, console),
+        )
     files = save(report, args.out)
-    console.print("Written: " + ", ".join(map(str, files)), style="dim", soft_wrap=True)
+    console.print("\nWritten: " + ", ".join(map(str, files)), style="dim")
     if len(files) == 1:
         console.print("For the picture too: pip install 'minillm\\[course]'", style="dim")
 
 
-def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def, type-arg]
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _print_heading(report: dict[str, Any], console: "Console") -> None:
+    """Print everything that is known before the first rung is measured, and the heads of the columns."""
     machine, roofline, work = report["machine"], report["roofline"], report["workload"]
-    console.print(f"\n[bold]{machine['machine']}[/]")
+    rates = [f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in roofline["matmul_rate"].items()]
+    console.print(f"[bold]{machine['machine']}[/]")
     console.print(
-        f"reads {roofline['read_bandwidth'] / 1e9:.0f} GB/s; multiplies "
-        + ", ".join(
-            f"{rate / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, rate in roofline["matmul_rate"].items()
-        )
+        f"This machine reads {roofline['read_bandwidth'] / 1e9:.0f} GB/s and multiplies {', '.join(rates)}.\n"
+        f"So one token of {report['model']} in {report['dtype']} takes at least "
+        f"{roofline['decode_seconds_at_batch_1'] * 1e3:.2f} ms here ({roofline['bound']} bound).\n"
+    )
+    story = report["story"]
+    console.print(story["prompt"], style="bold", markup=False, end="")
+    console.print(story["text"] + "\n", markup=False)
+    console.print(
+        f"{work['num_prompts']} prompts at once, up to {work['max_tokens']} tokens each, with KV cache memory for "
+        f"{work['cache_tokens']:,} tokens. Medians of {work['rounds']} rounds.\n"
     )
     console.print(
-        f"so a token of {report['model']} in {report['dtype']} takes at least "
-        f"{roofline['decode_seconds_at_batch_1'] * 1e3:.2f} ms here ({roofline['bound']} bound)\n"
+        _row("rung", "tokens/s", "factor", "first token", "per token", "memory", "same text"), style="bold"
     )
-    console.print(f"[bold]{report['story']['prompt']}[/]{report['story']['text']}\n", highlight=False)
-    table = Table(
-        title=f"{work['num_prompts']} prompts at once, up to {work['max_tokens']} tokens each, "
-        f"KV memory for {work['cache_tokens']:,};\nmedians of {work['rounds']} rounds",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("rung", no_wrap=True)
-    for name in ("tokens/s", "factor", "first token", "per token", "memory", "same text"):
-        table.add_column(name, justify="right")
-    for rung in report["rungs"]:
-        if rung["skipped"] is not None:
-            table.add_row(rung["name"], "[dim]not run[/]")
-            continue
-        table.add_row(
+
+
+def _print_rung(rung: dict[str, Any], console: "Console") -> None:
+    if rung["skipped"] is not None:
+        console.print(f"{rung['name']:14} not run: {rung['skipped']}", style="dim")
+        return
+    console.print(
+        _row(
             rung["name"],
             f"{rung['tokens_per_second']:,.0f}",
             "" if rung["factor"] is None else f"×{rung['factor']:.1f}",
@@ -182,10 +216,14 @@ def _print_report(report: dict, console) -> None:  # type: ignore[no-untyped-def
             "not measured" if rung["peak_bytes"] is None else f"{rung['peak_bytes'] / 2**20:,.0f} MiB",
             "yes" if rung["same_text"] else "no",
         )
-    console.print(table)
-    for rung in report["rungs"]:
-        if rung["skipped"] is not None:
-            console.print(f"{rung['name']} was not run: {rung['skipped']}", style="dim")
+    )
+
+
+def _row(*cells: str) -> str:
+    widths = (9, 7, 12, 10, 13, 10)
+    return f"{cells[0]:14}" + "".join(
+        f"{cell:>{width}}" for cell, width in zip(cells[1:], widths, strict=True)
+    )
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ class RopeConfig:
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and how it is stretched.
 
     `type` "llama3" scales low frequencies as Llama 3.1 does; "yarn" is arXiv 2309.00071; "linear" divides
-    every position by `factor`. The fields that a type does not use keep their defaults.
+    every position by `factor`; "factors" divides the frequency of each pair by its own number, as GGUF files do for
+    Llama 3.1. The fields that a type does not use keep their defaults.
     """
 
     theta: float = 10_000.0
-    type: Literal["default", "linear", "llama3", "yarn"] = "default"
+    type: Literal["default", "linear", "llama3", "yarn", "factors"] = "default"
     factor: float = 1.0
+    factors: tuple[float, ...] = ()
     original_max_position_embeddings: int = 0
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0

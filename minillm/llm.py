@@ -27,9 +27,8 @@ from minillm.engine.loop import EngineLoop, Listener
 from minillm.engine.request import Delta, RequestOutput
 from minillm.errors import CheckpointError, RequestError
 from minillm.measure.trace import Trace
-from minillm.model.checkpoint import load_model
-from minillm.model.families import read_config, read_generation_config
-from minillm.model.tokenizer import Tokenizer, load_tokenizer
+from minillm.model.stored import GGUF, open_model
+from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import ops_for
 from minillm.sampling import SamplingParams
@@ -46,15 +45,19 @@ def bundled_models() -> list[str]:
 
 
 def model_folder(model: str | Path) -> Path:
-    """The folder of a bundled name, of a path, or of a hub id ("owner/name", downloaded once, safetensors only)."""
+    """Return where a model is on disk: the folder of a bundled name, of a path, or of a hub id, or a GGUF file.
+
+    A hub id is "owner/name". It is downloaded once, safetensors only.
+    """
     if (BUNDLED / str(model) / "config.json").exists() and not Path(model).is_dir():
         return BUNDLED / str(model)
-    if Path(model).is_dir():
+    if Path(model).exists():
         return Path(model)
-    if Path(model).is_absolute() or str(model).count("/") != 1 or str(model).startswith("."):
+    is_path = Path(model).is_absolute() or str(model).startswith(".") or str(model).lower().endswith(GGUF)
+    if is_path or str(model).count("/") != 1:
         raise CheckpointError(
-            f"no model {str(model)!r}: it is not a folder, not a bundled model ({', '.join(bundled_models())}) and not "
-            "a hub id such as 'Qwen/Qwen3-0.6B'"
+            f"no model {str(model)!r}: it is not a folder, not a GGUF file, not a bundled model "
+            f"({', '.join(bundled_models())}) and not a hub id such as 'Qwen/Qwen3-0.6B'"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -80,7 +83,8 @@ def model_folder(model: str | Path) -> Path:
 class LLM:
     """A model ready to generate. Arguments after `device` are those of `EngineConfig`.
 
-    `model` is a bundled name, a folder, or a hub id. `dtype="auto"` is the checkpoint's on CUDA and float32 on a CPU.
+    `model` is a bundled name, a folder, a GGUF file, or a hub id. `dtype="auto"` is the checkpoint's on CUDA
+    and float32 on a CPU.
 
     The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len`
     tokens need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
@@ -102,14 +106,11 @@ class LLM:
         **engine_arguments: Any,
     ) -> None:
         engine_config = replace_arguments(EngineConfig(), "LLM", engine_arguments)
-        folder = model_folder(model)
-        config = read_config(folder)
+        stored = open_model(model_folder(model))
         on = _device(device)
-        transformer = load_model(folder, config, on, _dtype(dtype, config, on), ops_for(on))
-        sampling: Mapping[str, Any] = read_generation_config(folder).sampling
-        self._start(
-            str(model), transformer, load_tokenizer(folder), engine_config, SamplingParams(**sampling)
-        )
+        transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops_for(on))
+        sampling: Mapping[str, Any] = stored.generation.sampling
+        self._start(str(model), transformer, stored.tokenizer(), engine_config, SamplingParams(**sampling))
 
     def _start(
         self,

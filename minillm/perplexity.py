@@ -6,13 +6,15 @@ context only.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 from minillm.errors import RequestError
-from minillm.llm import LLM
-from minillm.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from minillm.llm import LLM
 
 
-def perplexity(llm: LLM, text: str, *, window: int | None = None, stride: int | None = None) -> float:
+def perplexity(llm: "LLM", text: str, *, window: int | None = None, stride: int | None = None) -> float:
     """The model's perplexity per token on `text`.
 
     `window` is the number of tokens seen at once (default and at most: `max_model_len - 1`), `stride` how far it moves
@@ -23,9 +25,11 @@ def perplexity(llm: LLM, text: str, *, window: int | None = None, stride: int | 
 
 
 def token_logprobs(
-    llm: LLM, text: str, *, window: int | None = None, stride: int | None = None
+    llm: "LLM", text: str, *, window: int | None = None, stride: int | None = None
 ) -> list[float]:
     """log p(token | its context in the window) of every token of `text` but the first."""
+    from minillm.sampling import SamplingParams  # not at the top: it imports torch
+
     longest = llm.engine.max_model_len - 1
     window = longest if window is None else window
     stride = max(1, window // 2) if stride is None else stride

@@ -1,10 +1,12 @@
-"""The tour: the same prompts through one optimisation after another, each measured on this machine.
+"""The tour: the same prompts with one optimisation after another, each measured on this machine.
 
-A rung is one function, registered below with `@rung`, that makes an engine from the plain one; every rung is then
-measured the same way, on prompts that begin alike and end at unlike lengths, as the requests of a service do. Sides
-are compared in turns (A B C, C B A, ...) and medians taken; peak memory is measured in a process of its own, because a
-process that has run the other rungs holds their memory too. A rung that cannot run here raises `Unavailable`, and is
-shown with the reason.
+A rung is a function registered below with `@rung`. It makes an engine from the plain one. Every rung gets the same
+prompts, which share a beginning and end at different lengths, as the requests of a service do.
+
+Each round runs all rungs, every other round in the reverse order, so that a slow minute of the machine does not hit
+one rung alone. The figures are medians over the rounds. Peak memory is measured in a separate process, because this
+one still holds the memory of other rungs. A rung is reported after its last round. A rung that cannot run here raises
+`Unavailable` and is shown with the reason.
 """
 
 import json
@@ -27,7 +29,7 @@ from minillm.measure.local import this_machine
 from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
 from minillm.measure.roofline import time_at
 from minillm.measure.timing import machine_record, synchronize
-from minillm.model.tokenizer import load_tokenizer
+from minillm.model.stored import open_model
 from minillm.sampling import SamplingParams
 
 PROMPTS = (
@@ -38,21 +40,21 @@ PROMPTS = (
     "Long ago, before the bridge was built,",
     '"Where is my lantern?" asked',
     "At the market that day,",
-    "Nobody in the valley knew why",
+    "No one in the valley knew why",
 )
 PREFACE = (
     "The grandmother told a story every evening, when the rain ran down the window and the kettle sang. She told of a "
-    "fox and a lantern, of a bridge that nobody had built, and of a small boat that found its own way home. The "
+    "fox and a lantern, of a bridge that no one had built, and of a small boat that found its own way home. The "
     "children sat by the fire and listened. Each story began like any other, and none of them ended as they thought. "
     "This is the one that she told that night.\n\n"
 )
 SHARES = (1.0, 0.2, 0.45, 0.1, 0.6, 0.15, 0.3, 0.25)  # of max_tokens: requests do not end together
-ROUNDS_OF_PROMPTS = 2  # how often the prompts come, with other lengths each time
-ROWS = 4  # texts of full length that the KV cache's memory holds, on every rung that shares it
+ROUNDS_OF_PROMPTS = 2  # each prompt is sent this many times, with another length each time
+ROWS = 4  # the KV cache holds this many texts of full length, on every rung that has a cache
 
 
 class Unavailable(Exception):
-    """This machine cannot run a rung; the message says why."""
+    """Raised by a rung that this machine cannot run. The message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ LADDER: list[Rung] = []
 
 
 def rung(name: str, idea: str) -> Callable[[Callable[[LLM], LLM]], Callable[[LLM], LLM]]:
-    """Register a function that makes this rung's engine from the base LLM (share its weights: `llm.variant`)."""
+    """Register a function that makes this rung's engine from the base LLM, whose weights `llm.variant` shares."""
 
     def register(make: Callable[[LLM], LLM]) -> Callable[[LLM], LLM]:
         LADDER.append(Rung(name, idea, make))
@@ -92,7 +94,7 @@ def static_batch(llm: LLM) -> LLM:
     )
 
 
-@rung("continuous", "who has finished makes room at once")
+@rung("continuous", "a finished request makes room at once")
 def continuous(llm: LLM) -> LLM:
     return llm.variant(kv_cache="contiguous", num_gpu_blocks_override=ROWS, max_num_seqs=ROWS)
 
@@ -102,7 +104,7 @@ def paged(llm: LLM) -> LLM:
     return _paged(llm, enable_prefix_caching=False)
 
 
-@rung("prefix cache", "what all prompts begin with is known already")
+@rung("prefix cache", "the common beginning of all prompts is computed once")
 def prefix_cache(llm: LLM) -> LLM:
     return _paged(llm, enable_prefix_caching=True)
 
@@ -119,11 +121,11 @@ def _paged(llm: LLM, enable_prefix_caching: bool) -> LLM:
 
 @dataclass(slots=True)
 class Result:
-    """One rung's medians. Seconds and bytes; None where nothing was measured, with the reason in `skipped`.
+    """One rung's medians, in seconds and bytes. A figure that was not measured is None, with the reason in `skipped`.
 
-    `ttft_s` is the time from a prompt's arrival to its first token, all prompts arriving together;
-    `seconds_per_token` is between one token of a request and the next; `peak_bytes` is what loading and running
-    added to the process (on CUDA: to the device). `factor` is against the rung before.
+    `ttft_s` is the time from a prompt's arrival to its first token, when all prompts arrive together.
+    `seconds_per_token` is the time from one token of a request to its next. `peak_bytes` is the memory that loading and
+    running added to the process, or to the device on CUDA. `factor` is the throughput over that of the rung before.
     """
 
     name: str
@@ -146,6 +148,9 @@ class _Run:
     def num_tokens(self) -> int:
         return sum(len(output.outputs[0].token_ids) for output in self.outputs)
 
+    def token_ids(self) -> list[list[int]]:
+        return [output.outputs[0].token_ids for output in self.outputs]
+
     def ttft(self) -> float:
         return statistics.median(o.metrics.first_token_ts - o.metrics.queued_ts for o in self.outputs)
 
@@ -158,13 +163,13 @@ class _Run:
 
 
 def _base(model: str, **arguments: Any) -> LLM:
-    """The engine that every rung is made from: a context of 1,024 tokens at most, since rungs reserve whole rows."""
+    """Return the engine that every rung is made from. Its context is at most 1,024 tokens: rungs reserve whole rows."""
     llm = LLM(model, **arguments)
     return llm.variant(max_model_len=min(1024, llm.engine.max_model_len))
 
 
 def _run(llm: LLM, max_tokens: int) -> _Run:
-    """Every prompt twice, all arriving at once; each with a length of its own, at most `max_tokens`."""
+    """Send every prompt twice, all at once, each with its own output length of at most `max_tokens`."""
     prompts = [PREFACE + prompt for prompt in PROMPTS] * ROUNDS_OF_PROMPTS
     lengths = [max(2, round(max_tokens * share)) for share in SHARES + SHARES[::-1]]
     params = [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in lengths]
@@ -178,14 +183,18 @@ def tour(
     model: str | None = None,
     say: Callable[[float, str], None] = lambda done, what: None,
     *,
+    begun: Callable[[dict[str, Any]], None] = lambda report: None,
+    measured: Callable[[dict[str, Any]], None] = lambda rung: None,
     seconds_a_round: float = 5.0,
     rounds: int = 3,
     memory: bool = True,
 ) -> dict[str, Any]:
-    """Measure every rung and return the report that `tour.json` holds. `say(share done, what now)` is told.
+    """Measure every rung and return the report that `tour.json` holds.
 
-    The slowest rung takes about `seconds_a_round` in each of `rounds`; the workload is sized to that.
-    `memory=False` leaves out peak memory, which costs a process a rung.
+    `say(share done, current work)` is called all along, `begun(report)` before the first rung, with a report that has
+    everything but the rungs, and `measured(rung)` for each rung as soon as it is done. The workload is sized so that
+    the slowest rung takes about `seconds_a_round` in each of `rounds`. `memory=False` leaves out peak memory, which
+    takes a process per rung.
     """
     model = model or os.environ.get("MINILLM_MODEL") or "tinytales"
     say(0.0, "loading the model")
@@ -194,29 +203,16 @@ def tour(
     machine = this_machine(base.model.device)
     say(0.10, "writing a story")
     story = base.generate(PROMPTS[0], SamplingParams(max_tokens=90, temperature=0.8, seed=7))[0]
-    results, engines = [], {}
-    for step in LADDER:
-        result = Result(step.name, step.idea)
-        results.append(result)
-        try:
-            engines[step.name] = step.make(base)
-        except Unavailable as reason:
-            result.skipped = str(reason)
+    results, engines = _engines(base)
+    say(0.12, "choosing the number of tokens")
     max_tokens = _tokens_that_fit(list(engines.values()), seconds_a_round)
-    runs = _measure(engines, max_tokens, rounds, lambda done, what: say(0.15 + 0.6 * done, what))
-    _fill(results, runs)
-    for i, result in enumerate(results):
-        if memory and result.skipped is None:
-            say(0.75 + 0.25 * i / len(results), f"{result.name}: peak memory")
-            result.peak_bytes = _peak_in_own_process(model, result.name, max_tokens)
     dtype = str(base.model.dtype).removeprefix("torch.")
     bound = time_at(
         decode_cost(base.model.config, context=max_tokens, bytes_per_weight=base.model.dtype.itemsize),
         machine,
         dtype,
     )
-    say(1.0, "done")
-    return {
+    report: dict[str, Any] = {
         "model": base.name,
         "dtype": dtype,
         "machine": machine_record(base.model.device),
@@ -228,55 +224,75 @@ def tour(
         },
         "roofline": {**asdict(machine), "decode_seconds_at_batch_1": bound.seconds, "bound": bound.bound},
         "story": {"prompt": story.prompt, "text": story.outputs[0].text},
-        "rungs": [asdict(result) for result in results],
+        "rungs": [],
     }
+    begun(report)
+    runs = _measure(engines, max_tokens, rounds - 1, lambda done, what: say(0.15 + 0.4 * done, what))
+    before: Result | None = None
+    for i, result in enumerate(results):
+        if result.skipped is None:
+            say(0.55 + 0.45 * i / len(results), f"{result.name}: the last round")
+            runs[result.name].append(_run(engines[result.name], max_tokens))
+            _fill(result, runs[result.name], before, next(iter(runs.values()))[0])
+            before = result
+            if memory:
+                say(0.55 + 0.45 * (i + 0.5) / len(results), f"{result.name}: peak memory")
+                result.peak_bytes = _peak_in_own_process(model, result.name, max_tokens)
+        report["rungs"].append(asdict(result))
+        measured(report["rungs"][-1])
+    say(1.0, "done")
+    return report
+
+
+def _engines(base: LLM) -> tuple[list[Result], dict[str, LLM]]:
+    """Return an empty result per rung, and the engines of the rungs that can run here, by name."""
+    results, engines = [], {}
+    for step in LADDER:
+        results.append(Result(step.name, step.idea))
+        try:
+            engines[step.name] = step.make(base)
+        except Unavailable as reason:
+            results[-1].skipped = str(reason)
+    return results, engines
 
 
 def _tokens_that_fit(engines: list[LLM], seconds: float) -> int:
-    """Tokens a prompt such that the slowest engine finishes a round in about that many seconds."""
+    """Return the tokens per prompt with which the slowest engine takes about `seconds` for a round."""
     trial, slowest = 8, 0.0
     for llm in engines:
         _run(llm, 2)
         slowest = max(slowest, _run(llm, trial).seconds / trial)
     longest = min(llm.engine.max_model_len for llm in engines) - 256
-    # Without a cache a token costs more the later it comes: plan for twice the trial's.
+    # Without a cache, later tokens cost more than the trial's early ones. Twice the trial's cost is about right.
     return max(trial, min(128, longest, int(seconds / (2 * slowest))))
 
 
 def _measure(
     engines: dict[str, LLM], max_tokens: int, rounds: int, say: Callable[[float, str], None]
 ) -> dict[str, list[_Run]]:
+    """Run every engine in each of `rounds`, in alternating order such that the next round would go forwards."""
     runs: dict[str, list[_Run]] = {name: [] for name in engines}
-    order, total = list(engines), rounds * len(engines)
+    total = rounds * len(engines)
     for round_ in range(rounds):
-        for i, name in enumerate(order):
-            say((round_ * len(engines) + i) / total, f"{name}: round {round_ + 1} of {rounds}")
+        forwards = (rounds - round_) % 2 == 0
+        for i, name in enumerate(engines if forwards else reversed(engines)):
+            say((round_ * len(engines) + i) / total, f"{name}: round {round_ + 1} of {rounds + 1}")
             runs[name].append(_run(engines[name], max_tokens))
-        order.reverse()
     return runs
 
 
-def _fill(results: list[Result], runs: dict[str, list[_Run]]) -> None:
-    """Medians of each rung's runs, its factor over the rung before, and whether it wrote what the first one wrote."""
-    before: Result | None = None
-    reference: list[list[int]] | None = None
-    for result in results:
-        if result.name not in runs:
-            continue
-        of_rung = runs[result.name]
-        result.tokens_per_second = statistics.median(run.num_tokens / run.seconds for run in of_rung)
-        result.ttft_s = statistics.median(run.ttft() for run in of_rung)
-        result.seconds_per_token = statistics.median(run.seconds_per_token() for run in of_rung)
-        tokens = [output.outputs[0].token_ids for output in of_rung[0].outputs]
-        reference = reference or tokens
-        result.same_text = tokens == reference
-        if before is not None and before.tokens_per_second is not None:
-            result.factor = result.tokens_per_second / before.tokens_per_second
-        before = result
+def _fill(result: Result, runs: list[_Run], before: Result | None, reference: _Run) -> None:
+    """Set the medians of a rung's runs, its factor over the rung before, and whether its text is the reference's."""
+    result.tokens_per_second = statistics.median(run.num_tokens / run.seconds for run in runs)
+    result.ttft_s = statistics.median(run.ttft() for run in runs)
+    result.seconds_per_token = statistics.median(run.seconds_per_token() for run in runs)
+    result.same_text = runs[0].token_ids() == reference.token_ids()
+    if before is not None and before.tokens_per_second is not None:
+        result.factor = result.tokens_per_second / before.tokens_per_second
 
 
 def _peak_in_own_process(model: str, name: str, max_tokens: int) -> int | None:
-    """Bytes that loading the model and running one rung add; None where the system does not tell."""
+    """Return the bytes that loading the model and running one rung add, or None if the system does not tell."""
     command = [sys.executable, "-m", "minillm.tour", model, name, str(max_tokens)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -289,7 +305,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         return_freed_memory_at_once()
-    load_tokenizer(model_folder(model))  # imports a library, which is not the model's memory
+    open_model(model_folder(model)).tokenizer()  # imports a library, whose memory is not the model's
     try:
         with peak_memory(device) as memory:
             step = next(step for step in LADDER if step.name == name)
@@ -301,7 +317,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
 
 
 def save(report: dict[str, Any], folder: Path) -> list[Path]:
-    """Write tour.json, and tour.png where matplotlib is installed; returns what was written."""
+    """Write tour.json, and tour.png if matplotlib is installed, and return the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "tour.json"]
     files[0].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -1,15 +1,21 @@
 """The command line: what it prints, its exit status, and one-line errors instead of tracebacks."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from minillm import tour as tour_module
 from minillm.cli import main
+from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.tour import LADDER, Rung, Unavailable, save, tour
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_generate_prints_the_prompt_and_its_continuation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,8 +48,8 @@ def test_chat_prints_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["generate"], "give a prompt or --file"),
-        (["generate", "a", "--file", "b"], "give a prompt or --file"),
+        (["generate"], "give a prompt or --file, for example: minillm generate"),
+        (["generate", "a", "--file", "b"], "give a prompt or --file, and not both"),
         (["generate", "a", "--file"], None),
         (["generate", "a", "--max-tokens", "0"], "max_tokens"),
         (["generate", ""], "empty"),
@@ -92,6 +98,31 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("The f", "")
 
 
+@pytest.mark.parametrize(
+    "words", [["--help"], [], ["progress"], ["start", "03", "--no-open"], ["lab", "--help"]]
+)
+def test_commands_that_run_no_model_import_no_torch(words: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from minillm.cli import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    for name in ("notebooks", "exercises"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "exercises" / "03_kv_cache.ipynb", tmp_path / "exercises")
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "transformers", "numpy", "triton", "rich", "matplotlib"} & set(done.stdout.split())
+
+
+def test_the_name_alone_shows_three_things_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  minillm ")]
+    assert [line.split()[1] for line in lines] == ["generate", "tour", "lab"]
+
+
 @pytest.fixture(scope="module")
 def report() -> dict:
     return tour(seconds_a_round=0.5, rounds=1, memory=False)
@@ -103,6 +134,52 @@ def test_the_tour_measures_every_rung(report: dict) -> None:
         assert rung["same_text"] and rung["tokens_per_second"] > 0 and rung["ttft_s"] > 0
         expected = None if before is None else rung["tokens_per_second"] / before["tokens_per_second"]
         assert rung["factor"] == expected
+
+
+def test_the_tour_tells_each_rung_as_soon_as_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tour_module, "this_machine", lambda device: KNOWN_GPUS["A100"])
+    monkeypatch.setattr(tour_module, "LADDER", LADDER[1:3])
+    told: list[str] = []
+    whole = tour(
+        say=lambda done, what: told.append(what),
+        begun=lambda report: told.append(f"begun with {len(report['rungs'])} rungs"),
+        measured=lambda rung: told.append(f"{rung['name']} done"),
+        seconds_a_round=0.2,
+        rounds=2,
+        memory=False,
+    )
+    first, second = (rung["name"] for rung in whole["rungs"])
+    assert told[told.index("begun with 0 rungs") + 1 :] == [
+        f"{second}: round 1 of 2",
+        f"{first}: round 1 of 2",
+        f"{first}: the last round",
+        f"{first} done",
+        f"{second}: the last round",
+        f"{second} done",
+        "done",
+    ]
+
+
+def test_a_file_gets_each_rung_at_once(
+    report: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No terminal is connected here, and nothing is held back until the end."""
+    seen: list[str] = []
+
+    def short_tour(model: object, say: object, *, begun: Callable, measured: Callable) -> dict:
+        begun(report)
+        seen.append(capsys.readouterr().out)
+        for rung in report["rungs"]:
+            measured(rung)
+            seen.append(capsys.readouterr().out)
+        return report
+
+    monkeypatch.setattr(tour_module, "tour", short_tour)
+    assert main(["tour", "--out", str(tmp_path)]) == 0
+    assert report["machine"]["machine"] in seen[0] and report["story"]["text"] in seen[0]
+    for rung, line in zip(report["rungs"], seen[1:], strict=True):
+        assert line.startswith(rung["name"]) and f"{rung['tokens_per_second']:,.0f}" in line
+        assert line.count("\n") == 1, "one line each, however narrow the terminal"
 
 
 def test_what_was_not_measured_is_not_shown(report: dict) -> None:
@@ -121,6 +198,7 @@ def test_a_rung_that_cannot_run_is_shown_with_the_reason(
     def impossible(llm: object) -> object:
         raise Unavailable("needs a machine with wings")
 
+    monkeypatch.setattr(tour_module, "this_machine", lambda device: KNOWN_GPUS["A100"])
     ladder = [LADDER[1], Rung("flying", "by air", impossible), LADDER[2]]  # type: ignore[arg-type]
     monkeypatch.setattr(tour_module, "LADDER", ladder)
     short = tour(seconds_a_round=0.2, rounds=1, memory=False)

@@ -3,8 +3,8 @@
     python -m tools.exercises            write
     python -m tools.exercises --check    say what is stale, and exit with status 1
 
-An answer stands between nbgrader's markers; what stands around them (a signature, a docstring, comments) stays. So does
-the cells' nbgrader metadata, with which an instructor can take solutions/ into nbgrader.
+An answer is the text between nbgrader's markers. The text around them (a signature, a docstring, comments) stays. The
+cells' nbgrader metadata stays too: with it an instructor can take solutions/ into nbgrader.
 """
 
 import re
@@ -40,7 +40,7 @@ def exercise(solution: nb.Notebook) -> nb.Notebook:
 
 
 def wanted(root: Path) -> dict[Path, str]:
-    """What exercises/ should hold."""
+    """Return the text of each file that exercises/ should hold."""
     return {
         root / "exercises" / path.name: nb.to_text(exercise(nb.read(path)))
         for path in sorted((root / "solutions").glob("*.ipynb"))

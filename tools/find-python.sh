@@ -1,8 +1,8 @@
 #!/bin/sh
-# Prints the interpreter that `make` is to use, or says on stderr what is missing and what to do, and fails.
+# Print the interpreter that `make` uses. If there is none, say on stderr what is missing and what to do, and fail.
 #
-#   find-python.sh venv [PYTHON]   one that can make minillm's .venv: Python 3.11 to 3.13 with venv and ensurepip
-#   find-python.sh torch [PYTHON]  one that has torch, best with a CUDA device; nothing is installed
+#   find-python.sh venv [PYTHON]   an interpreter that can make .venv: Python 3.11 to 3.13 with venv and ensurepip
+#   find-python.sh torch [PYTHON]  an interpreter that has torch, if possible with a CUDA device; nothing is installed
 #
 # PYTHON, if given and not empty, is the only candidate.
 purpose=$1
@@ -16,10 +16,10 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
 try:
     import ensurepip, venv
 except ImportError as error:
-    sys.exit("%s without the module %s: on Debian or Ubuntu, `apt install python%d.%d-venv`"
+    sys.exit("%s without the module %s: on Debian or Ubuntu, run `sudo apt install python%d.%d-venv`"
              % ((version, error.name) + sys.version_info[:2]))
 '
-# Exit status 3: torch, but no CUDA device. It will do if no other interpreter has one.
+# Exit status 3 means torch without a CUDA device. Such an interpreter is used if no other has a device.
 fits_torch='
 import sys
 if sys.version_info < (3, 11):
@@ -58,17 +58,17 @@ if [ -n "$second" ]; then echo "$second"; exit 0; fi
 
 {
   if [ "$purpose" = venv ]; then
-    echo "minillm needs Python 3.11, 3.12 or 3.13 with pip and venv, and found none."
+    echo "minillm needs Python 3.11, 3.12 or 3.13 with pip and venv. None was found."
   else
-    echo "minillm's GPU tests need a Python 3.11 or newer that has torch, and found none."
+    echo "minillm's GPU tests need a Python 3.11 or newer that has torch. None was found."
   fi
-  echo "Looked at:${tried:-
+  echo "These were tried:${tried:-
   $candidates: none of them on the PATH}"
   if [ "$purpose" = venv ]; then
-    echo "Install one (https://www.python.org/downloads, your system's package manager, conda or pyenv), or say where"
-    echo "one is: make PYTHON=/path/to/python3.12 lab"
+    echo "Install one from https://www.python.org/downloads, your system's package manager, conda or pyenv. If you have"
+    echo "one in another place, name it: make PYTHON=/path/to/python3.12 lab"
   else
-    echo "Say which Python has torch: make PYTHON=/path/to/python gpu"
+    echo "Name a Python that has torch: make PYTHON=/path/to/python gpu"
   fi
 } >&2
 exit 1

@@ -36,7 +36,9 @@ window.player = mount(document.getElementById("place"), %s, %s);</script>"""
 def recording() -> dict[str, object]:
     """Return the recording of one run."""
     engine = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "block_size": 8, "num_gpu_blocks_override": 26}
-    params = [SamplingParams(temperature=0.7, seed=3, max_tokens=36 + 6 * i, ignore_eos=True) for i in range(6)]
+    params = [
+        SamplingParams(temperature=0.7, seed=3, max_tokens=36 + 6 * i, ignore_eos=True) for i in range(6)
+    ]
     with LLM("tinytales", trace=True, max_model_len=208, **engine) as llm:
         llm.generate(list(PROMPTS), params)
         found = record(llm)

@@ -3,8 +3,9 @@
     python -m tools.notebooks [NOTEBOOK …]             run and normalise (all of notebooks/ and solutions/ by default)
     python -m tools.notebooks --no-run [NOTEBOOK …]    normalise only
 
-The form: readable cell ids; text outputs kept; at most one picture a cell; no outputs under the tag `shows-source`, as
-they would go stale; executed cells numbered from 1; no timestamps, widget states or versions; the kernel named python3.
+The form: readable cell ids; text outputs kept; at most one picture a cell, with its width; no outputs under the tag
+`shows-source`, as they would go stale; executed cells numbered from 1; no timestamps, widget states or versions; the
+kernel named python3.
 """
 
 import argparse
@@ -89,10 +90,16 @@ def _name(cell: Cell, text: str) -> str:
     return slug if _READABLE.fullmatch(slug) else f"{cell['cell_type']}-{slug or 'cell'}"
 
 
+def _size(output: dict[str, Any]) -> dict[str, Any]:
+    """The metadata that stays: how wide a picture is shown, as its file has more pixels for sharp screens."""
+    width = output["metadata"].get("image/png", {}).get("width")
+    return {"image/png": {"width": width}} if width and "image/png" in output["data"] else {}
+
+
 def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without widgets, which are blank without their state, and without any picture but the last.
 
-    What was printed in one go is one output, however the kernel happened to cut it.
+    Text that was printed at once is one output, even if the kernel sent it in pieces.
     """
     kept: list[dict[str, Any]] = []
     for output in outputs:
@@ -102,10 +109,8 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         if "data" in output:
             if output["data"].pop(WIDGET, None) and len(output["data"]) > 1:
-                output["data"].pop(
-                    "text/plain", None
-                )  # "VBox(children=…": what a viewer would show in the widget's place
-            output["metadata"] = {}
+                output["data"].pop("text/plain", None)  # "VBox(children=…" is no picture of the widget
+            output["metadata"] = _size(output)
             if not output["data"]:
                 continue
         kept.append(output)

@@ -1,4 +1,4 @@
-"""The course's machinery: what a notebook calls to check an answer, to ask for a hint, to keep the marks."""
+"""The course's own tools: checks of answers, hints, marks, and the learner's copies of the notebooks."""
 
 import os
 

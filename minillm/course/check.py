@@ -40,7 +40,7 @@ class PartResult:
 
 @dataclass
 class Report:
-    """What came of a check."""
+    """The result of a check."""
 
     exercise: Exercise
     parts: list[PartResult]
@@ -80,7 +80,7 @@ class Report:
 
 
 def check(exercise_id: str, answer: Callable[..., Any]) -> None:
-    """Check an answer and print what came of it. Raises ValueError for an exercise that there is not."""
+    """Check an answer and print the result. Raises ValueError for an unknown exercise."""
     exercise = find(exercise_id)
     try:
         source = from_function(answer, exercise.function)

@@ -1,65 +1,78 @@
-"""The course on the command line: `minillm start`, `check`, `progress` and `reset`."""
+"""The course on the command line: `minillm lab`, `start`, `check`, `progress` and `reset`."""
 
 import argparse
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from minillm.course import lab, progress, workbook
 from minillm.course import notebook as nb
-from minillm.course import progress, workbook
 from minillm.course.exercise import Exercise, chapter_exercises, chapters
 from minillm.course.say import say
 from minillm.course.workbook import chapter_number
+
+_INSTALL = "JupyterLab is not installed here. Install it with: pip install 'minillm[course]'"
 
 
 def add_commands(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add the course's commands, each with its function as the default of `run`."""
     for name, run, what in (
+        ("lab", _lab, "open the course in JupyterLab, on your own copies of the notebooks"),
         ("start", _start, "open your own copy of a chapter's exercises"),
         ("check", _check, "check the answers in your copy of a chapter"),
-        ("reset", _reset, "begin a chapter's exercises anew; your copy is kept beside them"),
-        ("progress", _progress, "what is done, and what comes next"),
+        ("reset", _reset, "begin a chapter's exercises again; your old copy is kept next to the new one"),
+        ("progress", _progress, "show your marks and the next exercise"),
     ):
         command = subparsers.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         command.set_defaults(run=run)
-        if name != "progress":
+        if name in ("start", "check", "reset"):
             command.add_argument("chapter", type=chapter_number, help="a chapter's number, such as 03")
+        if name == "lab":
+            command.add_argument(
+                "arguments", nargs="*", help="arguments for JupyterLab, such as: -- --no-browser --port=9000"
+            )
         if name == "start":
-            command.add_argument("--no-open", action="store_true", help="make the copy only")
+            command.add_argument("--no-open", action="store_true", help="make the copy, but do not open it")
         if name == "check":
             command.add_argument(
                 "--notebook", type=Path, help="check this notebook instead of the one in work/"
             )
 
 
+def _lab(args: argparse.Namespace) -> None:
+    root = workbook.course_root()
+    if not lab.installed():
+        raise nb.NotebookError(_INSTALL)
+    for sentence in workbook.prepare(root):
+        say(sentence)
+    first = workbook.own_path(root, min((root / "notebooks").glob("*.ipynb"), default=root))
+    if not args.arguments and (server := lab.running(first)) and server[0] == root.resolve():
+        say(f"JupyterLab is already running on this folder. Its address is\n  {server[1]}")
+        return
+    lab.become(root, first, args.arguments)
+
+
 def _start(args: argparse.Namespace) -> None:
-    path, done = workbook.start(workbook.course_root(), args.chapter)
+    root = workbook.course_root()
+    path, done = workbook.start(root, args.chapter)
     say(f"Chapter {args.chapter}: {done}.")
     if args.no_open:
         return
-    if importlib.util.find_spec("jupyterlab") is None:
+    if not lab.installed():
+        say(f"{_INSTALL}\nOr open the notebook in your editor.")
+        return
+    if server := lab.running(path):
+        folder, address = server
         say(
-            "JupyterLab is not installed here: pip install 'minillm[course]', or open the notebook in your editor."
+            f"JupyterLab is already running: open {path.resolve().relative_to(folder)} in it, or go to\n  {address}"
         )
         return
-    if server := _server_over(path):
-        say(f"JupyterLab runs already: open {path.resolve().relative_to(server)} in it.")
-        return
-    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-    ended = subprocess.run([sys.executable, "-m", "jupyterlab", *root, str(path)], check=False)
-    if ended.returncode:
-        raise SystemExit(ended.returncode)
-
-
-def _server_over(path: Path) -> Path | None:
-    """The folder of a running Jupyter server in which `path` lies."""
-    from jupyter_server.serverapp import list_running_servers
-
-    folders = (Path(server["root_dir"]).resolve() for server in list_running_servers())
-    return next((folder for folder in folders if path.resolve().is_relative_to(folder)), None)
+    for sentence in workbook.prepare(root):
+        say(sentence)
+    say(
+        f"Opening {path.relative_to(root)} in JupyterLab, in your browser. If no page opens, copy the address below "
+        "that begins with http://. Ctrl-C in this terminal ends JupyterLab."
+    )
+    lab.become(root, path, [])
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""A notebook as the JSON that it is: read, write, and tell whether its code was edited."""
+"""A notebook as the JSON document it is: read it, write it, and tell whether a learner changed it.
+
+A copy carries two fingerprints in its metadata. `code` covers the code cells and `text` covers every cell. Outputs are
+in neither, so running a notebook does not count as a change.
+"""
 
 import hashlib
 import json
@@ -16,7 +20,7 @@ class NotebookError(MinillmError):
 
 
 def read(path: Path) -> Notebook:
-    """The notebook at `path`. Raises NotebookError."""
+    """Return the notebook at `path`. Raises NotebookError."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         if notebook["nbformat"] != 4 or not all("source" in cell for cell in notebook["cells"]):
@@ -29,40 +33,56 @@ def read(path: Path) -> Notebook:
 
 
 def write(path: Path, notebook: Notebook) -> None:
-    """Write it as Jupyter does, whole or not at all."""
+    """Write a notebook as Jupyter does. If that fails, the old file stays whole."""
     store.write(path, to_text(notebook))
 
 
 def to_text(notebook: Notebook) -> str:
-    """The file's text as Jupyter writes it."""
+    """Return the file's text as Jupyter writes it."""
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def source(cell: dict[str, Any]) -> str:
-    """A cell's text, which the format allows to be a list of lines."""
+    """Return a cell's text. The format allows a list of lines as well as a string."""
     return "".join(cell["source"])
 
 
 def code_cells(notebook: Notebook) -> list[str]:
-    """The sources of the code cells, in order."""
+    """Return the sources of the code cells, in order."""
     return [source(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def code_hash(notebook: Notebook) -> str:
-    """A fingerprint of the code cells' sources: prose, outputs and metadata may change without changing it."""
-    return hashlib.sha256(json.dumps(code_cells(notebook)).encode()).hexdigest()
-
-
 def stamp(notebook: Notebook) -> None:
-    """Note the fingerprint in the metadata."""
-    notebook["metadata"]["minillm"] = {"code": code_hash(notebook)}
+    """Store the fingerprints in the metadata."""
+    notebook["metadata"]["minillm"] = {"code": _code_hash(notebook), "text": _text_hash(notebook)}
 
 
-def stamped(notebook: Notebook) -> str:
-    """The fingerprint that was noted; "" if none was."""
-    return str(notebook["metadata"].get("minillm", {}).get("code", ""))
+def same_version(one: Notebook, other: Notebook) -> bool:
+    """Return whether two notebooks were stamped with the same sources."""
+    return all(_stamped(one, kind) == _stamped(other, kind) for kind in ("code", "text"))
 
 
 def edited(notebook: Notebook) -> bool:
-    """Whether the code differs from what was noted."""
-    return stamped(notebook) != code_hash(notebook)
+    """Return whether the code differs from the code that was stamped."""
+    return _stamped(notebook, "code") != _code_hash(notebook)
+
+
+def annotated(notebook: Notebook) -> bool:
+    """Return whether any cell, prose included, differs from the cells that were stamped."""
+    return _stamped(notebook, "text") != _text_hash(notebook)
+
+
+def _stamped(notebook: Notebook, kind: str) -> str:
+    return str(notebook["metadata"].get("minillm", {}).get(kind, ""))
+
+
+def _code_hash(notebook: Notebook) -> str:
+    return _sha256(code_cells(notebook))
+
+
+def _text_hash(notebook: Notebook) -> str:
+    return _sha256([[cell["cell_type"], source(cell)] for cell in notebook["cells"]])
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -126,7 +126,7 @@ class _Question(widgets.VBox):  # type: ignore[misc]
 
 
 def reveal(key: str, measured: float) -> None:
-    """Print what was predicted and what was measured, and keep the latter. Print nothing without a prediction."""
+    """Print the prediction and the measurement, and keep the measurement. Print nothing without a prediction."""
     known = predictions().get(key)
     if known is None:
         return

@@ -1,8 +1,7 @@
-"""The learner's marks, kept across sessions in one JSON file of the user's data folder.
+"""The learner's marks, kept across sessions in one JSON file in the user's data folder.
 
-A damaged file is copied aside, and what can be read of it stays. A file that cannot be read or written costs the
-memory, never the check. The caller prints the sentence that says so. Fields that this version does not know stay in
-the file.
+A damaged file is copied aside, and the marks that can be read stay. If the file cannot be read or written, the check
+still runs, and its caller prints a notice. Fields that this version does not know stay in the file.
 """
 
 import datetime
@@ -33,20 +32,20 @@ class Mark:
 
 @dataclass
 class Progress:
-    """Marks by exercise. `notice` is what the learner should be told about the file."""
+    """Marks by exercise. `notice` is a sentence about the file for the learner, or ""."""
 
     marks: dict[str, Mark] = field(default_factory=dict)
     notice: str = ""
 
 
-# What was earned while the file could not be written: the next hint must go one further all the same.
+# Marks and hints from a time when the file could not be written. The next hint must still be the next one.
 _unsaved: dict[str, Mark] = {}
 
 
 def data_dir() -> Path:
-    """Where minillm keeps what it cannot make again: $MINILLM_DATA, or `minillm` in the system's data folder.
+    """Return the folder for marks and predictions: $MINILLM_DATA, or `minillm` in the system's data folder.
 
-    Raises RuntimeError where the user has no home folder.
+    Raises RuntimeError if the user has no home folder.
     """
     if chosen := os.environ.get("MINILLM_DATA"):
         return Path(chosen)
@@ -58,29 +57,29 @@ def data_dir() -> Path:
 
 
 def load() -> Progress:
-    """The marks so far."""
+    """Return the marks so far. If the file cannot be read, its `notice` says why."""
     try:
         _, marks, damage = _read(data_dir() / "progress.json")
     except (OSError, RuntimeError) as error:
-        return Progress(dict(_unsaved), f"Your marks so far cannot be read: {error}")
+        return Progress(dict(_unsaved), f"Your marks so far cannot be read: {error}.")
     return Progress(marks, f"The file with your marks is damaged ({damage})." if damage else "")
 
 
 def record(exercise_id: str, points: int, of: int) -> tuple[int, str]:
-    """Keep a mark if it is the best so far; (the best mark, what the learner should be told)."""
+    """Keep a mark if it is the best so far. Return the best mark and a notice for the learner, or ""."""
     mark, notice = _keep(exercise_id, Mark(points, datetime.date.today().isoformat()))
     return min(mark.points, of), notice
 
 
 def use_hint(exercise_id: str, most: int) -> tuple[int, str]:
-    """Count one hint more; (how many now, what the learner should be told)."""
+    """Count one more hint, up to `most`. Return the number used and a notice for the learner, or ""."""
     used = load().marks.get(exercise_id, Mark(0)).hints
     mark, notice = _keep(exercise_id, Mark(0, hints=min(used + 1, most)))
     return mark.hints, notice
 
 
 def _keep(exercise_id: str, mark: Mark) -> tuple[Mark, str]:
-    """Merge a mark into the file, or keep it in memory; (the exercise's mark now, what the learner should be told)."""
+    """Merge a mark into the file, or else keep it in memory. Return the exercise's mark now and a notice, or ""."""
     _unsaved.setdefault(exercise_id, Mark(0)).merge(mark)
     marks, notice = dict(_unsaved), ""
     try:
@@ -89,8 +88,8 @@ def _keep(exercise_id: str, mark: Mark) -> tuple[Mark, str]:
             content, marks, damage = _read(path)
             if damage:
                 notice = (
-                    f"The file with your marks is damaged ({damage}). It is kept as {store.set_aside(path)}, and a new "
-                    "one has what could be read of it."
+                    f"The file with your marks is damaged ({damage}). It is kept as {store.set_aside(path)}. "
+                    "A new file has the marks that could be read."
                 )
             entries = content["exercises"]
             for key, mark in marks.items():
@@ -98,14 +97,14 @@ def _keep(exercise_id: str, mark: Mark) -> tuple[Mark, str]:
             store.write(path, json.dumps(content, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
         return marks[exercise_id], (
-            f"Your marks cannot be kept beyond this session: {error}. MINILLM_DATA can name another folder."
+            f"Your marks cannot be kept after this session: {error}. Set MINILLM_DATA to another folder."
         )
     _unsaved.clear()
     return marks[exercise_id], notice
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Mark], str]:
-    """(what the file holds, the marks in it and in memory, what is wrong with it or ""). Raises OSError."""
+    """Return (the file's content, the marks in it and in memory, the damage or ""). Raises OSError."""
     content, marks, damage = dict[str, Any](exercises={}), dict[str, Mark](), ""
     try:
         found = dict(store.read(path))

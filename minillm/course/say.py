@@ -1,4 +1,4 @@
-"""`say` prints on every terminal: where ✓ cannot be encoded (Windows' cp1252, LANG=C), plain letters take its place."""
+"""`say` prints on every terminal. If it cannot encode ✓ (Windows' cp1252, LANG=C), plain letters replace it."""
 
 import codecs
 import sys
@@ -7,7 +7,7 @@ _PLAIN = {"✓": "+", "✗": "x", "…": "...", "·": "-"}
 
 
 def say(text: str) -> None:
-    """Print a text, with signs that the standard output cannot encode replaced."""
+    """Print a text, and replace the characters that the standard output cannot encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "minillm.plain").decode(encoding))
 

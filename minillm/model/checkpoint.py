@@ -8,8 +8,9 @@ Only safetensors is read: a pickle can run code.
 
 import re
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,12 +33,36 @@ REMAP_AFTER = 16 * 2**20  # bytes read from a map before it is let go
 BUFFERS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias")  # in old checkpoints, and not weights
 
 
+class Tensors(Protocol):
+    """The tensors of a model on disk, in any format, under the names of a Hugging Face folder.
+
+    `names` are all tensors, and `unread` those that `get` has not returned so far. `path`, and `settings` (where the
+    model is described), are for messages.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def settings(self) -> str: ...
+    @property
+    def names(self) -> Collection[str]: ...
+    @property
+    def unread(self) -> Collection[str]: ...
+
+    def get(self, name: str) -> Tensor:
+        """Return a tensor on the CPU. Raise CheckpointError if there is none of this name."""
+        ...
+
+
 class Checkpoint:
     """The tensors of a model folder by name. Use as a context manager; `get` maps files as needed."""
 
+    settings = "config.json"
+
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.path = folder
         self.files = _weight_map(folder)  # tensor name -> file name
+        self.names = self.files.keys()
         self.unread = set(self.files)
         self._open: dict[str, Any] = {}
         self._bytes_since_open = 0
@@ -48,26 +73,21 @@ class Checkpoint:
     def __exit__(self, *_: object) -> None:
         self._open.clear()
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.files
-
     def get(self, name: str) -> Tensor:
         """A view into the file's memory map, on the CPU, in the stored dtype."""
         if name not in self.files:
-            raise CheckpointError(f"{self.folder} has no tensor {name!r}, which its config.json asks for")
+            raise CheckpointError(f"{self.path} has no tensor {name!r}, which its config.json asks for")
         if self._bytes_since_open > REMAP_AFTER:
             self._open.clear()
             self._bytes_since_open = 0
         file = self.files[name]
         if file not in self._open:
-            self._open[file] = _map(self.folder / file)
+            self._open[file] = _map(self.path / file)
         self.unread.discard(name)
         try:
             tensor: Tensor = self._open[file].get_tensor(name)
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{self.folder / file}: tensor {name!r} cannot be read ({error})"
-            ) from error
+            raise CheckpointError(f"{self.path / file}: tensor {name!r} cannot be read ({error})") from error
         self._bytes_since_open += tensor.nbytes
         return tensor
 
@@ -153,21 +173,33 @@ def load_model(
     ops: Ops | None = None,
     scheme: Scheme | None = None,
 ) -> Transformer:
-    """Return the model of a folder, with its weights on `device` and its projections as `scheme` (`Dense`) loads them.
+    """Return the model of a folder; see `build_model`."""
+    with Checkpoint(folder) as checkpoint:
+        return build_model(checkpoint, config, device, dtype, ops, scheme)
+
+
+def build_model(
+    tensors: Tensors,
+    config: ModelConfig,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    ops: Ops | None = None,
+    scheme: Scheme | None = None,
+) -> Transformer:
+    """Return a model with its weights on `device` and its projections as `scheme` (`Dense`) loads them.
 
     Raises `CheckpointError` naming any tensor that is missing, has the wrong shape or dtype, or is not part of the
-    model that config.json describes.
+    model that `config` describes.
     """
-    with Checkpoint(folder) as checkpoint:
-        weights = _Loader(checkpoint, config, torch.device(device), dtype, scheme or Dense()).weights()
-        extra = [n for n in checkpoint.unread if not n.endswith(BUFFERS)]
-        if config.tie_word_embeddings:
-            extra = [n for n in extra if n != "lm_head.weight"]
-        if extra:
-            raise CheckpointError(
-                f"{folder} holds {len(extra)} tensors that its config.json does not account for, such as "
-                f"{sorted(extra)[0]!r}: running without them would be a different model"
-            )
+    weights = _Loader(tensors, config, torch.device(device), dtype, scheme or Dense()).weights()
+    extra = [n for n in tensors.unread if not n.endswith(BUFFERS)]
+    if config.tie_word_embeddings:
+        extra = [n for n in extra if n != "lm_head.weight"]
+    if extra:
+        raise CheckpointError(
+            f"{tensors.path} holds {len(extra)} tensors that its {tensors.settings} does not account for, "
+            f"such as {sorted(extra)[0]!r}: running without them would be a different model"
+        )
     return Transformer(config, weights, ops)
 
 
@@ -179,7 +211,7 @@ class _Loader:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Tensors,
         config: ModelConfig,
         device: torch.device,
         dtype: torch.dtype,
@@ -189,9 +221,9 @@ class _Loader:
         self.scheme, self.names = scheme, FAMILIES[config.family].names
         # A checkpoint saved from the headless model lacks the outer prefix ("model." or "transformer.").
         outer = self.names.embed.split(".")[0] + "."
-        self.prefix = "" if f"{self.names.embed}.weight" in checkpoint else outer
+        self.prefix = "" if f"{self.names.embed}.weight" in checkpoint.names else outer
         self._suffixes = defaultdict[str, set[str]](set)
-        for name in checkpoint.files:
+        for name in checkpoint.names:
             module, _, suffix = name.rpartition(".")
             self._suffixes[module].add(suffix)
 
@@ -220,11 +252,12 @@ class _Loader:
         tensor = self.checkpoint.get(name)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"{self.checkpoint.folder}: tensor {name!r} is {list(tensor.shape)}, config.json implies {list(shape)}"
+                f"{self.checkpoint.path}: tensor {name!r} is {list(tensor.shape)}, "
+                f"{self.checkpoint.settings} implies {list(shape)}"
             )
         if tensor.dtype not in dtypes:
             raise CheckpointError(
-                f"{self.checkpoint.folder}: tensor {name!r} is stored as {tensor.dtype}, which needs a scheme that is "
+                f"{self.checkpoint.path}: tensor {name!r} is stored as {tensor.dtype}, which needs a scheme that is "
                 "not implemented. Load a checkpoint in "
                 + ", ".join(str(d).removeprefix("torch.") for d in dtypes)
             )
@@ -237,12 +270,12 @@ class _Loader:
     def _check_stored_head(self) -> None:
         """Refuse a stored head that differs from the embedding it is tied to. Old checkpoints store an equal one."""
         head, shape = self.names.lm_head + ".weight", (self.config.vocab_size, self.config.hidden_size)
-        if head in self.checkpoint and not torch.equal(
+        if head in self.checkpoint.names and not torch.equal(
             self.stored(self.names.embed + ".weight", shape, Dense.dtypes),
             self.stored(head, shape, Dense.dtypes),
         ):
             raise CheckpointError(
-                f"{self.checkpoint.folder}: tie_word_embeddings is true, but {head!r} differs from the embedding: "
+                f"{self.checkpoint.path}: tie_word_embeddings is true, but {head!r} differs from the embedding: "
                 "set it to false in config.json"
             )
 

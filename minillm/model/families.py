@@ -274,16 +274,18 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     Raises `CheckpointError` for a value that `SamplingParams` refuses, or an end token that is not a number.
     """
     path = folder / "generation_config.json"
-    if not path.exists():
-        return GenerationConfig()
-    raw = read_json(path)
-    values = read_keys(raw, _SAMPLING, str(path))
+    return generation_from_dict(read_json(path), str(path)) if path.exists() else GenerationConfig()
+
+
+def generation_from_dict(raw: Raw, source: str = "generation_config.json") -> GenerationConfig:
+    """Return the `GenerationConfig` of a generation_config.json. Raises as `read_generation_config`."""
+    values = read_keys(raw, _SAMPLING, source)
     sampling = {name: value for name, value in values.items() if value is not None}
     try:
         SamplingParams(**sampling)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    return GenerationConfig(_token_ids(raw.get("eos_token_id"), "eos_token_id", str(path)), sampling)
+        raise CheckpointError(f"{source}: {error}") from error
+    return GenerationConfig(_token_ids(raw.get("eos_token_id"), "eos_token_id", source), sampling)
 
 
 def read_config(folder: Path) -> ModelConfig:

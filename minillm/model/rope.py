@@ -1,4 +1,4 @@
-"""The angles of rotary position embedding, and the three ways checkpoints stretch them to longer contexts.
+"""The angles of rotary position embedding, and the ways checkpoints stretch them to longer contexts.
 
 Pair i of a head turns by `position * theta ** (-2 i / D)`: fast for the first pairs, ever slower for the last.
 A model trained on short texts has never seen the slow pairs turn far; the scalings slow them further, so that
@@ -24,6 +24,8 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]
             return plain, 1.0
         case "linear":
             return plain / rope.factor, 1.0
+        case "factors":
+            return plain / torch.tensor(rope.factors), 1.0
         case "llama3":
             return _llama3(plain, rope), 1.0
         case "yarn":

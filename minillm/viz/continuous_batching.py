@@ -11,7 +11,7 @@ from typing import Protocol
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from minillm.measure.trace import (
     Kind,
@@ -24,9 +24,10 @@ from minillm.measure.trace import (
     inter_token_latencies,
     ttft,
 )
-from minillm.viz.style import ACCEPTED, DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, quiet, style
+from minillm.viz.style import ACCEPTED, DECODE, FAINT, INK, KV, PAPER, PREFILL, WASTE, Picture, quiet, style
 from minillm.viz.widget import Explorer
 
+HOLE = "#F3D0BC"  # a pale REJECTED: a time in which nothing comes out
 COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WASTE}
 MEANING: dict[Kind, str] = {
     "prefill": "prefill",
@@ -58,8 +59,8 @@ def _computed_before(part: ScheduledRequest, furthest: Mapping[str, int]) -> int
 def gantt_figure(traces: Mapping[str, Trace], step: int, milliseconds: bool = False) -> Picture:
     """The same requests in each trace, a row each, up to step number `step` (from 1) of the longest run.
 
-    All panels have one axis: steps, or milliseconds. Where a request has a thin line it waits; at a cross it is
-    preempted.
+    All panels have one axis: steps, or milliseconds. A thin line is a request that waits, a cross its
+    preemption.
     """
     steps = {name: trace.of(StepRecord) for name, trace in traces.items()}
     most = max(steps.values(), key=len)
@@ -231,36 +232,34 @@ def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, in
 
 
 def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
-    """Requests that decode while the prompts of `late` come in: each token's wait for the one before, a panel a trace.
+    """Requests that decode while the prompts of `late` come in: a panel per trace, a row per request, a tick per token.
 
-    The title has the longest wait, and when the first of `late` had its first token.
+    The longest time that a request waited for its next token is shaded. The title has it, and the TTFT of the first
+    of `late`.
     """
     with style():
-        figure = Picture(figsize=(9, 1.2 + 1.35 * len(traces)))
-        panels = figure.subplots(len(traces), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-        top = 0.0
+        rows = max(len(trace.of(RequestAdded)) for trace in traces.values())
+        figure = Picture(figsize=(9.4, 0.9 + len(traces) * (0.5 + 0.24 * rows)))
+        panels = figure.subplots(len(traces), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (name, trace) in zip(panels, traces.items(), strict=True):
-            waits = [wait for wait in waits_of(trace) if wait[0] not in late]
-            worst = max(wait for *_, wait in waits)
-            top = max(top, worst)
-            added = {record.request_id: record.time for record in trace.of(RequestAdded)}
-            zero = min(added.values())
-            for request_id in late:
-                axes.axvline((added[request_id] - zero) * 1e3, color=PREFILL, lw=1.2)
-            points = [((time - zero) * 1e3, wait * 1e3) for _, time, wait in waits]
-            axes.plot(*zip(*points, strict=True), ".", ms=4, color=DECODE, alpha=0.5)
+            _ticks(axes, trace, late)
+            _hole(axes, trace, late)
+            worst = max(wait for request_id, _, wait in waits_of(trace) if request_id not in late)
             first = ttft(trace)[late[0]]
             axes.set_title(
-                f"{name}: longest wait {worst * 1e3:.0f} ms, TTFT {first * 1e3:.0f} ms", fontsize=10
+                f"{name}: longest wait {worst * 1e3:.0f} ms, TTFT of the long prompt {first * 1e3:.0f} ms",
+                fontsize=10,
             )
-            axes.set_ylabel("ms")
-        panels[0].set_ylim(0, top * 1.1e3)
+        panels[-1].set_xlim(left=0)
         panels[-1].set_xlabel("milliseconds")
-        handles = [
-            Patch(color=DECODE, label="wait for a token, of those that decode"),
-            Patch(color=PREFILL, label="a long prompt arrives"),
+        panels[-1].xaxis.set_major_formatter("{x:,.0f}")
+        handles: list[Artist] = [
+            Line2D([], [], color=DECODE, marker="|", ms=11, mew=2, ls="", label="a token comes out"),
+            Patch(color=PREFILL, label="a part of the long prompt is computed"),
+            Line2D([], [], color=INK, marker=">", ms=6, ls="", label="it arrives"),
+            Patch(color=HOLE, label="longest wait of a request that decodes"),
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=2)
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=9, columnspacing=1.4)
         return figure
 
 
@@ -289,7 +288,11 @@ def load_figure(load: Mapping[float, Sequence[Timed]], goodput: Mapping[float, f
             axes.set_title(f"{title} (ms)")
             axes.set_ylim(bottom=0)
             axes.legend()
-        good.bar([str(round(100 * share)) for share in shares], [100 * goodput[share] for share in shares], color=ACCEPTED)
+        good.bar(
+            [str(round(100 * share)) for share in shares],
+            [100 * goodput[share] for share in shares],
+            color=ACCEPTED,
+        )
         good.set_ylim(0, 100)
         good.set_title("goodput (% of requests)")
         for axes in (first, gap, good):
@@ -315,6 +318,39 @@ def batch_figure(seconds: Mapping[int, float]) -> Picture:
             axes.set_ylim(bottom=0)
             quiet(axes)
         return figure
+
+
+def _ticks(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
+    """A row for each request: ticks where its tokens come out, and for `late` the steps of their prefill."""
+    added = {record.request_id: record.time for record in trace.of(RequestAdded)}
+    zero = min(added.values())
+    for row, (request_id, arrival) in enumerate(added.items()):
+        times = [
+            1e3 * (token.time - zero) for token in trace.of(TokenRecord) if token.request_id == request_id
+        ]
+        axes.eventplot(times, lineoffsets=row, linelengths=0.7, linewidths=1.2, colors=DECODE, zorder=3)
+        if request_id in late:
+            axes.plot(1e3 * (arrival - zero), row, ">", ms=6, color=INK, zorder=4)
+            spans = [
+                (1e3 * (step.start - zero), 1e3 * (step.end - step.start))
+                for step in trace.of(StepRecord)
+                if any(part.request_id == request_id and part.kind == "prefill" for part in step.scheduled)
+            ]
+            axes.broken_barh(spans, (row - 0.35, 0.7), facecolors=PREFILL, edgecolor=PAPER, lw=0.5)
+    names = ["long prompt" if request_id in late else f"request {request_id}" for request_id in added]
+    axes.set_yticks(range(len(added)), names, fontsize=9)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(added) - 0.4, -0.6)
+
+
+def _hole(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
+    """The longest wait of a request that decodes, shaded over the rows of all that decode."""
+    zero = min(record.time for record in trace.of(RequestAdded))
+    waits = [wait for wait in waits_of(trace) if wait[0] not in late]
+    _, time, wait = max(waits, key=lambda wait: wait[2])
+    decoding = len(trace.of(RequestAdded)) - len(late)
+    corner = (1e3 * (time - wait - zero), -0.5)
+    axes.add_patch(Rectangle(corner, 1e3 * wait, decoding, color=HOLE, lw=0, zorder=0))
 
 
 def waits_of(trace: Trace) -> list[tuple[str, float, float]]:

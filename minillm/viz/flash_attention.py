@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, end_labels, style
 from minillm.viz.widget import Explorer
 
 HEAT = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", PREFILL])
@@ -116,27 +116,35 @@ def bytes_explorer() -> Explorer:
 
 
 def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -> Picture:
-    """The walk of one head after its tile number `step` (from 1): the matrix, its rows' sums, the bytes so far.
+    """The walk of one head after its tile number `step` (from 1): the matrix, one row's sum, the bytes so far.
 
     `plain` is what the same attention moves when it is written out.
     """
-    now, last = tiles[step - 1], {tile.first: tile for tile in tiles}  # the rows' final sums
+    now = tiles[step - 1]
+    row_of_tiles = [tile for tile in tiles if tile.first == now.first]
+    # The query to follow: the first tile has as near to half of its final sum as can be.
+    begin, end = row_of_tiles[0], row_of_tiles[-1]
+    row = int((begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs().argmin())
     with style():
-        figure = Picture(figsize=(9.5, 5.6))
-        grid = figure.add_gridspec(2, 4, width_ratios=[2.4, 1, 1, 1], height_ratios=[2.6, 1])
-        matrix = figure.add_subplot(grid[0, 0])
-        columns = [figure.add_subplot(grid[0, i], sharey=matrix) for i in (1, 2, 3)]
-        _matrix(matrix, tiles[:step], num_tokens, max(len(tile.m) for tile in tiles))
-        _running(columns, tiles[:step], last)
-        for axes in columns:
-            axes.tick_params(axis="y", labelleft=False)
-            axes.axhspan(now.first - 0.5, now.first + len(now.m) - 0.5, color=PREFILL, alpha=0.12, lw=0)
-        _moved(figure.add_subplot(grid[1, :]), tiles, plain, step)
+        figure = Picture(figsize=(9.6, 4.9))
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.1, 1])
+        matrix = figure.add_subplot(grid[:, 0])
+        _matrix(matrix, tiles[:step], num_tokens, max(len(tile.m) for tile in tiles), row)
+        matrix.set_title(f"Tile {step} of {len(tiles)}")
+        _running(figure.add_subplot(grid[0, 1]), row_of_tiles, now, row)
+        _moved(figure.add_subplot(grid[1, 1]), tiles, plain, step)
+        handles = [
+            Patch(fc=HEAT(0.7), ec=INK, lw=1.6, label="weights on the chip now"),
+            Patch(fc=PREFILL, alpha=0.25, label="computed before, not stored"),
+            Patch(fc="none", ec=FAINT, hatch="////", label="never computed: later keys"),
+            Patch(color=KV, label="keys and values read now"),
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8.5, columnspacing=1.2)
         return figure
 
 
-def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int) -> None:
-    """The scores that have been on the chip, with the last tile's weights, and where nobody will look."""
+def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int, row: int) -> None:
+    """The scores that have been on the chip, with the last tile's weights, and where no query looks."""
     now = done[-1]
     for tile in done[:-1]:
         height, width = tile.p.shape
@@ -147,6 +155,9 @@ def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int) -> Non
     extent = (now.start - 0.5, now.start + width - 0.5, now.first + height - 0.5, now.first - 0.5)
     axes.imshow(now.p.sqrt().tolist(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
     axes.add_patch(Rectangle((extent[0], extent[3]), width, height, fc="none", ec=INK, lw=1.6))
+    axes.add_patch(
+        Rectangle((extent[0], now.first + row - 0.5), width, 1, fc="none", ec=DECODE, lw=1.6, zorder=4)
+    )
     for first in range(0, num_tokens, size):
         for start in range(first + size, num_tokens, size):
             cut = Rectangle((start - 0.5, first - 0.5), size, size, fc="none", ec=WASTE, hatch="////", lw=0.4)
@@ -156,37 +167,30 @@ def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int) -> Non
     )
     axes.set_xlim(-0.5, num_tokens - 0.5)
     axes.set_ylim(num_tokens - 0.5, -3.5)
-    axes.set_title(f"queries {now.first}–{now.first + height - 1}, keys {now.start}–{now.start + width - 1}")
-    axes.set_xlabel("key (blue: read now; hatched: never)")
-    axes.set_ylabel("query")
+    axes.set_xlabel("key: the token that is looked at")
+    axes.set_ylabel("query: the token that looks")
 
 
-def _running(columns: Sequence[Axes], done: Sequence[Tile], last: Mapping[int, Tile]) -> None:
-    """The running maximum, the share of the sum, and how far acc / l is from the end, for each row so far."""
-    maxima, shares, distances = columns
-    final = {tile.first: tile for tile in done}
-    for tile in final.values():
-        end, rows = last[tile.first], range(tile.first, tile.first + len(tile.m))
-        now = tile is done[-1]
-        color, alpha = PREFILL, 1.0 if now else 0.35
-        maxima.scatter(end.m.tolist(), rows, s=14, fc="none", ec=FAINT, lw=0.7)
-        maxima.scatter(tile.m.tolist(), rows, s=14, color=color, alpha=alpha)
-        share = tile.l * torch.exp(tile.m - end.m) / end.l
-        shares.barh(rows, share.tolist(), height=0.8, color=color, alpha=alpha)
-        out, right = tile.acc / tile.l[:, None], end.acc / end.l[:, None]
-        distance = (out - right).norm(dim=-1) / right.norm(dim=-1)
-        distances.barh(rows, distance.tolist(), height=0.8, color=INK if now else FAINT)
-    top = max(float(tile.m.max()) for tile in last.values())
-    low = min(float(tile.m.min()) for tile in [*last.values(), *done])
-    maxima.set_xlim(low - 0.1 * (top - low), top + 0.1 * (top - low))
-    shares.set_xlim(0, 1.05)
-    distances.set_xlim(0, 1.5)
-    maxima.set_title("maximum m")
-    maxima.set_xlabel("score (circle: its end)")
-    shares.set_title("sum l")
-    shares.set_xlabel("share of its end")
-    distances.set_title("output acc / l")
-    distances.set_xlabel("distance from its end")
+def _running(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int) -> None:
+    """The sum of one query's weights after each tile so far, on the scale of its end, and its maximum as numbers."""
+    end, before = row_of_tiles[-1], None
+    for i, tile in enumerate(row_of_tiles):
+        if tile.start > now.start:
+            break
+        share = float(tile.l[row] * torch.exp(tile.m[row] - end.m[row]) / end.l[row])
+        axes.bar(i, share, width=0.7, color=DECODE, alpha=1.0 if tile is now else 0.45)
+        maximum = f"{float(tile.m[row]):.1f}"
+        if maximum != before:
+            axes.text(i, share + 0.03, maximum, ha="center", fontsize=9)
+        before = maximum
+    axes.set_title(f"Query {now.first + row}: sum (bars), maximum (numbers)")
+    axes.set_xlim(-0.6, len(row_of_tiles) - 0.4)
+    ends = [str(tile.start + tile.p.shape[1] - 1) for tile in row_of_tiles]
+    axes.set_xticks(range(len(row_of_tiles)), ends)
+    axes.set_xlabel("last key seen")
+    axes.set_ylim(0, 1.2)
+    axes.set_yticks([0, 0.5, 1], ["0", "half", "all"])
+    axes.set_ylabel("of the final sum")
 
 
 def _moved(axes: Axes, tiles: Sequence[Tile], plain: int, step: int) -> None:
@@ -197,12 +201,12 @@ def _moved(axes: Axes, tiles: Sequence[Tile], plain: int, step: int) -> None:
     axes.plot([step], [kilobytes[step]], "o", color=DECODE)
     axes.axhline(plain / 1e3, color=INK, lw=1.2, ls="--")
     axes.text(0, plain / 1e3, f" written out: {plain / 1e3:.1f} kB", va="bottom", fontsize=9)
-    axes.set_title(f"tile {step} of {len(tiles)}: {kilobytes[step]:.1f} kB through slow memory")
-    axes.set_xlim(0, len(tiles) * 1.01)
+    axes.set_title(f"{kilobytes[step]:.1f} kB through slow memory so far")
+    axes.set_xlim(0, len(tiles) * 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(0, 1.25 * max(plain / 1e3, kilobytes[-1]))
-    axes.set_xlabel("tile")
-    axes.set_ylabel("kB")
+    axes.set_ylim(0, 1.3 * max(plain / 1e3, kilobytes[-1]))
+    axes.set_xlabel("tiles done")
+    axes.set_ylabel("kB moved")
 
 
 def walk_explorer(
@@ -241,11 +245,11 @@ def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) ->
             megabytes = [max(size, 1e4) / 1e6 for size in bytes_]
             axes.plot(lengths, megabytes, "o-", ms=5, color=color)
             ends[f"{name}: {megabytes[-1]:,.1f} MB"] = megabytes[-1]
-        _end_labels(axes, lengths[-1], ends, near=1.6)
         _tokens_axis(axes, lengths)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
+        end_labels(axes, lengths[-1], ends)
         axes.set_title("Memory beyond Q, K and V, at its peak")
         axes.set_ylabel("MB")
         return figure
@@ -257,34 +261,18 @@ def speed_figure(lengths: Sequence[int], ratios: Mapping[str, Sequence[float]]) 
     with style():
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()
+        ends = {"written out: ×1": 1.0}
         for (name, values), color in zip(ratios.items(), colors, strict=False):
             axes.plot(lengths, values, "o-", ms=5, color=color)
-            axes.annotate(
-                f"{name}: ×{values[-1]:.1f}",
-                (lengths[-1], values[-1]),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
-        axes.axhline(1, color=FAINT, lw=1)
-        axes.text(lengths[0], 1, "attention written out", va="bottom", fontsize=8.5, color=FAINT)
+            ends[f"{name}: ×{values[-1]:.1f}"] = values[-1]
+        axes.plot(lengths, [1] * len(lengths), color=FAINT, lw=1)
         _tokens_axis(axes, lengths)
         axes.set_xlim(lengths[0] * 0.9, lengths[-1] * 2.6)
         axes.set_ylim(0, 1.15 * max(1.2, *(max(values) for values in ratios.values())))
+        end_labels(axes, lengths[-1], ends)
         axes.set_title("Speed, as a multiple of attention written out")
         axes.set_ylabel("times as fast")
         return figure
-
-
-def _end_labels(axes: Axes, x: float, labels: Mapping[str, float], near: float) -> None:
-    """Each label right of its line's end; of two ends within a factor of `near`, one moves up and one down."""
-    for text, y in labels.items():
-        others = [other for name, other in labels.items() if name != text]
-        above = any(y <= other < y * near for other in others)
-        below = any(y / near < other < y for other in others)
-        shift = -6 * above + 6 * below
-        axes.annotate(text, (x, y), (8, shift), textcoords="offset points", va="center", fontsize=9)
 
 
 def _tokens_axis(axes: Axes, lengths: Sequence[int]) -> None:

@@ -71,7 +71,7 @@ def timeline_figure(runs: Mapping[str, Sequence[Timeline]], step: int, zoom: int
         panels[-1].set_xlim(*window)
         handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
         handles.append(Patch(color=WASTE, label="a gap: no launch is running"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=8, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside upper left", ncols=5, fontsize=9, columnspacing=1.2)
         return figure
 
 
@@ -87,14 +87,14 @@ def _launches(axes: Axes, timeline: Timeline, window: tuple[float, float]) -> No
         if seen / (window[1] - window[0]) > 0.013 * len(launch.name):
             middle = (max(start, window[0]) + min(end, window[1])) / 2
             text = INK if color == KV else "white"
-            axes.text(middle, 0.5, launch.name, ha="center", va="center", fontsize=7.5, color=text)
+            axes.text(middle, 0.5, launch.name, ha="center", va="center", fontsize=9, color=text)
     if 1e3 * timeline.seconds < window[0]:
         axes.text(
             window[0],
             0.5,
             f"  ended at {1e3 * timeline.seconds:.2f} ms",
             va="center",
-            fontsize=8,
+            fontsize=9,
             color=FAINT,
         )
     axes.set_ylim(0, 1)
@@ -104,9 +104,12 @@ def _launches(axes: Axes, timeline: Timeline, window: tuple[float, float]) -> No
 
 def timeline_explorer(runs: Mapping[str, Sequence[Timeline]]) -> Explorer:
     """`timeline_figure` under sliders over steps, zoom and place."""
-    steps = min(map(len, runs.values()))
+    count = min(map(len, runs.values()))
+    # The fastest step is the one that other work on the machine disturbed least.
+    total = [sum(timelines[i].seconds for timelines in runs.values()) for i in range(count)]
+    fastest = 1 + total.index(min(total))
     return Explorer(
-        partial(timeline_figure, runs), step=(1, steps, steps), zoom=(1, 40, 6), place=(0, 100, 40)
+        partial(timeline_figure, runs), step=(1, count, fastest), zoom=(1, 40, 6), place=(0, 100, 40)
     )
 
 
@@ -128,14 +131,14 @@ def fusion_figure(
                 right.barh(y, size / 1e3, height=0.86 * height, color=INK, alpha=SHADES[i % 3])
                 first = bytes_of[ways[0]]
                 note = "" if size == first else f"  {size / first - 1:+.0%}"
-                right.text(size / 1e3, y, f" {size / 1e3:,.0f}{note}", va="center", fontsize=8)
+                right.text(size / 1e3, y, f" {size / 1e3:,.0f}{note}", va="center", fontsize=9)
         right.set_yticks(range(len(chains)), list(chains))
         right.invert_yaxis()
         right.set_xlim(0, 1.35 * max(max(b.values()) for b in chains.values()) / 1e3)
         right.set_title(f"kB moved, {what}")
         quiet(right)
         handles = [Patch(color=INK, alpha=SHADES[i % 3], label=way) for i, way in enumerate(ways)]
-        right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.03), ncols=3, fontsize=8)
+        right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.03), ncols=3, fontsize=9)
         return figure
 
 
@@ -154,7 +157,7 @@ def _stacks(axes: Axes, steps: Mapping[str, Sequence[Call]], num_layers: int) ->
     axes.set_title("launches a layer")
     quiet(axes)
     handles = [Patch(color=COLORS[which], label=which) for which in kinds]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.03), ncols=3, fontsize=8)
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.03), ncols=3, fontsize=9)
 
 
 def next_size(sizes: Sequence[int], batch: int) -> int | None:
@@ -184,7 +187,7 @@ def ladder_figure(ladders: Mapping[str, Sequence[int]], batches: Sequence[int], 
             runs_as = "eagerly" if size is None else f"as {size}"
             curve.plot(x, padding, drawstyle="steps-mid", lw=1.6, color=color, label=f"{name}: {runs_as}")
         curve.axvline(batch, color=FAINT, lw=0.8, ls=":")
-        curve.legend(fontsize=8, loc="upper right", title=f"a step of {batch}", title_fontsize=8)
+        curve.legend(fontsize=9, loc="upper right", title=f"a step of {batch}", title_fontsize=9)
         curve.set_ylabel("% of rows are padding")
         curve.set_ylim(0, 100)
         curve.set_title("Padding by the number of requests")
@@ -202,7 +205,7 @@ def ladder_figure(ladders: Mapping[str, Sequence[int]], batches: Sequence[int], 
                 y,
                 f" {share:.0f} %, {len(sizes)} graph{'s' * (len(sizes) > 1)}",
                 va="center",
-                fontsize=8.5,
+                fontsize=9.5,
             )
         bars.set_yticks(range(len(shares)), list(ladders))
         bars.invert_yaxis()
@@ -263,8 +266,8 @@ def buffers_figure(frames: Sequence[Frame], replay: int) -> Picture:
             _row(axes, frame, row, columns)
         heads = ["slot", "length", *(str(column) for column in range(columns))]
         for x, head in enumerate(heads):
-            axes.text(x + 0.5, -0.25, head, ha="center", fontsize=8, color=FAINT)
-        axes.text(2 + columns / 2, -0.85, "block table, by column", ha="center", fontsize=8.5)
+            axes.text(x + 0.5, -0.25, head, ha="center", fontsize=9, color=FAINT)
+        axes.text(2 + columns / 2, -0.85, "block table, by column", ha="center", fontsize=9.5)
         axes.set_xlim(-1.1, columns + 2.1)
         axes.set_ylim(len(frame.slots) + 0.1, -1.1)
         axes.set_axis_off()
@@ -279,7 +282,7 @@ def buffers_figure(frames: Sequence[Frame], replay: int) -> Picture:
             Patch(fc="white", ec=WASTE, hatch="////", label="stale, and not read"),
             Patch(color=WASTE, label="padding: -1 writes nothing, 0 reads nothing"),
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=9, columnspacing=1.2)
         return figure
 
 
@@ -297,9 +300,9 @@ def _row(axes: Axes, frame: Frame, row: int, columns: int) -> None:
         cell = Rectangle((x + 0.04, row + 0.06), 0.92, 0.88, fc=face, ec=WASTE, hatch=hatch, lw=0.6)
         axes.add_patch(cell)
         box = {"fc": "white", "ec": "none", "pad": 0.8} if hatch else None
-        axes.text(x + 0.5, row + 0.53, str(value), ha="center", va="center", fontsize=8, color=ink, bbox=box)
+        axes.text(x + 0.5, row + 0.53, str(value), ha="center", va="center", fontsize=9, color=ink, bbox=box)
     name = f"row {row}" if seen else "not in it"
-    axes.text(-0.1, row + 0.53, name, ha="right", va="center", fontsize=8, color=INK if seen else FAINT)
+    axes.text(-0.1, row + 0.53, name, ha="right", va="center", fontsize=9, color=INK if seen else FAINT)
 
 
 def graph_gain(
@@ -339,7 +342,7 @@ def bound_figure(
             axes.barh(y + 0.17, 1e3 * host, height=0.3, color=WASTE)
             note = f"a graph gives ×{host / work:.2f}" if host > work else "the launches hide: ×1"
             note += "" if fits else " (but it does not fit this GPU)"
-            axes.text(1e3 * max(work, host), y, f"  {note}", va="center", fontsize=8.5)
+            axes.text(1e3 * max(work, host), y, f"  {note}", va="center", fontsize=9.5)
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.45e3 * max(max(work, host) for _, work, host, _ in rows))
@@ -349,7 +352,7 @@ def bound_figure(
             Patch(color=DECODE, label="the GPU's work at its data sheet's rates"),
             Patch(color=WASTE, label="launching it, one by one"),
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8.5)
+        figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9.5)
         return figure
 
 

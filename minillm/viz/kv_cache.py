@@ -17,7 +17,7 @@ from minillm.measure.costs import visible_pairs
 from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.measure.known_models import KNOWN_MODELS
 from minillm.measure.trace import ScheduledRequest, StepRecord, Trace
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, quiet, style
+from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, end_labels, quiet, style
 from minillm.viz.widget import Explorer
 
 BYTES = {"FP32": 4.0, "BF16": 2.0, "FP8": 1.0, "INT4": 0.5}  # of one number in the cache, scales not counted
@@ -269,12 +269,13 @@ def speedup_figure(lengths: Sequence[int], naive: Sequence[float], cached: Seque
         figure = Picture(figsize=(9, 3.4))
         axes = figure.subplots()
         axes.set_title("One step, by the length of the text")
+        ends: dict[str, float] = {}
         for times, color, name in ((naive, PREFILL, "no cache"), (cached, DECODE, "KV cache")):
             axes.plot(lengths, [t * 1e3 for t in times], "o-", ms=4, color=color)
-            axes.text(lengths[-1] * 1.08, times[-1] * 1e3, name, color=color, va="center")
+            ends[name] = times[-1] * 1e3
         for length, slow, fast in zip(lengths, naive, cached, strict=True):
             axes.annotate(
-                f"×{slow / fast:.1f}", (length, slow * 1e3), (0, 7), textcoords="offset points", ha="center"
+                f"×{slow / fast:.1f}", (length, slow * 1e3), (0, 8), textcoords="offset points", ha="center"
             )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -283,7 +284,8 @@ def speedup_figure(lengths: Sequence[int], naive: Sequence[float], cached: Seque
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
         axes.set_xlim(lengths[0] / 1.3, lengths[-1] * 2)
-        axes.set_ylim(min(cached) * 0.7e3, max(naive) * 1.7e3)
+        axes.set_ylim(min(cached) * 0.7e3, max(naive) * 1.9e3)
+        end_labels(axes, lengths[-1], ends)
         axes.set_xlabel("tokens in the text")
         axes.set_ylabel("milliseconds")
         return figure

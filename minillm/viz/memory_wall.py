@@ -5,12 +5,14 @@ step's own, and FLOP per second, which is what the machine makes of it. A dot on
 lies below.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from minillm.config import ModelConfig
@@ -18,7 +20,7 @@ from minillm.measure.costs import Cost, decode_cost, prefill_cost, step_cost
 from minillm.measure.machine import Machine
 from minillm.measure.roofline import ridge, time_at
 from minillm.measure.trace import StepRecord, Trace
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, REJECTED, WASTE, Picture, style
+from minillm.viz.style import DECODE, FAINT, INK, KV, PAPER, PREFILL, REJECTED, WASTE, Picture, style
 from minillm.viz.widget import Explorer
 
 INTENSITY = (
@@ -60,7 +62,7 @@ def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bo
         axes = picture.subplots()
         axes.set_title(f"{machine.name}, {dtype}")
         dots = list(dots)
-        _roof(axes, machine, dtype, dots)
+        _roof(axes, machine, dtype, dots, _span(machine, dtype, dots))
         _dots(axes, machine, dtype, dots, labels)
         _doubt(axes, machine, dtype, dots)
         return picture
@@ -94,7 +96,7 @@ def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Pict
             f"{dot.name} · {dot.cost.intensity:.1f} FLOP/byte · {_seconds(dot.seconds)} "
             f"({dot.seconds / bound.seconds:.1f} × the bound)"
         )
-        _roof(axes, machine, dtype, dots)
+        _roof(axes, machine, dtype, dots, _span(machine, dtype, dots))
         _doubt(axes, machine, dtype, dots)
         for other in dots:
             axes.scatter(
@@ -123,10 +125,10 @@ def forecast_of(
     decode = decode_cost(config, context - 1, batch, **width)
     dots = [Dot("prefill", prefill, PREFILL), Dot("decode", decode, DECODE)]
     with style():
-        picture = Picture(figsize=(8.6, 4.2))
-        axes, notes = picture.subplots(1, 2, width_ratios=[1.4, 1])
+        picture = Picture(figsize=(9.6, 4.3))
+        axes, notes = picture.subplots(1, 2, width_ratios=[1.5, 1])
         axes.set_title(f"{model} on {machine.name.removeprefix('NVIDIA ')}")
-        _roof(axes, machine, dtype, dots)
+        _roof(axes, machine, dtype, dots, INTENSITY)
         _dots(axes, machine, dtype, dots, labels=True)
         steps = [time_at(dot.cost, machine, dtype) for dot in dots]
         rates = [context / steps[0].seconds, batch / steps[1].seconds]
@@ -190,33 +192,48 @@ def times_of(
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.minorticks_off()
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.legend(loc="upper left")
+            axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
         return picture
 
 
-def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot]) -> None:
+def _span(machine: Machine, dtype: str, dots: Sequence[Dot]) -> tuple[float, float]:
+    """Return an x axis that has room for the ridge, the dots and their names."""
+    places = [ridge(machine, dtype), *(dot.cost.intensity for dot in dots)]
+    return min(places) / 8, max(places) * 8
+
+
+def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot], span: tuple[float, float]) -> None:
     """The two roofs, the ridge between them, and axes that have room for the dots."""
     peak, corner = machine.rate(dtype), ridge(machine, dtype)
-    low, high = INTENSITY
+    low, high = span
     floor = low * machine.read_bandwidth
+    heights = [dot.achieved(machine, dtype) for dot in dots]
+    bottom, top = min([floor / 3, *(h / 6 for h in heights)]), max([peak * 6, *(h * 2 for h in heights)])
     axes.plot([low, corner, high], [floor, peak, peak], color=INK, linewidth=1.6, zorder=1)
-    axes.plot([corner, corner], [floor / 100, peak], color=FAINT, linewidth=0.8, linestyle=":", zorder=1)
+    axes.axvspan(low, corner, color=KV, alpha=0.12, lw=0, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(low, high)
-    heights = [dot.achieved(machine, dtype) for dot in dots]
-    axes.set_ylim(min([floor / 3, *(h / 6 for h in heights)]), max([peak * 6, *(h * 2 for h in heights)]))
+    axes.set_ylim(bottom, top)
     axes.set_xlabel("arithmetic intensity (FLOP per byte)")
     axes.set_ylabel("FLOP per second")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.minorticks_off()
-    below: dict[str, Any] = {"color": FAINT, "fontsize": 9, "transform": axes.get_xaxis_transform()}
-    axes.text(corner / SLACK, 0.03, "waits for\nmemory", ha="right", **below)
-    axes.text(corner * SLACK, 0.03, "waits for\narithmetic", **below)
-    axes.text(high / SLACK, peak * SLACK, f"{_rate(peak)}FLOP/s", ha="right", va="bottom", fontsize=9)
-    axes.text(low * 1.3, floor * 12, f"{_bytes(machine.read_bandwidth)}/s", va="bottom", fontsize=9)
-    axes.text(corner, peak * SLACK, f"ridge {corner:,.0f}", ha="center", va="bottom", fontsize=9, color=FAINT)
+    above: dict[str, Any] = {"fontsize": 9.5, "transform": axes.get_xaxis_transform(), "va": "top"}
+    axes.text(low * SLACK, 0.98, "memory-bound", **above)
+    axes.text(high / SLACK, 0.98, "compute-bound", ha="right", **above)
+    axes.text(high / SLACK, peak * SLACK, f"{_rate(peak)}FLOP/s", ha="right", va="bottom", fontsize=9.5)
+    middle = math.sqrt(low * corner)
+    axes.annotate(
+        f"{_bytes(machine.read_bandwidth)}/s",
+        (middle, middle * machine.read_bandwidth),
+        (-6, 4),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9.5,
+    )
+    axes.text(corner, peak * SLACK, f"ridge: {corner:,.0f}", ha="center", va="bottom", fontsize=9.5)
 
 
 def _doubt(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
@@ -230,25 +247,32 @@ def _doubt(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> Non
 
 
 def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels: bool) -> None:
-    for dot in dots:
-        x, y = dot.cost.intensity, dot.achieved(machine, dtype)
+    """The dots, each with its name below it: to the right, or to the left where its right neighbour is close."""
+    placed = [(dot.cost.intensity, dot.achieved(machine, dtype), dot) for dot in dots]
+    for x, y, dot in placed:
         axes.scatter(x, y, s=70, color=dot.color, zorder=3)
         if labels:
-            side, shift = ("right", -7) if x > INTENSITY[1] / 20 else ("left", 7)  # never out of the axes
+            crowded = any(x < other < 20 * x for other, _, _ in placed)
+            to_left = crowded or x > INTENSITY[1] / 20  # never out of the axes
             axes.annotate(
                 dot.name,
                 (x, y),
-                (shift, -13),
+                (-7 if to_left else 7, -14),
                 textcoords="offset points",
-                color=dot.color,
                 fontweight="bold",
-                ha=side,
+                ha="right" if to_left else "left",
+                path_effects=[withStroke(linewidth=3, foreground=PAPER)],
             )
 
 
-def _say(axes: Axes, height: float, text: str, color: str = INK, *, bold: bool = False) -> None:
+def _say(
+    axes: Axes, height: float, text: str, dot: str = "", *, color: str = INK, bold: bool = False
+) -> None:
+    """Write a line of the figures beside a roofline; `dot` is the colour of the dot that it is about."""
+    if dot:
+        axes.plot(0.02, height - 0.025, "o", ms=8, color=dot, clip_on=False)
     weight = "bold" if bold else "normal"
-    said = axes.text(0, height, text, color=color, fontweight=weight, fontsize=9, va="top")
+    said = axes.text(0.07 if dot else 0, height, text, color=color, fontweight=weight, fontsize=9.5, va="top")
     said.set_in_layout(False)  # a longer number must not move the roofline beside it
 
 
@@ -260,8 +284,8 @@ def _shares(axes: Axes, cost: Cost) -> None:
     axes.axis("off")
     axes.barh(0.2, 1 - kv, height=0.09, color=FAINT)
     axes.barh(0.2, kv, left=1 - kv, height=0.09, color=KV)
-    axes.text(0, 0.13, f"weights {1 - kv:.0%}", fontsize=9, color=FAINT, va="top")
-    axes.text(1, 0.13, f"KV {kv:.0%}", fontsize=9, color=KV, va="top", ha="right", fontweight="bold")
+    axes.text(0, 0.13, f"weights {1 - kv:.0%}", fontsize=9, va="top")
+    axes.text(1, 0.13, f"KV cache {kv:.0%}", fontsize=9, va="top", ha="right")
 
 
 def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: Mapping[str, Any]) -> None:
@@ -274,7 +298,7 @@ def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: 
         axes,
         0.04,
         f"Fits: {text}" if fits else f"Does not fit: {text}",
-        INK if fits else REJECTED,
+        color=INK if fits else REJECTED,
         bold=not fits,
     )
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-import ipywidgets as widgets
 from IPython.display import display
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -26,13 +25,26 @@ from minillm.measure.trace import (
     Trace,
 )
 from minillm.sampling import SamplingParams
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
-from minillm.viz.widget import Explorer
+from minillm.viz.style import (
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PREFILL,
+    SMALLEST,
+    WASTE,
+    Picture,
+    ink_on,
+    printable,
+    style,
+)
+from minillm.viz.widget import Explorer, image_widget, show
 
 State = Literal["hit", "prefill", "decode", "used", "kept", "evicted", "empty"]
 Prefix = tuple[
     int, ...
 ]  # all tokens of a text up to the end of one of its blocks: what a node of the tree stands for
+ROW = 0.56  # inches of a row of the tree
 KEPT = "#D3ECFA"  # KV, thinner: the content is there, and nobody holds it
 FILL: dict[State, str] = {
     "hit": KV,
@@ -160,24 +172,26 @@ def tree_figure(
     places = layout(list(moments[-1].nodes), block_size)
     columns = 1 + max((column for column, _ in places.values()), default=0)
     rows = 1 + max((row for _, row in places.values()), default=0)
-    height = 1.45 + 0.5 * rows
+    height = 1.6 + ROW * rows
     with (
         style(),
         rc_context({"figure.constrained_layout.use": False}),
     ):  # the places are known, and it is slow
         figure = Picture(figsize=(9.6, height))
-        tree = figure.add_axes((0.01, 0.98 / height, 0.98, 0.5 * rows / height))
-        tree.set_title("\n".join(_sentences(moment.step)), fontsize=9.5)
+        tree = figure.add_axes((0.01, 1.08 / height, 0.98, ROW * rows / height))
+        tree.set_title("\n".join(_sentences(moment.step)), fontsize=10)
         tree.set_xlim(-0.14, columns)
         tree.set_ylim(rows - 0.5, -0.5)
         tree.axis("off")
-        tree.text(-0.1, 0, "root", rotation=90, ha="center", va="center", fontsize=7.5)
+        tree.text(-0.1, 0, "root", rotation=90, ha="center", va="center", fontsize=9)
         for prefix, place in places.items():
             if prefix in moment.nodes:
                 _box(tree, place, *moment.nodes[prefix], text(prefix[-block_size:]), columns)
                 _edge(tree, places.get(prefix[:-block_size], (-1, 0)), place)
-        _pool(figure.add_axes((0.01, 0.36 / height, 0.98, 0.38 / height)), moment)
-        figure.legend(handles=_legend(), loc="lower left", ncols=6, fontsize=8.5, borderaxespad=0.2)
+        _pool(figure.add_axes((0.01, 0.42 / height, 0.98, 0.38 / height)), moment)
+        figure.legend(
+            handles=_legend(), loc="lower left", ncols=6, fontsize=9, borderaxespad=0.3, columnspacing=1.1
+        )
         return figure
 
 
@@ -201,12 +215,11 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     )
     box.set_linestyle("--" if gone else "-")
     axes.add_patch(box)
-    color = "#FFFFFF" if state == "decode" else WASTE if gone else INK
-    drawable = "".join(c if c.isprintable() and c < "\u0250" else "·" for c in " ".join(text.split()))
-    lines = textwrap.wrap(drawable or "·", width=max(8, 135 // columns))[:2]
-    axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=7.5, color=color, parse_math=False)
+    color = FAINT if gone else ink_on(FILL[state])
+    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns))[:2]
+    axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=9, color=color, parse_math=False)
     if not gone:
-        axes.text(x + 0.92, y + 0.35, f"{block}", va="bottom", ha="right", fontsize=6, color=color)
+        axes.text(x + 0.92, y + 0.34, f"{block}", va="bottom", ha="right", fontsize=SMALLEST, color=color)
 
 
 def _edge(axes: Axes, parent: tuple[int, int], child: tuple[int, int]) -> None:
@@ -225,11 +238,11 @@ def _pool(axes: Axes, moment: Moment) -> None:
             (block + 0.06, 0), 0.88, 1, fc=FILL[state], ec=INK if hit else WASTE, lw=2 if hit else 0.6
         )
         axes.add_patch(cell)
-        if total <= 64:
-            color = "#FFFFFF" if state == "decode" else WASTE if state == "empty" else INK
-            axes.text(
-                block + 0.5, 0.5, f"{block}", ha="center", va="center", fontsize=6.5, color=color, zorder=4
-            )
+        if total <= 40:
+            color = FAINT if state == "empty" else ink_on(FILL[state])
+        axes.text(
+            block + 0.5, 0.5, f"{block}", ha="center", va="center", fontsize=SMALLEST, color=color, zorder=4
+        )
     axes.set_xlim(-0.05, total + 0.05)
     axes.set_ylim(-0.1, 1.15)
     axes.set_title(f"the pool: {total} blocks", fontsize=9, fontweight="normal", pad=2)
@@ -261,7 +274,7 @@ def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingP
 
     Returns the slider over all steps. `llm` needs `trace=True`, and should have served nobody before.
     """
-    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+    image = image_widget()
     bundle = dict(image._repr_mimebundle_())
     bundle.pop("text/plain", None)  # where there are no widgets, nothing: the picture at the end is enough
     display(bundle, raw=True)
@@ -273,7 +286,7 @@ def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingP
             llm.engine.step()
             moments = replay(llm.trace, asked, llm.config.block_size)
             picture = tree_figure(moments, len(moments), llm.config.block_size, _decoder(llm))
-            image.value = picture.png()
+            show(image, picture)
     image.close()  # the slider takes its place
     return tree_explorer(llm, asked)
 

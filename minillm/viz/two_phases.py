@@ -3,11 +3,14 @@
 Each is a function from a trace or from numbers to a picture; the chapter puts sliders on them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 from torch import Tensor
@@ -15,7 +18,19 @@ from torch import Tensor
 from minillm.measure.trace import Kind, RequestAdded, StepRecord, TokenRecord, Trace
 from minillm.ops import causal_mask
 from minillm.sampling import SamplingParams, SamplingRow, probabilities, process_logits
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, Picture, style
+from minillm.viz.style import (
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PAPER,
+    PREFILL,
+    WASTE,
+    Picture,
+    end_labels,
+    printable,
+    style,
+)
 
 PHASE_COLOR = {"prefill": PREFILL, "decode": DECODE}
 
@@ -75,7 +90,7 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
             computed = sum(token.num_computed for token in shown)
             label = f" {_ms(shown[-1].time)}, {computed:,} tokens computed"
             axes.text(shown[-1].time * 1e3, row, label, va="center", fontsize=9)
-            axes.text(end * 0.004, row - 0.29, f"TTFT {_ms(shown[0].time)}", fontsize=8.5, color=FAINT)
+            axes.text(end * 0.004, row - 0.29, f"TTFT {_ms(shown[0].time)}", fontsize=9, color=FAINT)
         axes.set_yticks(range(len(runs)), list(runs))
         axes.set_ylim(len(runs) - 0.55, -0.55)
         axes.tick_params(axis="y", length=0)
@@ -102,26 +117,45 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     return weights
 
 
-def attention_map(weights: Tensor, tokens: Sequence[str], title: str = "") -> Picture:
-    """Which token (row) looks at which (column): `weights` [T, T], each row summing to 1 over the tokens up to it."""
-    from matplotlib.colors import LinearSegmentedColormap
+def attention_map(weights: Tensor, tokens: Sequence[str], layer: int, head: int) -> Picture:
+    """Which token (row) looks at which (column) in one head of a layer, next to all heads of the layer in small.
 
-    shades = LinearSegmentedColormap.from_list("attention", ["white", KV, DECODE, INK])
+    `weights` [H, T, T] are the layer's; each row sums to 1 over the tokens up to it.
+    """
+    shades = LinearSegmentedColormap.from_list("attention", [PAPER, KV, DECODE, INK])
+    names = [printable(token) or "·" for token in tokens]
+    wide = 2 * math.ceil(math.sqrt(len(weights) / 8))  # columns of small maps: twice as many rows
     with style():
-        figure = Picture(figsize=(6.4, 5.6))
-        axes = figure.subplots()
-        image = axes.imshow(weights.cpu().numpy(), cmap=shades, vmin=0, vmax=1)
-        axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(tokens)), tokens, fontsize=8)
-        axes.tick_params(length=0)
-        axes.set_xlabel("key: the token looked at")
+        figure = Picture(figsize=(9.4, 5.4))
+        large, small = figure.subfigures(1, 2, width_ratios=[2.6, 1])
+        axes = large.subplots()
+        image = axes.imshow(weights[head].cpu().numpy(), cmap=shades, vmin=0, vmax=1)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+        axes.set_xlabel("key: the token that is looked at")
         axes.set_ylabel("query: the token that looks")
-        axes.set_title(title)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_visible(False)
-        bar = figure.colorbar(image, shrink=0.6, label="attention weight (a row sums to 1)")
+        axes.set_title(f"Layer {layer}, head {head}")
+        _frame(axes, WASTE, 0.8)
+        bar = large.colorbar(image, shrink=0.6, label="attention weight (a row sums to 1)")
         bar.outline.set_visible(False)
+        panels = small.subplots(math.ceil(len(weights) / wide), wide, squeeze=False).flat
+        for number, panel in enumerate(panels):
+            panel.set_axis_off()
+            if number < len(weights):
+                panel.set_axis_on()
+                panel.imshow(weights[number].cpu().numpy(), cmap=shades, vmin=0, vmax=1)
+                panel.set_xticks([])
+                panel.set_yticks([])
+                panel.set_title(
+                    f"head {number}", fontsize=9, fontweight="bold" if number == head else "normal"
+                )
+                _frame(panel, INK if number == head else WASTE, 2.2 if number == head else 0.8)
         return figure
+
+
+def _frame(axes: Axes, color: str, width: float) -> None:
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color=color, linewidth=width)
 
 
 def sampling(
@@ -150,7 +184,7 @@ def sampling(
             lw=1,
             label="before top-k and top-p",
         )
-        axes.set_xticks(x, tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=8.5)
+        axes.set_xticks(x, tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=9)
         axes.tick_params(axis="x", length=0)
         axes.yaxis.set_major_formatter("{x:.3f}")  # of one width whatever the height, so that the bars stay
         axes.set_ylabel("probability")
@@ -168,7 +202,6 @@ def rates(rows: Sequence[Mapping[str, Any]], machine: str = "") -> Picture:
         for kind, color in PHASE_COLOR.items():
             y = [row[kind] for row in rows]
             axes.plot(x, y, "o-", color=color, lw=2)
-            axes.annotate(kind, (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center", color=color)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -176,6 +209,7 @@ def rates(rows: Sequence[Mapping[str, Any]], machine: str = "") -> Picture:
         axes.set_xticks(x, [str(value) for value in x])
         axes.minorticks_off()
         axes.set_xlim(x[0] * 0.85, x[-1] * 1.6)
+        end_labels(axes, x[-1], {kind: rows[-1][kind] for kind in PHASE_COLOR})
         axes.set_xlabel("prompt (tokens)")
         axes.set_ylabel("tokens per second")
         axes.set_title(machine, fontsize=9, fontweight="normal", color=FAINT)

@@ -4,7 +4,9 @@ JupyterLab shows a widget. GitHub, nbconvert and other static viewers cannot run
 contains a picture.
 """
 
+import asyncio
 import base64
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -15,6 +17,8 @@ from IPython.display import DisplayHandle, display
 from minillm.measure.trace import StepRecord, Trace
 from minillm.viz.style import Picture
 
+BURST = 0.05  # seconds in which values that arrive from a page count as one change
+
 Control: TypeAlias = tuple[float, float, float] | Sequence[str] | bool | Any  # Any: an ipywidget
 
 
@@ -22,18 +26,19 @@ class Explorer:
     """Show `draw(**values)` under one control for each value, and draw again whenever a control moves.
 
     A control is (low, high, first value) for a slider (of whole numbers if all three are), a list of names for a
-    menu, or an ipywidget. `values` are the current values. `set(name=value)` moves a control.
+    menu, or an ipywidget. `values` are the current values. `set(name=value)` moves controls and draws once.
+
+    A drawing takes longer than a mouse needs for its next move. So a change that comes from the page is drawn a
+    moment later, with the values of that moment, and values that have been passed over are never drawn.
     """
 
     def __init__(self, draw: Callable[..., Picture], **controls: Control) -> None:
         self._draw = draw
         self._controls = {name: _control(name, control) for name, control in controls.items()}
-        # Without a layout of its own, the box stretches the image to its width and blurs it.
-        self._image = widgets.Image(
-            format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start")
-        )
+        self._image = image_widget()
         for control in self._controls.values():
-            control.observe(self._redraw, names="value")
+            control.observe(self._changed, names="value")
+        self._stale = False  # whether a value has changed since the last drawing
         self.num_draws = 0
         self._redraw()
         self.box = widgets.VBox([*self._controls.values(), self._image])
@@ -44,19 +49,34 @@ class Explorer:
 
     @property
     def png(self) -> bytes:
-        """Return the current picture."""
+        """Return the picture of the current values."""
+        self._catch_up()
         return bytes(self._image.value)
 
     def set(self, **values: Any) -> None:
         for name, value in values.items():
             self._controls[name].value = value
+        self._catch_up()
 
-    def _redraw(self, _change: object = None) -> None:
-        self._image.value = self._draw(**self.values).png()
+    def _changed(self, _change: object) -> None:
+        if not self._stale:
+            self._stale = True
+            with contextlib.suppress(RuntimeError):  # without an event loop there is no page: `png` draws
+                asyncio.get_running_loop().call_later(BURST, self._catch_up)
+
+    def _catch_up(self) -> None:
+        if self._stale:
+            self._redraw()
+
+    def _redraw(self) -> None:
+        self._stale = False
+        show(self._image, self._draw(**self.values))
         self.num_draws += 1
 
     def _ipython_display_(self) -> None:
-        display(_bundle(self.box, self.png), raw=True)
+        self._catch_up()
+        data, metadata = output(self.box, self._image)
+        display(data, metadata=metadata, raw=True)
 
 
 class Live:
@@ -70,7 +90,7 @@ class Live:
         if trace is None:
             raise ValueError("This engine records nothing. Make the LLM with trace=True.")
         self._draw, self._trace, self._every = draw, trace, every
-        self._image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self._image = image_widget()
         self._handle: DisplayHandle | None = None
         self.num_draws = 0
 
@@ -88,20 +108,36 @@ class Live:
         """Draw the end of the run, and store that picture in the cell for viewers without widgets."""
         self._redraw()
         if self._handle is not None:
-            self._handle.update(_bundle(self._image, self.png), raw=True)
+            data, metadata = output(self._image, self._image)
+            self._handle.update(data, metadata=metadata, raw=True)
 
     def _redraw(self) -> None:
-        self._image.value = self._draw(self._trace).png()
+        show(self._image, self._draw(self._trace))
         self.num_draws += 1
 
     def _ipython_display_(self) -> None:
-        self._handle = display(_bundle(self._image, self.png), raw=True, display_id=True)
+        data, metadata = output(self._image, self._image)
+        self._handle = display(data, metadata=metadata, raw=True, display_id=True)
 
 
-def _bundle(widget: widgets.Widget, png: bytes) -> dict[str, Any]:
-    """Return the output of a cell: the widget, and the picture (if there is one) for viewers without widgets."""
-    picture = {"image/png": base64.b64encode(png).decode()} if png else {}
-    return {**widget._repr_mimebundle_(), **picture}
+def image_widget() -> widgets.Image:
+    """Return a widget for pictures. It is as wide as the picture, or as the page where that is narrower."""
+    # Without a layout of its own, a box stretches an image to its width and blurs it.
+    return widgets.Image(format="png", layout=widgets.Layout(max_width="100%", align_self="flex-start"))
+
+
+def show(image: widgets.Image, picture: Picture) -> None:
+    with image.hold_sync():
+        image.value, image.width = picture.png(), str(picture.shown_width)
+
+
+def output(widget: widgets.Widget, image: widgets.Image) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the output of a cell and its metadata: `widget`, and for viewers without widgets the picture, if any."""
+    data: dict[str, Any] = dict(widget._repr_mimebundle_())
+    if not image.value:
+        return data, {}
+    data["image/png"] = base64.b64encode(image.value).decode()
+    return data, {"image/png": {"width": int(image.width)}}
 
 
 def _control(name: str, control: Control) -> widgets.Widget:

@@ -11,6 +11,8 @@ pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip insta
 
 from playwright.sync_api import Browser, Locator, expect, sync_playwright
 
+from minillm.course import notebook as nb
+from minillm.course import workbook
 from tests.browser.lab import BROWSER_ARGS, PATIENCE, ROOT, OpenNotebook, chromium, clean_copy, jupyterlab
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,33 @@ def test_a_chapter_runs_and_its_sliders_move_its_pictures(browser: Browser, tmp_
         assert lab.complaints() == []
         assert lab.errors == []
         assert lab.requests_elsewhere == []
+        lab.page.close()
+
+
+def test_a_copy_shows_its_figures_and_its_last_link_opens_the_exercises(
+    browser: Browser, tmp_path: Path
+) -> None:
+    folder = tmp_path / "course"
+    for name in ("notebooks", "exercises"):
+        (folder / name).mkdir(parents=True)
+        shutil.copy(ROOT / name / "03_kv_cache.ipynb", folder / name)
+    figure = folder / "notebooks" / "figures" / "block.svg"
+    figure.parent.mkdir()
+    figure.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="123" height="45"></svg>')
+    chapter = nb.read(folder / "notebooks" / "03_kv_cache.ipynb")
+    chapter["cells"][0]["source"] = "![a block](figures/block.svg)"
+    chapter["cells"][1:-1] = []
+    nb.write(folder / "notebooks" / "03_kv_cache.ipynb", chapter)
+    workbook.prepare(folder)
+    with jupyterlab(folder, tmp_path / "state") as (url, token):
+        lab = OpenNotebook(browser, url, token, "work/chapters/03_kv_cache.ipynb")
+        picture = lab.notebook.get_by_alt_text("a block")
+        expect(picture).to_have_js_property("naturalWidth", 123, timeout=PATIENCE * 1e3)
+        lab.notebook.get_by_role("link", name="Start the exercises").click()
+        # The tab's title says which of the files of this name is open.
+        tab = lab.page.locator(".lm-TabBar-tab[title*='Path: work/03_kv_cache.ipynb']")
+        tab.wait_for()
+        assert lab.errors == []
         lab.page.close()
 
 

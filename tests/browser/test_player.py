@@ -86,9 +86,7 @@ class Run:
         lab.page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
         lab.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
         counts, until = set(), time.monotonic() + PATIENCE
-        while (
-            not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until
-        ):
+        while not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until:
             counts.add(lab.page.evaluate(STEPS))
             lab.page.wait_for_timeout(50)
         return counts

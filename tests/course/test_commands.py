@@ -4,17 +4,18 @@ import argparse
 import io
 import json
 import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from minillm.course import commands, progress, workbook
+from minillm.course import commands, lab, progress, workbook
 from minillm.course import notebook as nb
 from minillm.course.notebook import NotebookError
 
 ROOT = Path(__file__).parents[2]
 NAME = "01_two_phases.ipynb"
+CHAPTER = "03_a_chapter.ipynb"
 
 
 @pytest.fixture
@@ -22,12 +23,23 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "course"
     for folder in ("notebooks", "exercises"):
         (root / folder).mkdir(parents=True)
-    # The course may have more chapters' exercises; these tests are about one.
+    # The course may have more chapters; these tests are about one.
     shutil.copyfile(ROOT / "exercises" / NAME, root / "exercises" / NAME)
+    write_chapter(root, "# A chapter", "1 + 1")
     monkeypatch.chdir(root / "notebooks")  # anywhere inside will do
     monkeypatch.setenv("MINILLM_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(progress, "_unsaved", {})
     return root
+
+
+def write_chapter(root: Path, prose: str, code: str) -> None:
+    """Ship a version of a chapter, as it would come with git."""
+    cells = [
+        {"cell_type": "markdown", "id": "prose", "metadata": {}, "source": prose},
+        {"cell_type": "code", "id": "code", "metadata": {}, "source": code, "outputs": []},
+    ]
+    path = root / "notebooks" / CHAPTER
+    nb.write(path, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
 def minillm(*words: str) -> None:
@@ -64,7 +76,7 @@ def test_start_copies_once_and_leaves_what_is_there(course: Path, capsys: pytest
     minillm("start", "01", "--no-open")
     assert own.read_bytes() == before
     out = capsys.readouterr().out
-    assert f"copied to {own}" in out and "`minillm reset 01` takes that" in out
+    assert f"copied to {own}" in out and "`minillm reset 01` takes it" in out
     assert sorted(path.name for path in own.parent.iterdir()) == [NAME]
 
 
@@ -82,31 +94,41 @@ def test_start_renews_a_copy_whose_code_was_not_touched(course: Path) -> None:
     assert own.with_name("01_two_phases.backup-1.ipynb").read_text() == before, "the notes are kept"
 
 
-@pytest.mark.parametrize(("user", "root"), [(0, ["--allow-root"]), (1000, [])])
+class Became(BaseException):
+    """Raised where the process would turn into JupyterLab; the arguments are (its command, its environment)."""
+
+
+@pytest.fixture
+def no_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+    def become(path: str, command: list[str], env: dict[str, str]) -> None:
+        raise Became(command, env)
+
+    monkeypatch.setattr(lab.os, "execve", become)
+    monkeypatch.setattr(lab, "running", lambda path: None)
+
+
+@pytest.mark.parametrize(("user", "root"), [(0, True), (1000, False)])
 def test_start_opens_it(
     course: Path,
+    no_exec: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     user: int,
-    root: list[str],
+    root: bool,
 ) -> None:
-    ran: list[list[str]] = []
-
-    def run(words: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
-        ran.append(words)
-        return subprocess.CompletedProcess(words, len(ran) - 1)
-
-    monkeypatch.setattr(commands.subprocess, "run", run)
-    monkeypatch.setattr(commands.os, "geteuid", lambda: user)
-    monkeypatch.setattr(commands, "_server_over", lambda path: None)
-    minillm("start", "01")
-    assert ran[0][1:] == ["-m", "jupyterlab", *root, str(course / "work" / NAME)]
-    with pytest.raises(SystemExit) as stopped:
+    monkeypatch.setattr(lab.os, "geteuid", lambda: user)
+    with pytest.raises(Became) as became:
         minillm("start", "01")
-    assert stopped.value.code == 1, "JupyterLab's own"
-    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
+    command, env = became.value.args
+    assert command[1:3] == ["-m", "jupyterlab"] and ("--allow-root" in command) is root
+    assert f"--ServerApp.root_dir={course}" in command
+    assert f"--LabApp.default_url=/lab/tree/work/{NAME}" in command
+    assert env["PATH"].startswith(str(Path(sys.executable).parent)), "its terminals find minillm"
+    out = capsys.readouterr().out
+    assert f"Opening work/{NAME} in JupyterLab, in your browser." in out and "begins with http://" in out
+    monkeypatch.setattr(lab, "installed", lambda: False)
     minillm("start", "01")
-    assert len(ran) == 2 and "JupyterLab is not installed here" in capsys.readouterr().out
+    assert "JupyterLab is not installed here" in capsys.readouterr().out
 
 
 def test_start_opens_no_second_jupyterlab(
@@ -114,19 +136,62 @@ def test_start_opens_no_second_jupyterlab(
 ) -> None:
     from jupyter_server import serverapp
 
-    elsewhere, here = {"root_dir": str(course / "notebooks")}, {"root_dir": str(course)}
-    ran: list[object] = []
-    monkeypatch.setattr(
-        commands.subprocess,
-        "run",
-        lambda words, check: ran.append(words) or subprocess.CompletedProcess(words, 0),
-    )
-    monkeypatch.setattr(serverapp, "list_running_servers", lambda: [elsewhere])
+    def servers(*folders: Path) -> None:
+        found = [{"root_dir": str(f), "url": "http://localhost:1/", "token": "abc"} for f in folders]
+        monkeypatch.setattr(serverapp, "list_running_servers", lambda: found)
+
+    def become(*_: object) -> None:
+        raise Became
+
+    monkeypatch.setattr(lab.os, "execve", become)
+    servers(course / "notebooks")
+    for words in (("start", "01"), ("lab",)):
+        with pytest.raises(Became):
+            minillm(*words)
+    servers(course / "notebooks", course)
     minillm("start", "01")
-    assert len(ran) == 1
-    monkeypatch.setattr(serverapp, "list_running_servers", lambda: [elsewhere, here])
-    minillm("start", "01")
-    assert len(ran) == 1 and f"open work/{NAME} in it" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"already running: open work/{NAME} in it" in out
+    assert f"http://localhost:1/lab/tree/work/{NAME}?token=abc" in out
+    minillm("lab")
+    assert "http://localhost:1/lab/tree/work/chapters/" in capsys.readouterr().out
+    with pytest.raises(Became):
+        minillm("lab", "--", "--port=9000")  # another one was asked for
+    servers(course.parent)
+    with pytest.raises(Became):
+        minillm("lab")  # a server over a larger folder is not the course's
+
+
+def test_lab_opens_the_first_chapter_on_copies(course: Path, no_exec: None, tmp_path: Path) -> None:
+    with pytest.raises(Became) as became:
+        minillm("lab", "--", "--no-browser")
+    command, _ = became.value.args
+    assert f"--LabApp.default_url=/lab/tree/work/chapters/{CHAPTER}" in command
+    assert command[-1] == "--no-browser"
+    assert (course / "work" / "chapters" / CHAPTER).exists() and (course / "work" / NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "absolute"), [("../own/model.gguf", True), ("org/model", False), (None, False)]
+)
+def test_lab_makes_the_path_of_a_model_absolute(
+    course: Path, no_exec: None, monkeypatch: pytest.MonkeyPatch, model: str | None, absolute: bool
+) -> None:
+    monkeypatch.delenv("MINILLM_MODEL", raising=False)
+    if model is not None:
+        monkeypatch.setenv("MINILLM_MODEL", model)
+    (course / "own").mkdir()
+    (course / "own" / "model.gguf").touch()
+    with pytest.raises(Became) as became:
+        minillm("lab")
+    expected = str(course / "own" / "model.gguf") if absolute else model
+    assert became.value.args[1].get("MINILLM_MODEL") == expected
+
+
+def test_lab_without_jupyterlab_says_what_to_install(course: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "installed", lambda: False)
+    with pytest.raises(NotebookError, match="JupyterLab is not installed here"):
+        minillm("lab")
 
 
 def test_reset_keeps_every_earlier_copy(course: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +289,9 @@ def test_a_chapter_that_is_no_number_is_refused(
 
 
 def test_a_chapter_without_exercises_is_named(course: Path) -> None:
-    with pytest.raises(NotebookError, match=r"chapter 99 has no exercises in .*; these have: 01"):
+    with pytest.raises(
+        NotebookError, match=r"chapter 99 has no exercises in .*\. These chapters have some: 01"
+    ):
         minillm("start", "99")
     with pytest.raises(ValueError, match="chapter 99 has no exercises"):
         minillm("check", "99")

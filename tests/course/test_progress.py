@@ -93,7 +93,7 @@ def test_marks_that_cannot_be_read_just_now_are_not_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(store, "read", raise_os_error)
         best, notice = progress.record("01.2", 1, 3)
-        assert best == 1 and "cannot be kept beyond this session: [Errno 5]" in notice
+        assert best == 1 and "cannot be kept after this session: [Errno 5]" in notice
         assert (folder / "progress.json").read_text() == before
     assert progress.record("01.2", 2, 3) == (2, "")
     assert {key: mark.points for key, mark in progress.load().marks.items()} == {"01.1": 4, "01.2": 2}
@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(folder: Path, monkeypatch: pytest
     progress.record("01.1", 4, 4)
     before = (folder / "progress.json").read_text()
     monkeypatch.setattr(store.os, "fsync", raise_os_error)
-    assert "cannot be kept beyond this session" in progress.record("01.2", 1, 3)[1]
+    assert "cannot be kept after this session" in progress.record("01.2", 1, 3)[1]
     assert [path.name for path in folder.iterdir()] == ["progress.json"]
     assert (folder / "progress.json").read_text() == before
 
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_memory(
 ) -> None:
     folder.write_text("a file where the folder should be")
     best, notice = progress.record("01.1", 2, 4)
-    assert best == 2 and "cannot be kept beyond this session" in notice and "MINILLM_DATA" in notice
+    assert best == 2 and "cannot be kept after this session" in notice and "MINILLM_DATA" in notice
     hint("01.1")
     hint("01.1")
     out = capsys.readouterr().out
@@ -150,16 +150,18 @@ def test_each_hint_goes_one_further(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(4):
         hint("01.1")
         said.append(capsys.readouterr().out)
-    assert said[0].startswith("A nudge: ") and said[0].endswith("\n(1 of 3; call again for the next)\n")
+    assert said[0].startswith("A nudge: ") and said[0].endswith(
+        "\n(hint 1 of 3: call it again for the next one)\n"
+    )
     assert "The invariant" not in said[0]
     assert "The invariant: " in said[1] and "Nearly the code" not in said[1]
-    assert "Nearly the code: " in said[2] and said[2].endswith("\n(3 of 3; that was the last hint)\n")
+    assert "Nearly the code: " in said[2] and said[2].endswith("\n(hint 3 of 3: this is the last hint)\n")
     assert said[3] == said[2]
     assert progress.load().marks["01.1"].hints == 3
 
 
 def test_an_unknown_exercise_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no exercise '77.7' in this minillm; there are 01.1"):
+    with pytest.raises(ValueError, match=r"no exercise '77.7' in this minillm. It has 01.1"):
         hint("77.7")
 
 

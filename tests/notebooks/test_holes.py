@@ -56,7 +56,9 @@ def test_a_filled_chapter_runs(path: Path, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "figures").symlink_to(ROOT / "notebooks" / "figures")
     nb.write(tmp_path / path.name, notebook)
     monkeypatch.setenv("MINILLM_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
     ran = run(tmp_path / path.name)
     checks = [cell for cell in ran["cells"] if re.search(r"= fill\(", nb.source(cell))]
     for cell in checks:

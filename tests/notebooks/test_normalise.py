@@ -78,7 +78,17 @@ def test_one_picture_stays_and_no_widget() -> None:
     outputs = [text, show(image_png="first"), widget, show(image_png="last", text_plain="<Figure>")]
     made = normalise(notebook(code(outputs=outputs)))["cells"][0]["outputs"]
     assert [output.get("text") or output["data"].get("image/png") for output in made] == [["hello"], "last"]
-    assert made[1]["metadata"] == {}
+    assert made[1]["metadata"] == {"image/png": {"width": 3}}
+
+
+def test_of_the_metadata_only_the_width_of_a_picture_stays() -> None:
+    sized = {"image/png": {"width": 3, "height": 2, "unconfined": True}, "isolated": True}
+    outputs = [show(image_png="picture"), show(text_plain="1")]
+    made = normalise(notebook(code(outputs=[output | {"metadata": sized} for output in outputs])))
+    assert [output["metadata"] for output in made["cells"][0]["outputs"]] == [
+        {"image/png": {"width": 3}},
+        {},
+    ]
 
 
 def test_what_was_printed_is_one_output_however_it_was_cut() -> None:

@@ -1,4 +1,4 @@
-"""What the documents say is so: links lead somewhere, and the README's table tells which chapters exist."""
+"""The documents are true: links lead somewhere, and the README's table tells which chapters exist."""
 
 import re
 from pathlib import Path

@@ -52,7 +52,7 @@ def test_the_one_given_is_the_only_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [("ensurepip", "apt install python3."), ("venv", "without the module venv")]
+    ("missing", "told"), [("ensurepip", "sudo apt install python3."), ("venv", "without the module venv")]
 )
 def test_a_python_without_venv(tmp_path: Path, missing: str, told: str) -> None:
     # Debian's python3 without python3-venv: `import venv` works there, `import ensurepip` does not.
@@ -99,3 +99,21 @@ def test_make_wheel_removes_only_what_setuptools_left() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     removed = [line.split()[2:] for line in result.stdout.splitlines() if line.startswith("rm ")]
     assert removed == [["build/lib", "build/bdist.*"]]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("index", ["", "cpu"])
+def test_an_installation_that_fails_says_what_to_do(tmp_path: Path, index: str) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$3" = --version ] || { echo "no network" >&2; exit 1; }\n')
+    python.chmod(0o755)
+    command = ["make", "setup", f"TORCH_INDEX={index}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "no network\nThe installation did not finish" in result.stderr
+    assert "Run the same command again" in result.stderr
+    assert result.stderr.count("no network") == 1, "the second pip is not tried after the first one failed"
+    assert not (tmp_path / ".venv" / ".minillm-installed").exists()

@@ -1,4 +1,4 @@
-"""What `import minillm` brings in, and the versions that must agree."""
+"""The modules that `import minillm` loads, and the versions that must agree."""
 
 import re
 import subprocess
@@ -12,13 +12,15 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_import_adds_nothing_heavy() -> None:
-    """`import minillm` costs little over `import torch`: a notebook or a command asks for the rest when it needs it."""
-    code = (
-        "import torch, sys; before = set(sys.modules); import minillm\n"
-        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
-    )
+def imported_by(code: str) -> set[str]:
+    """The top-level modules that are loaded after running `code` in a new process."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_import_adds_nothing_heavy() -> None:
+    """`import minillm` is quick, and its first name costs little over `import torch`."""
     heavy = {
         "transformers",
         "tokenizers",
@@ -30,7 +32,25 @@ def test_import_adds_nothing_heavy() -> None:
         "rich",
         "scipy",
     }
-    assert not heavy & set(run.stdout.split())
+    assert not (heavy | {"torch", "numpy"}) & imported_by("import minillm")
+    assert not heavy & (imported_by("from minillm import LLM, SamplingParams") - imported_by("import torch"))
+
+
+@pytest.mark.parametrize("first", ["minillm", "minillm.assembly"])
+def test_every_public_name_is_there_whichever_module_was_imported_first(first: str) -> None:
+    code = (
+        f"import {first}, minillm; from minillm import *\n"
+        "assert all(getattr(minillm, name) is globals()[name] for name in minillm.__all__)\n"
+        "assert set(minillm.__all__) <= set(dir(minillm))\n"
+        "assert all(callable(f) for f in (minillm.swap, minillm.perplexity, minillm.LLM))"
+    )
+    assert imported_by(code)
+
+
+def test_a_name_that_is_not_there_raises() -> None:
+    minillm = pytest.importorskip("minillm")
+    with pytest.raises(AttributeError, match="module 'minillm' has no attribute 'LMM'"):
+        minillm.LMM  # noqa: B018
 
 
 def test_base_dependencies() -> None:

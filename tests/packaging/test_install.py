@@ -36,7 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, tree)
     for name in ("minillm", "kernels"):
         shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    # What a repository also has at its root, and no wheel may carry.
+    # The repository has this at its root, and no wheel may have it.
     (tree / "tests").mkdir()
     (tree / "tests" / "test_nothing.py").write_text("")
     return tree

@@ -206,15 +206,28 @@ def test_the_bars_are_the_seconds_and_the_ratios_are_to_the_fastest() -> None:
     ]
 
 
-def test_the_waits_are_those_of_the_ones_that_decode() -> None:
+def test_a_tick_for_each_token_and_the_longest_wait_of_those_that_decode_is_shaded() -> None:
     run = Trace()
     run += [RequestAdded(1.0, "a", 3), TokenRecord(1.010, "a", 0, 5), RequestAdded(1.020, "long", 99)]
     run += [TokenRecord(1.015, "a", 1, 5), TokenRecord(1.115, "a", 2, 5), TokenRecord(1.120, "long", 0, 5)]
     run += [TokenRecord(1.820, "long", 1, 5)]
+    chunks = [("long", "prefill", 0, 60)], [("a", "decode", 3, 1), ("long", "prefill", 60, 39)]
+    for number, parts in enumerate(chunks):
+        start, times = 1.03 + 0.05 * number, Phases(0, 0, 0, 0)
+        scheduled = [ScheduledRequest(*part) for part in parts]
+        run.append(StepRecord(number, start, start + 0.04, scheduled, 0, 2, times))
     axes = pictures.latency_figure({"whole": run}, ["long"]).axes[0]
-    assert axes.get_title(loc="left") == "whole: longest wait 100 ms, TTFT 100 ms"
-    dots = axes.lines[-1]
-    assert list(dots.get_xdata()) == pytest.approx([15, 115]) and list(dots.get_ydata()) == pytest.approx(
-        [5, 100]
-    )
-    assert axes.lines[0].get_xdata()[0] == pytest.approx(20)
+    assert axes.get_title(loc="left") == "whole: longest wait 100 ms, TTFT of the long prompt 100 ms"
+    ticks = [c for c in axes.collections if hasattr(c, "get_positions")]
+    assert [c.get_positions() for c in ticks] == [
+        pytest.approx([10, 15, 115]),
+        pytest.approx([120, 820]),
+    ]
+    assert [c.get_lineoffset() for c in ticks] == [0, 1]
+    assert bars(axes)[1, PREFILL] == [pytest.approx((30, 70)), pytest.approx((80, 120))]
+    (hole,) = axes.patches
+    assert (hole.get_x(), hole.get_width()) == pytest.approx((15, 100))
+    assert (hole.get_y(), hole.get_height()) == (-0.5, 1), "over the rows of those that decode"
+    (arrival,) = axes.lines
+    assert (arrival.get_xdata()[0], arrival.get_ydata()[0]) == (pytest.approx(20), 1)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["request a", "long prompt"]

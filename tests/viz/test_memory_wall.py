@@ -122,7 +122,7 @@ def test_the_calculator_redraws_and_keeps_its_values() -> None:
     explorer = memory_wall.calculator(KNOWN_MODELS, KNOWN_GPUS)
     before, draws = explorer.png, explorer.num_draws
     explorer.set(batch=64, machine="B200", weights="int4")
-    assert explorer.num_draws == draws + 3 and explorer.png != before
+    assert explorer.num_draws == draws + 1 and explorer.png != before
     assert explorer.values == {
         "model": "llama_2_7b",
         "machine": "B200",
@@ -141,3 +141,15 @@ def test_times_are_drawn_in_milliseconds_beside_their_bound() -> None:
     assert list(bound) == pytest.approx([1e3 * time_at(t.cost, A100, "bfloat16").seconds for t in decode])
     assert "ridge" not in [t.get_text() for t in picture.axes[0].texts]  # three requests do not reach it
     assert "ridge" in [t.get_text() for t in picture.axes[1].texts]
+
+
+def test_the_axis_has_room_for_the_ridge_and_all_dots() -> None:
+    dots = [
+        Dot("near", decode_cost(LLAMA, 1000), DECODE),
+        Dot("far", prefill_cost(LLAMA, 100_000), PREFILL),
+    ]
+    low, high = memory_wall.roofline_of(A100, "bfloat16", dots).axes[0].get_xlim()
+    assert low < min(dot.cost.intensity for dot in dots) / 4
+    assert high > max(dot.cost.intensity for dot in dots) * 4
+    low, high = memory_wall.roofline_of(A100, "bfloat16", dots[:1]).axes[0].get_xlim()
+    assert low < ridge(A100, "bfloat16") < high < 10_000

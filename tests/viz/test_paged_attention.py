@@ -18,11 +18,12 @@ from minillm.measure.trace import (
     RequestFinished,
     ScheduledRequest,
     StepRecord,
+    TokenRecord,
     Trace,
 )
 from minillm.viz import paged_attention as pictures
 from minillm.viz.paged_attention import REQUESTS, History
-from minillm.viz.style import KV, WASTE
+from minillm.viz.style import DECODE, INK, KV, WASTE
 from tests.engine import tiny
 
 A, B, C = REQUESTS[:3]
@@ -187,7 +188,7 @@ def patches(axes: object) -> list[tuple[str, tuple[float, float]]]:
 
 def test_a_map_shows_who_holds_what_and_how_full_it_is() -> None:
     history = History.of(FORK, 4)
-    left, _ = pictures.map_figure({"run": history}, 2, width=16, blocks_named=True).axes
+    left, _ = pictures.map_figure({"run": history}, 2, width=16).axes
     found = patches(left)
     gap = 16 / 500
     full = 4 * (1 - gap / 4)
@@ -206,14 +207,10 @@ def test_a_map_shows_who_holds_what_and_how_full_it_is() -> None:
         )
         if to_hex(color).upper() in (A, B) and path.vertices[0][0] == 0
     ]
-    assert heights == [[0.3, 0.62], [0.62, 0.94]], "whoever shares a block has a stripe of it"
+    assert heights == [[0.06, 0.5], [0.5, 0.94]], "each request that shares a block has a stripe of it"
     assert sum(color == WASTE.upper() for color, _ in found) == 3
     assert sum(color == pictures.FREE.upper() for color, _ in found) == 5
-    arrows = [text for text in left.texts if getattr(text, "arrow_patch", None)]
-    assert [(arrow.xyann[0], arrow.xy[0]) for arrow in arrows] == [(6, 10)], "block 1 was copied to block 2"
     assert left.get_title(loc="left") == "run, step 2: 2 run, 1 wait; 10 of 32 slots hold a token (31%)"
-    named = [text.get_text() for text in left.texts]
-    assert named.count("a.0") == named.count("a.1") == 2 and {"0", "7"} <= set(named)
 
 
 def test_beside_the_map_is_its_use_over_the_steps() -> None:
@@ -240,18 +237,111 @@ def test_a_run_that_is_over_is_empty_and_said_to_be() -> None:
     assert explorer.png != first
 
 
-def test_a_live_map_follows_the_run() -> None:
+# The same run with its tokens: request "a" is forked, so that its samples are "a.0" and "a.1".
+SPOKEN = trace(
+    *FORK[:3],
+    TokenRecord(1, "a.0", 0, 70),
+    TokenRecord(1, "a.1", 0, 80),
+    FORK[3],
+    TokenRecord(2, "a.0", 1, 71),
+    TokenRecord(2, "a.1", 1, 81),
+    *FORK[4:6],
+    TokenRecord(3, "a.0", 2, 72),
+    *FORK[6:],
+)
+PROMPTS = {"a": [10, 11, 12, 13, 14, 15], "b": [20, 21, 22]}
+
+
+def say(ids: Sequence[int]) -> str:
+    return "-".join(map(str, ids))
+
+
+def test_a_block_has_the_words_of_the_request_in_whose_table_it_is() -> None:
+    history = History.of(SPOKEN, 4, PROMPTS)
+    words = [
+        {block: say(history.ids(memory, block)) for block in memory.holders().keys() | memory.known}
+        for memory in history.steps
+    ]
+    assert words == [
+        {0: "10-11-12-13", 1: "14-15"},
+        {0: "10-11-12-13", 1: "14-15-80", 2: "14-15-70"},
+        {0: "10-11-12-13", 1: "14-15-80-81", 2: "14-15-70-71"},
+        {0: "10-11-12-13", 2: "14-15-70-71", 1: "72", 3: "20-21-22"},
+    ]
+
+
+def test_a_free_block_that_is_known_keeps_its_words() -> None:
+    ended = trace(
+        *SPOKEN,
+        RequestFinished(4, "a.0", "length"),
+        RequestFinished(4, "b", "length"),
+        RequestAdded(4, "c", 1),
+        step(4, [part("c", 0, 1, [1])], free=7),
+    )
+    history = History.of(ended, 4, {**PROMPTS, "c": [30]})
+    memory = history.steps[-1]
+    assert memory.known - memory.holders().keys() == {0, 2}
+    assert say(history.ids(memory, 2)) == "14-15-70-71" and say(history.ids(memory, 1)) == "30"
+
+
+def test_a_prompt_that_is_not_given_is_missed() -> None:
+    history = History.of(SPOKEN, 4, {"a": PROMPTS["a"]})
+    with pytest.raises(KeyError):
+        history.ids(history.steps[3], 3)
+
+
+def test_a_copy_is_known_as_one_until_its_block_is_free() -> None:
+    assert [dict(memory.copies) for memory in History.of(SPOKEN, 4).steps] == [{}, {2: 1}, {2: 1}, {2: 1}]
+    reused = trace(
+        *SPOKEN,
+        RequestFinished(4, "a.0", "length"),
+        RequestAdded(4, "c", 1),
+        step(4, [part("c", 0, 1, [2]), part("b", 3, 1, [3])], free=6),
+    )
+    assert not History.of(reused, 4).steps[-1].copies
+
+
+def test_the_blocks_have_words_and_shared_and_copied_ones_are_framed() -> None:
+    axes = pictures.blocks_figure(History.of(SPOKEN, 4, PROMPTS), 2, say, columns=3).axes[0]
+    said = [text.get_text().replace("\n", "") for text in axes.texts if text.get_text()]
+    assert [words for words in said if "-" in words] == ["10-11-12-13", "14-15-80", "14-15-70"]
+    assert {"0 •", "1", "2 copy of 1", "3", "7"} <= set(said)
+    assert said.count("a.0") == said.count("a.1") == 2, "a label on each block for each of its requests"
+    frames = [patch for patch in axes.patches if patch.get_edgecolor() == to_rgba(INK)]
+    assert [(frame.get_xy(), frame.get_linestyle()) for frame in frames] == [
+        ((0.02, 0.05), "-"),
+        ((2.02, 0.05), "--"),
+    ]
+    stripes = [
+        patch for patch in axes.patches if to_hex(patch.get_facecolor()).upper() == B and patch.get_alpha()
+    ]
+    assert [(stripe.get_x(), round(stripe.get_height(), 2)) for stripe in stripes] == [
+        (0.02, 0.45),
+        (1.02, 0.9),
+    ]
+    full = [patch.get_width() for patch in axes.patches if patch.get_facecolor() == to_rgba(DECODE)]
+    assert full == pytest.approx([0.9, 0.9 * 3 / 4, 0.9 * 3 / 4])
+
+
+def test_a_moved_step_draws_the_blocks_anew() -> None:
+    explorer = pictures.blocks_explorer(History.of(SPOKEN, 4, PROMPTS), say, step=2)
+    first = explorer.png
+    explorer.set(step=4)
+    assert explorer.png != first and explorer.num_draws == 2
+
+
+def test_live_blocks_follow_the_run() -> None:
     growing = Trace()
-    live = pictures.live_map(growing, block_size=4, width=16, every=2)
+    live = pictures.live_blocks(growing, 4, PROMPTS, say, every=2)
     drawn = []
-    for record in FORK:
+    for record in SPOKEN:
         growing.append(record)
         live.update()
         drawn.append(live.num_draws)
-    assert drawn == [0, 0, 1, 1, 1, 2, 2, 2], "steps 1 and 3 of 4"
+    assert drawn == [0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2], "steps 1 and 3 of 4"
     before = live.png
     live.finish()
-    whole = pictures.map_figure({"now": History.of(FORK, 4)}, 4, 16, blocks_named=True)
+    whole = pictures.blocks_figure(History.of(SPOKEN, 4, PROMPTS), 4, say)
     assert live.png == whole.png() != before
 
 
@@ -306,10 +396,9 @@ def test_a_moved_block_size_draws_anew() -> None:
 
 
 def test_the_price_of_a_block_size() -> None:
-    left, right = pictures.gather_figure([64, 1024], {1: [2.0, 3.0], 16: [1.5, 0.9]}, {1: 0.0, 16: 0.03}).axes
-    curves = {line.get_label(): list(line.get_ydata()) for line in left.lines}
-    assert curves["blocks of 1"] == [2.0, 3.0] and curves["blocks of 16"] == [1.5, 0.9]
-    assert [text.get_text() for text in right.texts] == ["0.0%", "3.0%"]
+    (axes,) = pictures.gather_figure([64, 1024], {1: [2.0, 3.0], 16: [1.5, 0.9]}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[2.0, 3.0], [1.5, 0.9], [1, 1]]
+    assert [text.get_text() for text in axes.texts] == ["blocks of 16", "contiguous rows", "blocks of 1"]
 
 
 def test_resident_memory_is_in_megabytes() -> None:

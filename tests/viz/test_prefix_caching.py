@@ -20,7 +20,7 @@ from minillm.measure.trace import (
     Trace,
 )
 from minillm.viz import prefix_caching as pictures
-from minillm.viz.style import INK, KV, PREFILL, WASTE
+from minillm.viz.style import FAINT, INK, KV, PREFILL, WASTE
 from tests.engine import tiny
 
 
@@ -126,7 +126,7 @@ def test_the_boxes_wear_the_colours_of_their_states() -> None:
         text.get_text(): (to_hex(box.get_facecolor()).upper(), box.get_linestyle(), box.get_edgecolor())
         for box, text in zip(tree.patches, [t for t in tree.texts if "-" in t.get_text()], strict=True)
     }
-    faint = to_rgba("#888888")
+    faint = to_rgba(FAINT)
     assert look == {
         "1-2": (KV, "-", to_rgba(INK)),
         "3-4": (pictures.KEPT, "-", faint),

@@ -19,7 +19,7 @@ from minillm.measure.trace import (
     ttft,
 )
 from minillm.viz import two_phases as viz
-from minillm.viz.style import DECODE, PREFILL, Picture
+from minillm.viz.style import DECODE, INK, PREFILL, Picture
 from minillm.viz.widget import Explorer
 
 
@@ -81,13 +81,17 @@ def test_weights_are_causal_share_kv_heads_and_sum_to_one() -> None:
     torch.testing.assert_close(weights[2, 3, :4], by_hand)
 
 
-def test_the_map_shows_the_weights_under_the_tokens_names() -> None:
-    weights = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    axes, bar = viz.attention_map(weights, ["a", "b"]).axes
-    assert axes.images[0].get_array().tolist() == weights.tolist()
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+def test_the_map_shows_one_head_under_the_tokens_names_and_all_heads_in_small() -> None:
+    heads = torch.tensor([[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.5, 0.5]]])
+    axes, bar, *small = viz.attention_map(heads, ["a", "$b\n"], 4, 1).axes
+    assert axes.images[0].get_array().tolist() == heads[1].tolist()
+    assert axes.get_title(loc="left") == "Layer 4, head 1"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "$b"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "$b"]
     assert "weight" in bar.get_ylabel()
+    shown = [panel for panel in small if panel.images]
+    assert [panel.images[0].get_array().tolist() for panel in shown] == heads.tolist()
+    assert [panel.spines["left"].get_edgecolor() == to_rgba(INK) for panel in shown] == [False, True, False]
 
 
 def test_sampling_shows_the_distribution_drawn_from() -> None:

@@ -1,5 +1,6 @@
-"""The picture that follows a run: when it is drawn, and what a cell shows and stores."""
+"""Pictures under sliders and pictures that follow a run: when each is drawn, and what a cell shows and stores."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -11,7 +12,7 @@ pytest.importorskip("ipywidgets")
 from minillm.measure.trace import Phases, StepRecord, TokenRecord, Trace
 from minillm.viz import widget
 from minillm.viz.style import Picture
-from minillm.viz.widget import Live
+from minillm.viz.widget import BURST, Explorer, Live
 
 
 class Screen:
@@ -19,14 +20,18 @@ class Screen:
 
     def __init__(self) -> None:
         self.shown: list[dict[str, Any]] = []
+        self.widths: list[int | None] = []
 
-    def display(self, content: dict[str, Any], raw: bool, display_id: bool) -> "Screen":
-        assert raw and display_id
-        self.update(content, raw)
+    def display(
+        self, content: dict[str, Any], metadata: dict[str, Any], raw: bool, display_id: bool = False
+    ) -> "Screen":
+        self.update(content, metadata, raw)
         return self
 
-    def update(self, content: dict[str, Any], raw: bool) -> None:
+    def update(self, content: dict[str, Any], metadata: dict[str, Any], raw: bool) -> None:
+        assert raw
         self.shown.append(content)
+        self.widths.append(metadata.get("image/png", {}).get("width"))
 
 
 def test_it_draws_every_so_many_steps_and_stores_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +55,7 @@ def test_it_draws_every_so_many_steps_and_stores_the_end(monkeypatch: pytest.Mon
     live.finish()
     assert seen == [1, 4, 7, 8] and live.png.startswith(b"\x89PNG")
     first, last = screen.shown
+    assert screen.widths == [None, 96]
     assert "image/png" not in first and base64.b64decode(last["image/png"]) == live.png
     assert "application/vnd.jupyter.widget-view+json" in first
 
@@ -63,3 +69,87 @@ def test_it_needs_no_screen() -> None:
 def test_it_needs_a_trace() -> None:
     with pytest.raises(ValueError, match="trace=True"):
         Live(lambda so_far: Picture(), None)
+
+
+def explorer(drawn: list[int]) -> Explorer:
+    """A picture of a slider `x` from 0 to 99, which is (x + 1) / 10 inches wide; `drawn` are the values drawn."""
+
+    def draw(x: int) -> Picture:
+        drawn.append(x)
+        return Picture(figsize=((x + 1) / 10, 0.5))
+
+    return Explorer(draw, x=(0, 99, 0))
+
+
+def test_a_burst_of_changes_is_drawn_once_with_the_last_value() -> None:
+    drawn: list[int] = []
+
+    async def drag() -> None:
+        ui = explorer(drawn)
+        slider, image = ui.box.children
+        for x in range(30):
+            slider.value = x + 1
+            await asyncio.sleep(0)
+        assert drawn == [0]
+        await asyncio.sleep(3 * BURST)
+        assert image.width == str(round(3.1 * 96))
+        slider.value = 50  # the next burst is drawn too
+        await asyncio.sleep(3 * BURST)
+
+    asyncio.run(drag())
+    assert drawn == [0, 30, 50]
+
+
+def test_a_drawing_that_fails_does_not_stop_later_ones() -> None:
+    def draw(x: int) -> Picture:
+        if x == 1:
+            raise ZeroDivisionError
+        return Picture(figsize=(x + 1, 1))
+
+    async def drag() -> str:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        ui = Explorer(draw, x=(0, 9, 0))
+        slider, image = ui.box.children
+        for slider.value in (1, 2):
+            await asyncio.sleep(3 * BURST)
+        return str(image.width)
+
+    assert asyncio.run(drag()) == "288"
+
+
+def test_set_moves_all_its_controls_and_draws_at_once() -> None:
+    drawn: list[tuple[int, bool]] = []
+
+    def draw(x: int, y: bool) -> Picture:
+        drawn.append((x, y))
+        return Picture(figsize=(1, 1))
+
+    def move() -> None:
+        Explorer(draw, x=(0, 9, 0), y=False).set(x=3, y=True)
+
+    async def move_in_a_cell() -> None:
+        move()
+
+    move()
+    asyncio.run(move_in_a_cell())
+    assert drawn == [(0, False), (3, True)] * 2
+
+
+def test_without_an_event_loop_the_picture_is_never_stale() -> None:
+    drawn: list[int] = []
+    ui = explorer(drawn)
+    ui.box.children[0].value = 9
+    before = bytes(ui.box.children[1].value)
+    assert ui.png != before and drawn == [0, 9]
+
+
+def test_a_cell_stores_the_picture_and_how_wide_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setattr(widget, "display", screen.display)
+    ui = explorer([])
+    ui.set(x=19)
+    ui._ipython_display_()
+    (shown,) = screen.shown
+    assert base64.b64decode(shown["image/png"]) == ui.png and screen.widths == [192]
+    assert ui.box.children[-1].width == "192"
+    assert ui.box.children[-1].layout.align_self == "flex-start"  # a box stretches what says nothing

@@ -62,7 +62,9 @@ class Canvas:
         ink = {"decode": "white", "": "ink"}.get(colour, "dark")
         for number, line in enumerate(lines):
             middle = y + height / 2 + (number - (len(lines) - 1) / 2) * size * 1.25
-            self.text(x + width / 2, middle, line, size=size, ink=ink, bold=bold and number == 0, anchor="middle")
+            self.text(
+                x + width / 2, middle, line, size=size, ink=ink, bold=bold and number == 0, anchor="middle"
+            )
 
     def text(
         self,
@@ -89,7 +91,9 @@ class Canvas:
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self._parts.append(f'<path d="{path}" class="line" stroke-width="1.6" marker-end="url(#tip)"{dash}/>')
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, *, width: float = 1, dashed: bool = False) -> None:
+    def line(
+        self, x1: float, y1: float, x2: float, y2: float, *, width: float = 1, dashed: bool = False
+    ) -> None:
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         self._parts.append(
             f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" class="line" stroke-width="{width:g}"{dash}/>'

@@ -8,7 +8,9 @@ CELL = 30
 
 def by_hand() -> Canvas:
     """Six requests, two places."""
-    canvas = Canvas(620, 222, "Six requests in two places: static batching takes 13 steps, continuous batching 10")
+    canvas = Canvas(
+        620, 222, "Six requests in two places: static batching takes 13 steps, continuous batching 10"
+    )
     static = [[("A", 0), ("C", 6), ("E", 9)], [("B", 0), ("D", 6), ("F", 9)]]
     continuous = [[("A", 0), ("C", 2), ("D", 5), ("E", 6)], [("B", 0), ("F", 6)]]
     for top, title, places, ends in (
@@ -40,7 +42,9 @@ def by_hand() -> Canvas:
 
 def engine_loop() -> Canvas:
     """What happens in one step of the engine."""
-    canvas = Canvas(740, 290, "The engine's loop: requests wait, the scheduler fills a step, the model computes it")
+    canvas = Canvas(
+        740, 290, "The engine's loop: requests wait, the scheduler fills a step, the model computes it"
+    )
     canvas.text(84, 84, "waiting", bold=True, anchor="middle")
     for row, name in enumerate(("request 7", "request 8", "request 9")):
         canvas.box(24, 100 + row * 32, 120, 26, name)
@@ -48,7 +52,9 @@ def engine_loop() -> Canvas:
     canvas.box(306, 24, 90, 44, ("memory", "free blocks"), size=11)
     canvas.arrow((251, 70), (251, 106))
     canvas.arrow((351, 70), (351, 106))
-    canvas.box(206, 108, 190, 76, ("scheduler", "which request computes", "how many tokens?"), bold=True, size=13)
+    canvas.box(
+        206, 108, 190, 76, ("scheduler", "which request computes", "how many tokens?"), bold=True, size=13
+    )
     canvas.arrow((146, 132), (204, 132))
     canvas.arrow((204, 172), (176, 172), (176, 216), (84, 216), (84, 194), dashed=True)
     canvas.text(24, 234, "preempted: back to the queue", size=11.5, ink="faint")
@@ -60,14 +66,20 @@ def engine_loop() -> Canvas:
     canvas.box(624, 108, 92, 76, ("model", "and sampler"), bold=True, size=13)
     canvas.arrow((572, 146), (620, 146))
     canvas.arrow((670, 186), (670, 240), (301, 240), (301, 187))
-    canvas.text(486, 226, "unfinished requests stay: one more token each", size=12, anchor="middle", ink="faint")
-    canvas.text(486, 258, "finished requests leave, and their blocks are free", size=12, anchor="middle", ink="faint")
+    canvas.text(
+        486, 226, "unfinished requests stay: one more token each", size=12, anchor="middle", ink="faint"
+    )
+    canvas.text(
+        486, 258, "finished requests leave, and their blocks are free", size=12, anchor="middle", ink="faint"
+    )
     return canvas
 
 
 def ragged_batch() -> Canvas:
     """A rectangle with padding, and the same tokens end to end."""
-    canvas = Canvas(640, 206, "Three requests in one step: a rectangle of 15 cells with 6 of padding, or 9 tokens flat")
+    canvas = Canvas(
+        640, 206, "Three requests in one step: a rectangle of 15 cells with 6 of padding, or 9 tokens flat"
+    )
     rows = (("A", 5, "prefill"), ("B", 1, "decode"), ("C", 3, "prefill"))
     canvas.text(24, 22, "rectangle: 15 cells, 6 padded", bold=True)
     for row, (name, number, kind) in enumerate(rows):

@@ -57,7 +57,9 @@ def check_goodput(function: Callable[..., Any]) -> None:
             "It counts requests. Divide by the number of requests to get a share.": 2,
         },
     )
-    expect.equal(function([single], ttft_limit=0.5, gap_limit=0.5), 1.0, "the goodput of one request with one token")
+    expect.equal(
+        function([single], ttft_limit=0.5, gap_limit=0.5), 1.0, "the goodput of one request with one token"
+    )
 
 
 HOLES = [Hole("08.chunk", chunk_size, check_chunk_size), Hole("08.goodput", goodput, check_goodput)]

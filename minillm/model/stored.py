@@ -1,0 +1,105 @@
+"""A model on disk, whatever its format: a folder as the Hugging Face hub has it, or one GGUF file.
+
+Everything above this file asks a `StoredModel` for the same four parts and does not know the format.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from minillm.config import ModelConfig
+from minillm.errors import CheckpointError
+from minillm.model.checkpoint import INDEX, SINGLE, build_model, load_model
+from minillm.model.families import (
+    GenerationConfig,
+    config_from_dict,
+    generation_from_dict,
+    read_config,
+    read_generation_config,
+)
+from minillm.model.tokenizer import Tokenizer, load_tokenizer
+from minillm.model.transformer import Transformer
+from minillm.ops import Ops
+
+GGUF = ".gguf"
+
+
+class StoredModel(Protocol):
+    """The parts of a model on disk. Each may raise `CheckpointError`.
+
+    `config` is the model in numbers, `generation` is how its authors recommend to sample.
+    """
+
+    config: ModelConfig
+    generation: GenerationConfig
+
+    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
+        """Return the model with its weights on `device`."""
+        ...
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Return the tokenizer, or None if the model has none and takes only token ids."""
+        ...
+
+
+class HubFolder:
+    """A folder with config.json, safetensors and a tokenizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder, read_config(folder)
+        self.generation = read_generation_config(folder)
+
+    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
+        return load_model(self.folder, self.config, device, dtype, ops)
+
+    def tokenizer(self) -> Tokenizer | None:
+        return load_tokenizer(self.folder)
+
+
+class GgufModel:
+    """One GGUF file. Its quantised weights are unpacked when they are loaded."""
+
+    def __init__(self, path: Path) -> None:
+        from minillm.model.gguf import GgufFile
+        from minillm.model.gguf_model import config_keys, generation_keys, rope_factors
+
+        self.file = GgufFile(path)
+        self.config = config_from_dict(config_keys(self.file), source=str(path))
+        factors = rope_factors(self.file, self.config.head_dim)
+        if factors and self.config.rope is not None:
+            if self.config.rope.type != "default":
+                raise CheckpointError(
+                    f"{path} stretches RoPE twice, by {self.config.rope.type!r} and by a table: use another file"
+                )
+            stretched = replace(self.config.rope, type="factors", factors=factors)
+            self.config = replace(self.config, rope=stretched)
+        self.generation = generation_from_dict(generation_keys(self.file), str(path))
+
+    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
+        from minillm.model.gguf_model import GgufTensors
+
+        return build_model(GgufTensors(self.file, self.config), self.config, device, dtype, ops)
+
+    def tokenizer(self) -> Tokenizer | None:
+        from minillm.model.gguf_tokenizer import read_tokenizer
+
+        return read_tokenizer(self.file)
+
+
+def open_model(path: Path) -> StoredModel:
+    """Return the model in a folder, or in a GGUF file. A folder's safetensors win over a GGUF file next to them.
+
+    Raises `CheckpointError` if neither is there, and for a folder with several GGUF files.
+    """
+    if not path.is_dir():
+        return GgufModel(path)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == GGUF)
+    if not files or (path / SINGLE).exists() or (path / INDEX).exists():
+        return HubFolder(path)
+    if len(files) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(files)} GGUF files ({', '.join(file.name for file in files[:4])}): give the path of one"
+        )
+    return GgufModel(files[0])
