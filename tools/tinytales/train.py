@@ -65,7 +65,7 @@ def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
         torch.optim.Muon(
-            matrices, lr=0.008, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            matrices, lr=0.0025, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
         ),
         torch.optim.AdamW(others, lr=0.003, betas=(0.9, 0.95), weight_decay=0.0),
     ]
