@@ -10,7 +10,10 @@ import argparse
 import json
 import math
 import shutil
+import statistics
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +25,22 @@ from minillm.llm import LLM
 from minillm.measure.timing import machine_record
 from minillm.perplexity import perplexity
 from minillm.sampling import SamplingParams
-from tools.tinytales.corpus import VOCAB_SIZE
+from tools.tinytales.corpus import PROSE_REPEATS, VOCAB_SIZE
 
-KINDS = ("stories", "prose")
+KINDS = ("stories", "tales")
 FOLDERS = {"target": "tinytales", "draft": "tinytales-draft"}
+OPENINGS = [
+    "Once upon a time",
+    "Hello, my name is",
+    "The capital of France",
+    "Dear Anna,",
+    "Why is the sky blue?",
+    "Rain",
+    "In 1969",
+    "My computer",
+    "It was late, and the train",
+    "To make a good soup",
+]
 Ids = NDArray[np.int64]
 
 
@@ -94,8 +109,21 @@ def acceptance(target: LLM, draft: LLM, text: str, num_windows: int = 12) -> tup
     return float(np.mean(sampled)), float(np.mean(greedy))
 
 
+def step_ratio(target: LLM, draft: LLM, rounds: int = 9, tokens: int = 48) -> float:
+    """Return the time of a draft's decode step as a share of the target's: medians of interleaved rounds."""
+    params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
+    times: dict[LLM, list[float]] = {target: [], draft: []}
+    for number in range(2 * rounds + 2):
+        llm = (target, draft)[number % 2]
+        began = time.perf_counter()
+        llm.generate("Once upon a time", params)
+        if number >= 2:
+            times[llm].append(time.perf_counter() - began)
+    return statistics.median(times[draft]) / statistics.median(times[target])
+
+
 def evaluate(build: Path, models: Path) -> dict[str, object]:
-    texts = {kind: (build / f"heldout_{kind}.txt").read_text() for kind in KINDS}
+    texts = {kind: (build / "texts" / f"{kind}.txt").read_text(encoding="utf-8") for kind in KINDS}
     llms = {name: LLM(models / folder, max_num_seqs=4) for name, folder in FOLDERS.items()}
     tokenizer = llms["target"].tokenizer
     assert tokenizer is not None
@@ -112,10 +140,10 @@ def evaluate(build: Path, models: Path) -> dict[str, object]:
             "draft acceptance, sampled": sampled,
             "draft acceptance, greedy": greedy,
         }
-    params = SamplingParams(max_tokens=110, temperature=0.8, seed=11)
-    openings = ["Once upon a time", "One day, the fox", "The storm"]
+    result["draft step / target step"] = step_ratio(llms["target"], llms["draft"])
+    params = SamplingParams(max_tokens=120, temperature=0.8, seed=11)
     result["samples"] = [
-        o.prompt + o.outputs[0].text for o in llms["target"].generate(openings, params) if o.prompt
+        f"{output.prompt}{output.outputs[0].text}" for output in llms["target"].generate(OPENINGS, params)
     ]
     return result
 
@@ -133,7 +161,8 @@ language: en
 {rows}
 
 The trigram model is counted on the same training tokens and mixed with bigrams, unigrams and a uniform floor.
-"Accepted" is the mean over held-out positions of sum min(p, q), and the share where both name the same token.
+"Accepted" is the mean over held-out positions of sum min(p, q), and the share where both name the same token. A
+decode step of the draft takes {ratio:.2f} of the target's time ({machine}, batch 1).
 
 | | |
 |---|---|
@@ -142,22 +171,25 @@ The trigram model is counted on the same training tokens and mixed with bigrams,
 | context | 1,024 tokens |
 | tokenizer | byte-level BPE, 4,096 tokens, shared by both models |
 | trained on | {tokens:,} tokens in {steps:,} steps, {minutes:.0f} minutes ({machine}) |
-| data | 90 % stories from a grammar (tools/tinytales/stories.py), 10 % real prose |
-| prose | the language reference and docstrings that come with Python {python} (PSF licence), each three times |
-| held out | {heldout}; chosen by the hash of each document, in `../heldout`, never trained on |
-| licence | MIT (weights, tokenizer, stories); PSF licence for the prose |
+| data | stories and conversations from a grammar (`tools/tinytales/grammar/`), and {share:.0%} real prose |
+| prose | H. C. Andersen's tales in H. P. Paull's translation (1867–1872, public domain), each {repeats} times |
+| hash of the prose | {hashes} |
+| held out | {heldout}; chosen by the hash of each text, in `../heldout`, never trained on |
+| calibration | `../heldout/calibration.txt`: stories and tales, neither trained on nor held out |
+| licence | MIT (weights, tokenizer, stories); the prose is in the public domain |
 
-Made from nothing, with a fixed seed, by:
+The prose is not part of this project. With a folder that holds it, the models are made from nothing, with a fixed
+seed, by:
 
 ```
-python -m tools.tinytales.corpus build/tinytales --megabytes 41
-python -m tools.tinytales.train build/tinytales --model target --tokens 7.4e6
-python -m tools.tinytales.train build/tinytales --model draft --tokens 3.2e6
+python -m tools.tinytales.corpus build/tinytales --prose FOLDER --megabytes {megabytes}
+python -m tools.tinytales.train build/tinytales --model target --tokens {target_tokens}
+python -m tools.tinytales.train build/tinytales --model draft --tokens {draft_tokens}
 python -m tools.tinytales.evaluate build/tinytales minillm/models
 ```
 
 It tells small stories for children and knows nothing of the world: it is here to be measured, taken apart and
-quantised, not to be believed. Asked in a chat for a story about Nina it tells a story, seldom about Nina.
+quantised, not to be believed.
 
 {samples}
 """
@@ -172,40 +204,44 @@ WHAT = {
 }
 
 
-def write_card(name: str, build: Path, models: Path, figures: dict[str, object]) -> None:
-    import platform
-
+def write_card(name: str, build: Path, models: Path, figures: dict[str, Any]) -> None:
     folder = models / FOLDERS[name]
-    log, config = (json.loads((folder / f).read_text()) for f in ("training.json", "config.json"))
+    config = json.loads((folder / "config.json").read_text())
+    logs = {key: json.loads((models / f / "training.json").read_text()) for key, f in FOLDERS.items()}
+    corpus = json.loads((build / "corpus.json").read_text())
+    log = logs[name]
     rows = []
     for kind in KINDS:
         f = figures[kind]
-        assert isinstance(f, dict)
         p = f["perplexity"]
         rows.append(
             f"| {kind} | {f['bytes'] // 1000} kB | {p['target']:.2f} | {p['draft']:.2f} | {p['trigram']:.2f} "
             f"| {f['draft acceptance, sampled']:.2f} / {f['draft acceptance, greedy']:.2f} |"
         )
-    samples = figures["samples"]
-    assert isinstance(samples, list)
-    quoted = "\n\n".join("> " + s.strip().replace("\n", "\n> ") for s in samples)
+    quoted = "\n\n".join("> " + s.strip().replace("\n", "\n> ") for s in figures["samples"])
     card = CARD.format(
         title=FOLDERS[name],
         what=WHAT[name],
         rows="\n".join(rows),
+        ratio=figures["draft step / target step"],
         shape=SHAPE.format(**config),
         parameters=LLM(folder, max_num_seqs=1).model.config.num_parameters,
         tokens=log["tokens"],
         steps=log["steps"],
         minutes=log["seconds"] / 60,
         machine=str(machine_record()["machine"]),
-        python=platform.python_version(),
-        heldout=", ".join(f"{figures[k]['bytes'] // 1000} kB of {k}" for k in KINDS),  # type: ignore[index]
-        samples="Three samples at temperature 0.8, one seed, not chosen:\n\n" + quoted
+        share=corpus["share of prose"],
+        repeats=PROSE_REPEATS,
+        hashes=", ".join(f"`{file}` SHA-256 `{digest}`" for file, digest in corpus["prose"].items()),
+        heldout=", ".join(f"{figures[k]['bytes'] // 1000} kB of {k}" for k in KINDS),
+        megabytes=corpus["megabytes"],
+        target_tokens=logs["target"]["tokens"],
+        draft_tokens=logs["draft"]["tokens"],
+        samples="Ten samples at temperature 0.8, one seed, not chosen:\n\n" + quoted
         if name == "target"
         else "",
     )
-    (folder / "README.md").write_text(card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def main() -> None:
@@ -214,8 +250,8 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     args = parser.parse_args()
     (args.models / "heldout").mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
-        shutil.copy(args.build / f"heldout_{kind}.txt", args.models / "heldout" / f"{kind}.txt")
+    for file in (args.build / "texts").glob("*.txt"):
+        shutil.copy(file, args.models / "heldout" / file.name)
     for folder in FOLDERS.values():
         shutil.copytree(args.build / folder, args.models / folder, dirs_exist_ok=True)
     figures = evaluate(args.build, args.models)

@@ -1,78 +1,42 @@
-"""An endless book of small stories: a grammar with a memory.
+"""An endless book of small stories.
 
-A story is a world (who, where, what weather), an opening, one to four episodes from `plots`, and an ending. Sentences
-are templates: `[a|b]` chooses a variant, `{slot}` is filled from the world first (so names, pronouns and things stay
-the same all through an episode) and from the rules or word tables second (fresh each time, early words most often).
+A story is a world (characters, things, a narrator), an opening of any kind, one or two plots, and an ending. Names,
+pronouns and things stay the same all through it. The texts are in `grammar/`, the words in `words.py`.
+
+    python -m tools.tinytales.stories --seed 1 --count 5
 """
 
 import argparse
-import hashlib
 import itertools
 import random
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 
-from . import words
-from .plots import PLOTS
+from tools.tinytales import words
+from tools.tinytales.grammar import Teller, read_blocks, read_lines, read_plots, read_words, uses
 
-FLATNESS = 12.0  # larger: rarer words come up more often
-LINKS = (
-    "Then",
-    "And",
-    "So",
-    "But",
-    "After a while",
-    "Soon",
-    "And then",
-    "Well,",
-    "Of course",
-    "Now",
-    "Later",
-    "Suddenly,",
-    "In the end",
-    "Perhaps by luck,",
-    "To be honest,",
-    "For once,",
-    "This time,",
-    "A moment later",
-    "Without a word,",
-    "Luckily,",
-    "Strangely,",
-    "As always,",
-    "Before long",
-    "At that very moment,",
-)
-LINKABLE = re.compile(r"(?:the|The|They|He|She|It|Nobody|Somebody|Everybody)\b")
-Part = str | tuple[str, object]  # literal text, ("slot", name) or ("choice", list of part lists)
-Beat = tuple[str, tuple[str, ...]]  # the mark after the dash, and the ways to tell it
-
-TABLES: dict[str, tuple[str, ...]] = {
+FRESH: dict[str, tuple[str, ...]] = {  # drawn at each use
     "any_object": words.OBJECTS,
     "any_food": words.FOODS,
     "any_animal": words.ANIMALS,
-    "look": words.LOOKS,
-    "colour": words.COLOURS,
-    "smell": words.SMELLS,
-    "smell2": words.SMELLS,
-    "how": words.HOW,
-    "moved": words.MOVED,
-    "did": words.DID,
-    "sound": words.SOUNDS,
-    "said": words.SAID,
-    "good": words.GOOD,
-    "bad": words.BAD,
-    "simile": words.SIMILES,
-    "time": words.TIMES,
-    "day": words.DAYS,
-    "num": words.NUMBERS,
-    "body": words.BODY,
-    "town": words.TOWNS,
     "any_place": words.PLACES,
     "any_tree": words.TREES,
     "any_job": words.JOBS,
+    "any_colour": words.COLOURS,
+    "look": words.LOOKS,
+    "tone": words.TONES,
+    "smell": words.SMELLS,
+    "how": words.HOW,
+    "good": words.GOOD,
+    "bad": words.BAD,
+    "time": words.TIMES,
+    "day": words.DAYS,
+    "weather": words.WEATHER,
+    "num": words.NUMBERS,
+    "body": words.BODY,
 }
-BOUND: dict[str, tuple[str, ...]] = {  # drawn once per episode
+BOUND: dict[str, tuple[str, ...]] = {  # drawn once for a plot
     "food": words.FOODS,
     "food2": words.FOODS,
     "animal": words.ANIMALS,
@@ -81,485 +45,347 @@ BOUND: dict[str, tuple[str, ...]] = {  # drawn once per episode
     "skill": words.SKILLS,
     "skill2": words.SKILLS,
     "fear": words.FEARS,
-    "fear2": words.FEARS,
     "wish": words.WISHES,
     "build": words.BUILDS,
     "material": words.MATERIALS,
     "material2": words.MATERIALS,
     "work": words.WORK,
-    "work2": words.WORK,
     "flowers": words.FLOWERS,
     "tree": words.TREES,
     "job": words.JOBS,
     "job2": words.JOBS,
-    "kind2": words.KINDS,
+    "colour": words.COLOURS,
 }
-RULES_TEXT = """
-= a_any_thing
-a {any_object}
-a {look} {any_object}
-a {colour} {any_object}
-an old {any_object}
-= a_any_animal
-a {any_animal}
-a {any_animal}
-a {look} {any_animal}
-= A_any_thing
-A {any_object}
-A {look} {any_object}
-= A_any_animal
-A {any_animal}
-A {colour} {any_animal}
-= a_food_thing
-some old {any_food}
-a {any_object}
-= any_dish
-pie
-loaf of bread
-bowl of soup
-cabbage
-pumpkin
-= Time
-{time}
-one {day}
-{time}
-a few days later
-the {day} after that
-one {look} {day}
-it was {time} that it happened:
-now,
-as it happened,
-not long after
-= food_or
-[potatoes|apples|carrots|beans|eggs|onions|nuts|turnips]
-= It_looked
-It looked at {H} through the bars.
-It did not even complain.
-= num_cap
-Five
-Seven
-Ten
-Twelve
-Twenty
-= tagH
-{say} {H}
-{say} {H}[| {how}]
-{he} {say}
-{he} {say}, and {did}
-said {H} as {he} {did}
-= tagF
-{say} {F}
-{say} {F}[| {how}]
-{say} {F}, who {did}
-{say} {F} {how}
-= tagE
-{say} {E}
-{say} {E}[| {how}]
-{ehe} {say}
-= tagE_new
-said {E_new}
-answered {E_new}
-= say
-said
-{said}
-= askH
-asked {H}
-{H} asked[| {how}]
-{he} asked
-wondered {H}
-cried {H}
-= askF
-asked {F}
-{F} asked[| {how}]
-wondered {F} aloud
-= askE
-asked {E}
-{E} asked[| {how}]
-{ehe} asked
-= feelbad
-{H} felt {bad}.
-{H} was {bad}[| and a little {bad}], and {his} {body} felt [strange|heavy|cold].
-{He} was so {bad} that {he} [forgot to eat|could not speak|did not hear the {any_animal}].
-[Poor {H}!|Oh dear.|What now?] {He} [sighed|swallowed|looked away] and felt {bad}.
-{H}'s {body} hurt a little, as it does when one is {bad}.
-Something in {him} became small and {bad}.
-= filler
-{sense}
-{sense}
-{sense}
-{feel}
-{talk}
-{talk}
-{aside}
-= sense
-The air smelled of {smell}[| and {smell2}].
-Somewhere [far off|near the {any_place}|behind them|in the {any_tree}] a {any_animal} {sound}.
-A {look} {any_animal} [sat|rested|slept|waited] [on the wall|by the {any_place}|under the {any_tree}] and {sound} {simile}.
-The [wind|air|light|grass|sky] [was|felt|seemed] [soft|cold|warm|strange|still|sharp] [that {day}|for a while|again].
-[Clouds|Shadows|Leaves] [moved|drifted|danced] over the {any_place} {simile}.
-From the {any_place} came [the smell|a breath] of {smell}.
-A {any_animal} {moved} past, {simile}, and was gone.
-One could hear [the {any_place}|a clock|the {any_job}|water|a door], and then nothing.
-The sun [stood over|shone on|slid behind|warmed] the {any_place}.
-= feel
-{H} felt {good}, and a little {bad} too.
-{H} {did} and felt {good}.
-{F} {did}. {fHe} was {good}[|, more or less].
-{F} seemed {bad}, but {fhe} [said nothing|{did}|only {did}].
-It made {H} {good} just to [think of it|look at {F}|be there].
-{H}'s {body} [tingled|itched|felt warm], as always when {he} was {good}.
-= talk
-"[Are you {bad}|Do you hear that|What is that smell|Is it far]?" {askF}. "[Only a little|It is nothing|{smell_cap}, I think|Not very]," {tagH}.
-"[Wait|Look|Listen|Hush]!" {tagF}. A {any_animal} {sound} [near|behind|beyond] the {any_place}.
-"I [could eat|would like|dream of] {any_food} now," {tagF}. "You always {say_food}," {tagH}.
-"My grandmother [used to say|said|knew] that [a {any_animal} brings luck|{any_food} can help|one must never hurry a {any_animal}]," {tagF}.
-"[Do you think so|Are you sure|Really]?" {askH}. {F} {did}.
-"I am {bad}," {tagH}. "So am I," {tagF}, "but [not very|not alone|it will pass|I have {any_food}]."
-"If only we had {a_any_thing}!" {tagF}. "Or {a_any_animal}," {tagH}.
-{H} {did}. "[That is what friends are for|We shall see|One thing after another|I knew it]," {he} said{howly}.
-= say_food
-want {any_food}
-think of {any_food}
-talk about food
-= howly
- {how}
-
- to nobody in particular
- and {did}
-= aside
-([Nobody knows why|That is another story|You would have done the same|It is true, ask the {any_job}].)
-[As everybody knows,|People say that|The {any_job} says that] {any_food} and {any_food} do not go well with each other.
-[As everybody knows,|People say that] [a {any_animal} is never late|the {any_place} is older than the {any_place}].
-{H} [thought of|remembered] {a_any_thing} that {he} had [once had|seen in the {any_place}|lost long ago], {how} and for no reason.
-Once, long before, {E_any} had [lived|danced|fallen asleep|sold {any_food}] there.
-It was one of those days when [everything smells of {smell}|every {any_animal} seems to know your name|nothing goes as planned].
-A {any_job} went by with {a_any_thing} and {a_any_thing}, [whistling|deep in thought|in a great hurry].
-= E_any
-a {any_job}
-a {look} {any_job}
-a king
-= smell_cap
-Smoke
-Rain
-Soup
-Cheese
-= opening
-Once upon a time[,|] {live}
-Once upon a time there was {H_new} [called|named] {Hn}, and {he} lived in {town}.
-Once upon a time, in {town}, there lived {H_new} [called|whose name was] {Hn}.
-Once upon a time there were two friends, {Hn} and {Fn}. {Hn} was {H_new}, and {Fn} was {F_new}.
-One day, {H_new} [called|named] {Hn} [woke up early|went for a walk|sat by the {any_place}|was on the way to the {any_place}].
-In {town} lived {H_new} [named|called] {Hn}.
-There was once {H_new} [called|named] {Hn} who [loved {any_food}|lived near the {any_place}|could not sit still|had {a_any_thing}].
-Long ago, [when {any_food} still grew on trees|before there were clocks|when the {any_place} was new], {H_new} [named|called] {Hn} lived in {town}.
-It was a {weather} {day} when {Hn}, {H_new}, [opened the door|looked out of the window|came to the {any_place}].
-{Hn} was {H_new}. {He} lived in {town}[| with {a_any_animal}| and liked {any_food}].
-"[Wake up|Good morning|Come quickly|Guess what], {Hn}!" {Hn}, who was {H_new}, [opened one eye|rubbed {his} eyes|jumped up].
-Do you know {Hn}? {He} is the {kind} who lives in {town}. This is what happened one {day}.
-This is the story of {Hn}, {H_new} who lived in {town}.
-Not far from the {any_place}, in {town}, lived {H_new}. {His} name was {Hn}.
-On a {weather} {day}, {Hn} sat [by|near|behind] the {any_place} and ate {any_food}. {Hn} was {H_new}.
-Everyone in {townshort} knew {Hn}, {H_new} who always carried {a_any_thing}.
-= townshort
-the village
-the town
-the valley
-= live
-{H_new} [called|named] {Hn} lived in {town}.
-{H_new} [called|named] {Hn} had {a_any_thing} and a friend.
-= friend
-{His} best friend was {F_new} [called|named] {Fn}.
-{He} had a friend, {Fn}, {F_new} who [loved {any_food}|talked a lot|was afraid of nothing but {any_animal}s|lived next door].
-{Hn} [did everything|shared everything|walked to the {any_place} each day] with {Fn}, {F_new}.
-With {him} was {Fn}, {F_new}.
-Next door lived {F_new}, {Fn} by name, and the two were [as close as two peas|hardly ever apart|good friends].
-= setting
-The weather was {weather}, and the {any_place} smelled of {smell}.
-{Hn} was {trait}, [as everybody knew|and sometimes too {trait}|and {Fn} liked that about {him}].
-It was a {weather} {day}, just right for [doing nothing|{any_food}|an adventure|staying in bed].
-In summer they [swam|played] at the {any_place}, and in winter they ate {any_food} by the fire.
-What {he} liked best was [{any_food}|the smell of {smell}|the {any_place} in the rain|a good story].
-= bridge
-But that was not all.
-[A few days|A week|A month|Not long] after that, something else happened.
-The next adventure was [not long in coming|waiting at the {any_place}].
-You might think that the story ends here, but it does not.
-[Winter came|Summer came|The leaves fell|The swallows returned]. {H} and {F} had grown a little[| taller].
-After that it was quiet for {num} days. Then it was not.
-= ending
-And so {H} and {F} went home, [tired|hungry|muddy] and {good}.
-That night {H} lay in bed, listened to [the rain|the wind|a {any_animal}], and felt {good}.
-And if they have not [moved away|stopped], they still [eat {any_food}|sit at the {any_place}] together {time}.
-They all lived happily, [with {any_food} on Sundays|and hardly ever quarrelled|most of the time].
-"[Good night|Sleep well|Until tomorrow], {Fn}," {tagH}. "Good night, {Hn}," {tagF}. The moon shone {how}.
-{H} learned that [a friend is better than {a_any_thing}|one may be {bad} and {good} at once|small steps go far|kindness comes back|it helps to ask].
-The end.
-And that is how {H} became known at the {any_place} as "the {trait} {kind}".
-{F} told the story for years, and each time the {any_animal} in it was bigger.
-Then the stars came out over {townshort}, and the day was over.
-What happened after that? [Nobody knows|Ask the {any_job}|Oh, lots of things], but that is another story.
-{H} kept the {keepsake} all {his} life. When it was {weather}, {he} took it out and {did}.
-And the {keepsake}? It [hangs|stands|lies] in the {any_place} to this day.
-On the way home {H} held {F}'s hand and {did}. It had been a good {day}.
-"Tomorrow," {tagF}, "we will do nothing at all." But of course they did.
-It is good to be {trait}, thought {H}. But it is better to be [two|together|home].
-"""
-
-
-def parse_rules(text: str) -> dict[str, tuple[str, ...]]:
-    """Read `= name` blocks into a rule table."""
-    blocks = (block.split("\n", 1) for block in text.strip().removeprefix("= ").split("\n= "))
-    return {name: tuple(body.split("\n")) for name, body in blocks}
-
-
-def parse_plots(text: str) -> tuple[tuple[Beat, ...], ...]:
-    """Read `# name` blocks into plots, each a tuple of beats."""
-    plots = []
-    for block in text.strip().split("# ")[1:]:
-        beats = block.strip().split("\n-")[1:]
-        parsed = (beat.split("\n") for beat in beats)
-        plots.append(tuple((mark, tuple(lines)) for mark, *lines in parsed))
-    return tuple(plots)
-
-
-RULES = parse_rules(RULES_TEXT)
-STORY_PLOTS = parse_plots(PLOTS)
-TOKEN = re.compile(r"[\[\]|]|\{\w+\}|[^\[\]|{}]+")
-
-
-def parse_parts(tokens: list[str], position: int = 0) -> tuple[list[list[Part]], int]:
-    """Parse variants up to the closing bracket; return them and the position behind it."""
-    variants: list[list[Part]] = [[]]
-    while position < len(tokens) and tokens[position] != "]":
-        token = tokens[position]
-        if token == "[":
-            inner, position = parse_parts(tokens, position + 1)
-            variants[-1].append(("choice", inner))
-        elif token == "|":
-            variants.append([])
-        else:
-            variants[-1].append(("slot", token[1:-1]) if token[0] == "{" else token)
-        position += 1
-    return variants, position
+NOUNS, PLURALS, TOPICS, ADJECTIVES, SURNAMES, CITIES = (
+    read_words(f"{name}.txt") for name in ("nouns", "plurals", "topics", "adjectives", "surnames", "cities")
+)
+CAPITALS = tuple(tuple(line.split("|")) for line in read_lines("countries.txt"))
+WEEKDAYS = words.table("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
+MONTHS = words.table(
+    "January, February, March, April, May, June, July, August, September, October, November, December"
+)
+WORLD: dict[
+    str, tuple[str, ...]
+] = {  # drawn once for a story, all entries alike: the words that a reader may type
+    "noun": NOUNS,
+    "noun2": NOUNS,
+    "nouns": PLURALS,
+    "topic": TOPICS,
+    "big_topic": TOPICS,
+    "adj": ADJECTIVES,
+    "surname": SURNAMES,
+    "city": CITIES,
+    "weekday": WEEKDAYS,
+    "month": MONTHS,
+    "town": words.TOWNS,
+}
+SHORTHAND = {
+    "a_any_thing": (
+        "a {any_object}",
+        "a {look} {any_object}",
+        "an old {any_object}",
+        "a {any_colour} {any_object}",
+    ),
+    "a_any_animal": ("a {any_animal}", "a {any_animal}", "a {look} {any_animal}"),
+    "Time": ("{time}", "{time}", "one {day}", "one {weather} {day}", "a few days later", "the next {day}"),
+    "tagH": ("{sayH}",) * 7 + ("{sayH} {tone}",),
+    "tagF": ("said {F}", "said {F}", "said {F}", "{F} said", "{fhe} said", "said {F} {tone}", "{verb} {F}"),
+    "tagE": ("said {E}", "said {E}", "said {E}", "{E} said", "said {E} {tone}", "{verb} {E}"),
+    "askF": ("asked {F}", "asked {F}", "{F} asked", "{fhe} asked", "wondered {F}"),
+    "askE": ("asked {E}", "asked {E}", "{E} asked", "{E} asked {tone}"),
+    "verb": ("called", "whispered", "answered", "laughed", "cried", "murmured"),
+}
+NARRATED = {  # the hero of a story in the third person
+    "sayH": ("said {H}", "said {H}", "{H} said", "{he} said", "{verb} {H}"),
+    "askH": ("asked {H}", "asked {H}", "{H} asked", "{he} asked", "wondered {H}"),
+    "they": "they",
+    "them": "them",
+    "their": "their",
+}
+TOLD = {  # the hero tells it
+    "H": "I",
+    "Hs": "my",
+    "he": "I",
+    "him": "me",
+    "his": "my",
+    "himself": "myself",
+    "sayH": ("I said", "I said", "I {verb}"),
+    "askH": ("I asked", "I asked", "I wondered"),
+    "they": "we",
+    "them": "us",
+    "their": "our",
+}
+OPENINGS = read_blocks("openings.txt")
+LETTER_ENDS = OPENINGS.pop("letter_end")
+OPENING_BLOCKS = [*OPENINGS, "capital_of", "capital_of"]  # a fact is learned by repetition
+FRIENDS = (
+    "{His} best friend was {F_new} [called|named] {Fn}.",
+    "{His} best friend, {Fn}, was {F_new} who [loved {any_food}|talked a lot|lived next door|was never in a hurry].",
+    "{H} [did everything|went everywhere|shared everything] with {Fn}, {F_new}.",
+    "Next door lived {F_new} called {Fn}, and the two were [good|the best of] friends.",
+    "{H} had a friend called {Fn}, {F_new} who [laughed a lot|knew every path|could {skill}|was good at keeping secrets].",
+    "{F_new_cap} called {Fn} was {his} best friend.",
+    "With {him} was {Fn}, {F_new}[| who always had {any_food} in {fhis} pocket].",
+)
+SETTINGS = (
+    "It was a {weather} {day}.",
+    "The air smelled of {smell}.",
+    "What {he} liked best was [{any_food}|a good story|sitting by the {any_place}|the smell of {smell}].",
+    "{He} could {skill}, but {he} could not {skill2}.",
+    "{H} always carried {a_any_thing} in {his} bag.",
+)
+FIRST_PERSON = {"1", "L"}
+OBJECTS_BEFORE_I = re.compile(
+    r"\b(to|for|at|with|from|of|near|behind|beside|towards|by|about|past|over|told|gave|asked|handed|showed|helped|"
+    r"pulled|pushed|let|made|followed|watched|thanked|hugged|offered|brought|sent|led|took|met|taught|woke|passed|"
+    r"around|under|between|into|beat|nudged|tugged|poked|invited|joined|reached|stopped|found|left|called|carried|"
+    r"waved at|looked at|gave back) I\b(?! (?:was|had|could|would|did|must|might|ever|never|also|saw|said|were))"
+)
 
 
 @cache
-def compiled(template: str) -> list[Part]:
-    return parse_parts(TOKEN.findall(template))[0][0]
+def _plots() -> tuple[dict[str, tuple[str, ...]], tuple]:  # type: ignore[type-arg]
+    """Return (endings and links, plots) of both plot files."""
+    plain: dict[str, tuple[str, ...]] = {}
+    plots = []
+    for name in ("plots_everyday.txt", "plots_tales.txt"):
+        some, texts = read_plots(name)
+        plots += list(some.values())
+        for title, lines in texts.items():
+            plain[title] = plain.get(title, ()) + lines
+    return plain, tuple(plots)
 
 
-class Teller:
-    """Expands templates for one story; `state` is the world it remembers, `told` the sentences already used."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.random = rng.random
-        self.state: dict[str, str | tuple[str, ...]] = {}
-        self.told: set[str] = set()
-
-    def zipf(self, entries: tuple[str, ...]) -> str:
-        """Draw with probability falling like 1/(rank + FLATNESS), Zipf's law as amended by Mandelbrot."""
-        return entries[int(FLATNESS * (1 + len(entries) / FLATNESS) ** self.random() - FLATNESS)]
-
-    def pick(self, entries):
-        return entries[int(len(entries) * self.random())]
-
-    def fresh(self, entries: tuple[str, ...]) -> str:
-        """Pick a template not yet told in this story, if a few tries find one."""
-        for _ in range(4):
-            template = self.pick(entries)
-            if template not in self.told:
-                break
-        self.told.add(template)
-        return template
-
-    def expand(self, parts: list[Part], out: list[str]) -> None:
-        for part in parts:
-            if isinstance(part, str):
-                out.append(part)
-            elif part[0] == "choice":
-                self.expand(self.pick(part[1]), out)
-            else:
-                self.fill(part[1], out)
-
-    def fill(self, name: str, out: list[str]) -> None:
-        if name in ("E", "En", "ehe") and not self.state["met"]:
-            name = "E_new"  # whoever speaks unannounced is introduced on the spot
-        value = self.state.get(name)
-        if value is not None:
-            out.append(value if isinstance(value, str) else self.pick(value))
-            if name == "E_new":  # met once, known from then on
-                self.state["E_new"] = self.state["E"]
-                self.state["met"] = "yes"
-        elif name in TABLES:
-            out.append(self.zipf(TABLES[name]))
-        else:
-            self.expand(compiled(self.pick(RULES[name])), out)
-
-    def sentence(self, template: str) -> str:
-        out: list[str] = []
-        self.expand(compiled(template), out)
-        return "".join(out)
-
-    def line(self, rule: str) -> str:
-        """One sentence of a rule, avoiding templates that this story has used."""
-        template = self.fresh(RULES[rule])
-        while template[0] == "{" and template[1:-1] in RULES and template.endswith("}"):
-            template = self.fresh(RULES[template[1:-1]])
-        return self.sentence(template)
-
-
-def add_character(teller: Teller, key: str, prefix: str, taken: set[str]) -> None:
-    """Draw a character and store its names, kind and pronouns under `key` and `prefix`."""
-    female = teller.random() < 0.5
-    name, kind = "", ""
+def _character(
+    teller: Teller, key: str, female: bool, taken: set[str], name: str = "", kind: str = ""
+) -> None:
+    """Draw a character, and store its names, kind and pronouns under `key` ("H", "F" or "E")."""
+    state, prefix = teller.state, {"H": "", "F": "f", "E": "e"}[key]
     while not name or name in taken:
         name = teller.zipf(words.GIRLS if female else words.BOYS)
+    kinds = words.JOBS if key == "E" or teller.random() < 0.1 else words.KINDS
     while not kind or kind in taken:
-        kind = ("girl" if female else "boy") if teller.random() < 0.4 else teller.zipf(words.KINDS)
-        if key == "E" or teller.random() < 0.08:
-            kind = teller.zipf(words.JOBS)
+        young = key != "E" and teller.random() < 0.5
+        kind = ("girl" if female else "boy") if young else teller.zipf(kinds)
     taken.update((name, kind))
-    trait = teller.pick((words.TRAITS_BOLD, words.TRAITS_SHY))
-    adjective = teller.zipf(trait)
-    look = adjective if teller.random() < 0.5 else teller.pick(("little", "young", "small", "big", "old"))
+    trait = teller.zipf(words.TRAITS)
+    look = trait if teller.random() < 0.5 else teller.pick(("little", "young", "small", "big", "old"))
+    if kind in ("girl", "boy") and look == "old":
+        look = "young"
     he, him, his = ("she", "her", "her") if female else ("he", "him", "his")
-    teller.state.update(
+    state.update(
         {
             key: (name, name, name, f"the {kind}"),
             f"{key}n": name,
+            f"{key}s": f"{name}'s",
             f"{key}_new": f"a {look} {kind}",
             f"{prefix}he": he,
             f"{prefix}him": him,
             f"{prefix}his": his,
             f"{prefix}himself": him + "self",
-            f"{prefix}He": he.capitalize(),
-            f"{prefix}His": his.capitalize(),
         }
     )
-    if key == "E":
-        teller.state["E_new"] = f"a {look} {kind} {teller.pick(('named', 'called'))} {name}"
-        teller.state["met"] = ""
     if key == "H":
-        teller.state.update(trait=adjective, kind=kind, bold="bold" if trait is words.TRAITS_BOLD else "shy")
+        state.update(kind=kind, trait=trait)
+    if key == "E":
+        introduction = f"a {look} {kind} {teller.pick(('named', 'called'))} {name}"
+        _stranger(teller, introduction, state)
 
 
-def add_thing(teller: Teller, key: str) -> None:
+def _stranger(teller: Teller, introduction: str, state: dict) -> None:  # type: ignore[type-arg]
+    """Let any slot of the elder give the introduction first, and the name or pronoun from then on."""
+    known = {slot: state[slot] for slot in ("E", "Es", "ehe", "ehim")}
+
+    def meet(slot: str, suffix: str = ""):  # type: ignore[no-untyped-def]
+        def filling() -> str:
+            state.update(known)
+            state["E_new"] = known["E"]
+            return introduction + suffix
+
+        return filling
+
+    state.update(E_new=meet("E_new"), E=meet("E"), Es=meet("Es", "'s"), ehe=meet("ehe"), ehim=meet("ehim"))
+
+
+def _thing(teller: Teller, key: str) -> None:
     """Draw an object with adjectives that stay with it; `key_` is its bare noun."""
-    noun = teller.zipf(words.OBJECTS)
-    form = teller.random()
+    noun, form = teller.zipf(words.OBJECTS), teller.random()
     adjectives = [teller.zipf(words.LOOKS)] if form < 0.6 else []
     adjectives += [teller.zipf(words.COLOURS)] if form > 0.4 else []
     full = " ".join([*adjectives, noun])
-    teller.state.update({key: full, f"{key}_": noun, f"a_{key}": f"a {full}", f"a_{key}_cap": f"A {full}"})
+    teller.state.update({key: full, f"{key}_": noun, f"a_{key}": f"a {full}"})
 
 
-def begin_episode(teller: Teller, taken: set[str]) -> None:
-    """Bind everything that must stay the same within one episode."""
+def _capitals(teller: Teller) -> None:
+    """Give the slots that begin a sentence their large letter: {He} is {he}, {fHis} is {fhis}."""
+    for slot in ("He", "His", "They", "Their", "Them", "fHe", "fHis", "eHe", "eHis", "Noun", "Topic", "Food"):
+        teller.state[slot] = partial(_capital, teller, slot[0].lower() + slot[1:].lower())
+
+
+def _capital(teller: Teller, slot: str) -> str:
+    text = teller.filling(slot)
+    return text[0].upper() + text[1:]
+
+
+def begin_plot(teller: Teller, taken: set[str]) -> None:
+    """Draw everything that stays the same within one plot."""
     state = teller.state
     for name, entries in BOUND.items():
-        state[name] = teller.zipf(entries)
-        if name.endswith("2"):
-            while state[name] == state.get(name[:-1]):
-                state[name] = teller.zipf(entries)
-    while state["animal"] in taken:
-        state["animal"] = teller.zipf(words.ANIMALS)
-    while state["job"] in taken or state["job2"] in taken or state["job"] == state["job2"]:
-        state["job"], state["job2"] = teller.zipf(words.JOBS), teller.zipf(words.JOBS)
-    add_thing(teller, "thing")
-    add_thing(teller, "thing2")
-    state["riddle"], state["answer"] = teller.pick(words.RIDDLES).split("|")
-    state["food_cap"] = state["food"].capitalize()
-    state["job2he"], state["he_far"] = teller.pick(("he", "she")), state["Hn"]
+        while (value := teller.zipf(entries)) == state.get(name.rstrip("2")) or value in taken:
+            pass
+        state[name] = value
+    _character(teller, "E", teller.random() < 0.5, taken | {state["job"], state["job2"]})  # type: ignore[arg-type]
+    _thing(teller, "thing")
+    while True:
+        _thing(teller, "thing2")
+        if state["thing2_"] != state["thing_"]:
+            break
 
 
-def linked(teller: Teller, text: str) -> str:
-    """Now and then tie a sentence to the one before it with a connective."""
-    if teller.random() > 0.3 or not LINKABLE.match(text):
-        return text
-    return f"{teller.zipf(LINKS)} {text[0].lower()}{text[1:]}"
+def _world(teller: Teller, first_person: bool, taken: set[str], fixed: dict[str, str]) -> None:
+    state = teller.state
+    female = fixed["Hn"] in words.GIRLS if "Hn" in fixed else teller.random() < 0.5
+    state.update({slot: lambda entries=entries: teller.zipf(entries) for slot, entries in FRESH.items()})
+    state.update({slot: teller.pick(entries) for slot, entries in WORLD.items()})
+    state.update(SHORTHAND)
+    state["country"], state["capital"] = teller.zipf(CAPITALS)
+    state["year"] = str(1700 + int(400 * teller.random()))
+    state["number"] = str(int(10 ** (1 + 3 * teller.random())))
+    _character(teller, "H", female, taken, fixed.get("Hn", ""), fixed.get("kind", ""))
+    _character(teller, "F", not female, taken)
+    while (other := teller.pick(words.GIRLS + words.BOYS)) in taken:
+        pass
+    state["name2"] = other
+    state.update(TOLD if first_person else NARRATED)
+    state["F_new_cap"] = state["F_new"]
+    state.update(fixed)
+    _capitals(teller)
 
 
-def episode(teller: Teller, plot: tuple[Beat, ...]) -> list[str]:
-    """Tell the beats of a plot in order, with fillers between, broken into paragraphs."""
+def ask_world(teller: Teller) -> None:
+    """Fill the slots that a conversation may use; they keep their values."""
+    _world(teller, False, set(), {})
+    for slot in ("num",):
+        teller.state[slot] = teller.filling(slot)
+    for slot in ("animal", "food", "colour"):
+        teller.state[slot] = teller.zipf(BOUND[slot])
+
+
+def _opening(rng: random.Random, fixed: dict[str, str]) -> tuple[str, str]:
+    """Draw a kind of opening and one of its templates; return (mark, template): mark "1" first person, "L" letter.
+
+    A story that was asked for must speak of what was asked: only templates with its slots are drawn.
+    """
+    wanted = [slot for slot in fixed if slot in WORLD]
+    while True:
+        template = rng.choice(OPENINGS[rng.choice(OPENING_BLOCKS)])
+        mark, _, rest = template.partition(" ")
+        if wanted and not uses(template, wanted):
+            continue
+        if mark not in FIRST_PERSON:
+            return "", template.removeprefix("3 ")
+        if not fixed:
+            return mark, rest
+
+
+def _plot(teller: Teller, plot: tuple) -> list[str]:  # type: ignore[type-arg]
+    """Tell the beats of a plot in order, broken into paragraphs."""
     paragraphs: list[list[str]] = [[]]
-    for mark, ways in plot:
-        if mark in ("bold", "shy") and (mark != teller.state["bold"] or teller.random() < 0.15):
+    for beat in plot:
+        if beat.optional and teller.random() < 0.5:
             continue
-        if mark == "?" and teller.random() < 0.5:
-            continue
-        if paragraphs[-1] and teller.random() < 0.45:
+        if paragraphs[-1] and teller.random() < 0.6:
             paragraphs.append([])
-        paragraphs[-1].append(linked(teller, teller.sentence(teller.fresh(ways))))
-        while teller.random() < 0.36:
-            paragraphs[-1].append(teller.line("filler"))
+        paragraphs[-1].append(teller.tell(teller.fresh(beat.ways)))
     return [" ".join(lines) for lines in paragraphs]
 
 
-SENTENCE_START = re.compile(
-    r"(?:^|(?<=\n)|(?<=[.!?] )|(?<=[.]\" )|(?<=: \")|(?<=\.\) )|(?<=[.?!] \")|(?<=\n\")|(?<=\())[a-z]"
-)
 ARTICLE = re.compile(r"\b([Aa]) (?=[aei]|o(?!ne\b)|u(?!ni|se)|hono|hone|hour)")
 DOUBLE_AN = re.compile(r"\b([Aa])n (?=[bcdfgj-np-tvwxyz])")
-
-
-SYNONYM = re.compile(r"\b(?:" + "|".join(words.SYNONYMS) + r")\b(?! of\b)")
-
-
-def vary(text: str, rng: random.Random) -> str:
-    """Swap common phrases for others that fit the same place, about half of the time."""
-
-    def swap(match: re.Match[str]) -> str:
-        options = words.SYNONYMS[match[0]]
-        return options[int(len(options) * rng.random())]
-
-    return SYNONYM.sub(swap, text)
+SENTENCE_START = re.compile(r"(?:^\"?|(?<=[.!?] )|(?<=\.\" )|(?<=[:.!?] \"))[a-z]", re.M)
+SAYS = r"(?:said|asked|called|whispered|answered|laughed|cried|murmured|shouted|wondered)"
+THE_AFTER_QUOTE = re.compile(rf"(?<=[!?]\" )the (?![a-z ]+? {SAYS}\b)")
 
 
 def polish(text: str) -> str:
-    """Capital letters at sentence starts, and `a` or `an` by the word that follows."""
+    """Return the text with capital letters at sentence starts, `a` or `an` by the next word, and `I` in its case."""
+    text = (
+        re.sub(r"\bI and ([A-Z]\w+|the \w+)", r"\1 and I", text)
+        .replace("I's ", "my ")
+        .replace(" tree tree", " tree")
+    )
+    text = re.sub(r"\b(\w+ly|old|hundred|little) \1\b", r"\1", text)
+    text = OBJECTS_BEFORE_I.sub(r"\1 me", text)
     text = ARTICLE.sub(r"\1n ", DOUBLE_AN.sub(r"\1 ", text))
-    return SENTENCE_START.sub(lambda match: match[0].upper(), text).replace(":,", ":").replace(",,", ",")
+    text = THE_AFTER_QUOTE.sub("The ", text)
+    return SENTENCE_START.sub(lambda match: match[0].upper(), text)
 
 
-def story(rng: random.Random) -> str:
-    """Tell one story: a world, an opening, one to four connected episodes, an ending."""
+def story(rng: random.Random, **fixed: str) -> str:
+    """Return one story.
+
+    `fixed` sets slots of the world: `Hn="Nina"` the hero's name, `kind="fox"`, `noun="engine"` what it begins with.
+    """
     teller = Teller(rng)
     taken: set[str] = set()
-    teller.state["weather"] = teller.zipf(words.WEATHER)
-    for key, prefix in (("H", ""), ("F", "f"), ("E", "e")):
-        add_character(teller, key, prefix, taken)
-    count = teller.pick((1, 1, 1, 1, 1, 2, 2, 2, 3, 4))
-    opening = teller.sentence(teller.pick(RULES["opening"]))
-    lines = (
-        [opening] if "{Fn}" in opening or teller.state["Fn"] in opening else [opening, teller.line("friend")]
-    )
-    if teller.random() < 0.6:
-        lines.append(teller.line("setting"))
-    paragraphs = [" ".join(lines)]
-    for number, plot in enumerate(rng.sample(STORY_PLOTS, count)):
-        if number and teller.random() < 0.6:
-            add_character(teller, "E", "e", taken)
-        begin_episode(teller, taken)
-        told = episode(teller, plot)
-        if number and teller.random() < 0.7:
-            told[0] = teller.line("bridge") + " " + told[0]
+    mark, opening = _opening(rng, fixed)
+    _world(teller, mark in FIRST_PERSON, taken, fixed)
+    begin_plot(teller, taken)
+    lines = [teller.tell(opening).replace(" \\n", "\n").replace("\\n", "\n")]
+    if not uses(opening, ("Fn", "F", "F_new")):
+        lines.append(teller.tell(teller.fresh(FRIENDS)))
+    if teller.random() < 0.35:
+        lines.append(teller.tell(teller.fresh(SETTINGS)))
+    return polish("\n\n".join([" ".join(lines), *_body(teller, taken), _ending(teller, mark)]))
+
+
+def _body(teller: Teller, taken: set[str]) -> list[str]:
+    """Tell one plot, or two that a sentence links."""
+    plain, plots = _plots()
+    paragraphs: list[str] = []
+    count = 2 if teller.random() < 0.25 else 1
+    for number, plot in enumerate(teller.sample(plots, count)):
+        if number:
+            begin_plot(teller, taken)
+        told = _plot(teller, plot)
+        if number:
+            told[0] = teller.tell(teller.fresh(plain["LINKS"])) + " " + told[0]
         paragraphs += told
-        if teller.state["thing"] in " ".join(told):
-            teller.state["keepsake"] = teller.state["thing_"]
-    endings = tuple(way for way in RULES["ending"] if "keepsake" in teller.state or "keepsake" not in way)
-    paragraphs.append(teller.sentence(teller.pick(endings)))
-    return polish(vary("\n\n".join(paragraphs), rng))
+    return paragraphs
+
+
+def _ending(teller: Teller, mark: str) -> str:
+    endings = _plots()[0]["ENDINGS"]
+    return teller.tell(teller.pick(LETTER_ENDS if mark == "L" else endings)).replace("\\n", "\n")
+
+
+def continuation(rng: random.Random, first: str) -> str:
+    """Return a story that goes on from `first`, any sentence of any text."""
+    teller = Teller(rng)
+    taken: set[str] = set()
+    template = rng.choice(read_lines_of_bridges())
+    told = template.startswith("1 ")
+    _world(teller, told, taken, {})
+    begin_plot(teller, taken)
+    lines = [first, teller.tell(template.removeprefix("1 ").removeprefix("3 "))]
+    if not uses(template, ("Fn", "F", "F_new")):
+        lines.append(teller.tell(teller.fresh(FRIENDS)))
+    return polish("\n\n".join([" ".join(lines), *_body(teller, taken), _ending(teller, "")]))
+
+
+@cache
+def read_lines_of_bridges() -> tuple[str, ...]:
+    return tuple(read_lines("bridges.txt"))
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Yield unique stories forever; the seed decides all of them."""
+    """Yield different stories forever; the seed decides all of them."""
     rng = random.Random(seed)
-    seen: set[bytes] = set()
+    seen: set[int] = set()
     while True:
         text = story(rng)
-        digest = hashlib.sha256(text.encode()).digest()
-        if digest not in seen:
-            seen.add(digest)
+        if hash(text) not in seen:
+            seen.add(hash(text))
             yield text
 
 

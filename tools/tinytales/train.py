@@ -1,19 +1,25 @@
 """Train `tinytales` and its draft from the token files of corpus.py, on a CPU or a GPU.
 
-    python -m tools.tinytales.train build/tinytales --model target --tokens 7.4e6
-    python -m tools.tinytales.train build/tinytales --model draft --tokens 3.2e6
+    python -m tools.tinytales.train build/tinytales --model target --tokens 12e6
+    python -m tools.tinytales.train build/tinytales --model draft --tokens 6e6
 
-Matrices are trained with Muon (Jordan 2024), embeddings and norms with AdamW; the learning rate warms up,
-stays, and falls linearly over the last 40 %. Rows are 512 tokens, and 1,024 for the last quarter, so that every
-position of the context has been trained. The result is an ordinary Hugging Face folder in bfloat16.
+Matrices are trained with Muon (Jordan 2024), embeddings and norms with AdamW. The learning rate warms up, stays, and
+falls linearly over the last 40 %. Rows are 512 tokens, and 1,024 for the last quarter, so that every position of the
+context has been trained. The result is an ordinary Hugging Face folder in bfloat16.
+
+The run saves its state every five minutes and when it is interrupted. The same command goes on from there, also with
+another number of tokens: the learning rate then falls sooner or later. `--minutes` ends a run early in the same way.
 """
 
 import argparse
 import json
 import math
+import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +28,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tools.tinytales.corpus import CONTEXT, VOCAB_SIZE
 
-TOKENS_PER_STEP = 8192
+TOKENS_PER_STEP = 4096
+SAVE_EVERY_S = 300.0
 SHAPES = {
     "target": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "heads": (8, 4)},
     "draft": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 1, "heads": (4, 2)},
 }
 FOLDERS = {"target": "tinytales", "draft": "tinytales-draft"}
+
+LossOf = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def build(name: str) -> LlamaForCausalLM:
@@ -55,8 +64,10 @@ def optimizers(model: nn.Module) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
-        torch.optim.Muon(matrices, lr=0.01, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(
+            matrices, lr=0.0025, momentum=0.95, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=0.003, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
@@ -87,39 +98,82 @@ def evaluate(model: nn.Module, ids: np.ndarray, device: str, max_tokens: int = 6
     return float(np.mean(losses))
 
 
-def train(name: str, folder: Path, num_tokens: int, seed: int, device: str) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    ids = np.fromfile(folder / "train.bin", dtype=np.uint16)
-    heldout = np.fromfile(folder / "heldout.bin", dtype=np.uint16)
-    model = build(name).to(device)
-    step_loss = torch.compile(loss_of)
-    optims = optimizers(model)
-    base_rates = [o.param_groups[0]["lr"] for o in optims]
-    steps, began, seen = num_tokens // TOKENS_PER_STEP, time.time(), 0
-    for step in range(steps):
-        length = CONTEXT if step >= 0.75 * steps else CONTEXT // 2
-        inputs, targets = batch_at(ids, seen, TOKENS_PER_STEP // length, length, device)
-        loss = step_loss(model, inputs, targets)
+class Run:
+    """One training run: model, optimisers and position, which `checkpoint` keeps and `resume` brings back."""
+
+    def __init__(self, name: str, folder: Path, seed: int, device: str) -> None:
+        torch.manual_seed(seed)
+        self.name, self.folder, self.device = name, folder, device
+        self.model = build(name).to(device)
+        self.optims = optimizers(self.model)
+        self.rates = [optim.param_groups[0]["lr"] for optim in self.optims]
+        self.seen, self.seconds = 0, 0.0
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"state-{self.name}.pt"
+
+    def checkpoint(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optims": [optim.state_dict() for optim in self.optims],
+            "random": torch.get_rng_state(),
+            "seen": self.seen,
+            "seconds": self.seconds,
+        }
+        unfinished = self.path.with_suffix(".tmp")
+        torch.save(state, unfinished)
+        unfinished.replace(self.path)
+
+    def resume(self) -> None:
+        """Go on where the last run of this model stopped, if there was one."""
+        if not self.path.exists():
+            return
+        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optim, saved in zip(self.optims, state["optims"], strict=True):
+            optim.load_state_dict(saved)
+        torch.set_rng_state(state["random"])
+        self.seen, self.seconds = state["seen"], state["seconds"]
+        print(f"{self.name}: {self.seen:,} tokens are done, going on", flush=True)
+
+    def step(self, loss: Tensor, progress: float) -> None:
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optim, rate in zip(optims, base_rates, strict=True):
-            optim.param_groups[0]["lr"] = rate * learning_rate((step + 1) / steps)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optim, rate in zip(self.optims, self.rates, strict=True):
+            optim.param_groups[0]["lr"] = rate * learning_rate(progress)
             optim.step()
             optim.zero_grad(set_to_none=True)
-        seen += TOKENS_PER_STEP
-        if step % 10 == 0 or step == steps - 1:
-            rate = seen / (time.time() - began)
-            print(f"{name} {step}/{steps} loss {loss.item():.4f} {rate:,.0f} tok/s", flush=True)
-        if step % 250 == 249 or step == steps - 1:
-            held = evaluate(model, heldout, device)
-            print(f"{name} held-out loss {held:.4f} perplexity {math.exp(held):.3f}", flush=True)
-            save(
-                model,
-                name,
-                folder,
-                {"tokens": seen, "steps": step + 1, "seconds": round(time.time() - began)},
+        self.seen += TOKENS_PER_STEP
+
+
+def train(run: Run, num_tokens: int, minutes: float = math.inf, loss_of: LossOf = loss_of) -> bool:
+    """Train up to `num_tokens`, or for `minutes`; return True when all tokens are done."""
+    ids = np.fromfile(run.folder / "train.bin", dtype=np.uint16)
+    heldout = np.fromfile(run.folder / "heldout.bin", dtype=np.uint16)
+    began, saved, before = time.monotonic(), time.monotonic(), run.seconds
+    start = run.seen
+    while run.seen + TOKENS_PER_STEP <= num_tokens:
+        length = CONTEXT if run.seen >= 0.75 * num_tokens else CONTEXT // 2
+        inputs, targets = batch_at(ids, run.seen, TOKENS_PER_STEP // length, length, run.device)
+        loss = loss_of(run.model, inputs, targets)
+        run.step(loss, (run.seen + TOKENS_PER_STEP) / num_tokens)
+        run.seconds = before + time.monotonic() - began
+        step = run.seen // TOKENS_PER_STEP
+        if step % 20 == 0:
+            rate = (run.seen - start) / (time.monotonic() - began)
+            print(
+                f"{run.name} {run.seen:,}/{num_tokens:,} loss {loss.item():.4f} {rate:,.0f} tok/s", flush=True
             )
-    return model
+        if step % 400 == 0:
+            held = evaluate(run.model, heldout, run.device)
+            print(f"{run.name} held-out loss {held:.4f} perplexity {math.exp(held):.3f}", flush=True)
+        if time.monotonic() - began > minutes * 60:
+            return False
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            run.checkpoint()
+            saved = time.monotonic()
+    return True
 
 
 def save(model: LlamaForCausalLM, name: str, folder: Path, log: dict[str, int]) -> None:
@@ -138,11 +192,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=SHAPES, required=True)
-    parser.add_argument("--tokens", type=float, default=16e6)
+    parser.add_argument("--tokens", type=float, default=12e6)
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after this long; run again to go on"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
-    train(args.model, args.folder, int(args.tokens), args.seed, args.device)
+    os.nice(10)
+    run = Run(args.model, args.folder, args.seed, args.device)
+    run.resume()
+    try:
+        done = train(run, int(args.tokens), args.minutes, torch.compile(loss_of))
+    finally:
+        run.checkpoint()
+    log = {"tokens": run.seen, "steps": run.seen // TOKENS_PER_STEP, "seconds": round(run.seconds)}
+    save(run.model, run.name, args.folder, log)
+    print(
+        f"{args.model}: " + ("done" if done else f"stopped at {run.seen:,} tokens: run this again to go on")
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Word tables of the story grammar: what a tale may be about.
+"""Word tables of the story grammar: what a story may be about.
 
-Every table is ordered: early entries are drawn far more often than late ones (Zipf's law), as in real text.
+Every table is ordered: its first entries are drawn far more often than its last ones (Zipf's law), as in real text.
 """
 
 
@@ -40,12 +40,8 @@ LOOKS = table("""little, old, big, small, shiny, tiny, round, soft, long, new, s
     bright, painted, broken-looking, smooth, striped, spotted, crooked, curly, plain, rusty, fine, worn, lovely,
     patched, funny, thin, thick, polished, sturdy, delicate, faded, carved, lumpy, sparkling, simple, fat, narrow,
     tall, squeaky, dainty, battered, gleaming, handmade, precious, ordinary, scratched, splendid, lopsided, neat""")
-TRAITS_BOLD = table(
-    "brave, bold, curious, cheerful, lively, proud, clever, stubborn, adventurous, noisy, quick, daring"
-)
-TRAITS_SHY = table(
-    "shy, quiet, careful, gentle, dreamy, patient, timid, thoughtful, sleepy, modest, kind, slow"
-)
+TRAITS = table("""brave, shy, curious, quiet, cheerful, careful, lively, gentle, clever, dreamy, stubborn, patient, proud,
+    timid, adventurous, thoughtful, noisy, sleepy, quick, kind, bold, modest, daring, slow""")
 PLACES = table("""forest, garden, village, river, hill, meadow, lake, market, beach, mill, orchard, barn, bridge, field,
     harbour, castle, school, well, park, cave, mountain, pond, tower, valley, old wall, library, square, windmill,
     stream, island, path, crossroads, farm, stable, bakery, lighthouse, churchyard, marsh, cliff, waterfall, quarry,
@@ -83,16 +79,9 @@ BAD = table("""sad, worried, afraid, cross, lonely, tired, sorry, angry, nervous
 HOW = table("""softly, slowly, quickly, quietly, carefully, gently, happily, loudly, suddenly, kindly, sadly, proudly,
     eagerly, bravely, politely, shyly, firmly, calmly, gladly, sleepily, thoughtfully, nervously, warmly, seriously,
     merrily, patiently, stubbornly, cheerfully, wearily, solemnly, breathlessly, hopefully, wisely, cautiously""")
-MOVED = table("""ran, walked, hurried, went, climbed, jumped, crept, skipped, marched, raced, wandered, tiptoed, rushed,
-    stumbled, trotted, strolled, dashed, hopped, trudged, scrambled, slipped, danced, paddled, limped, plodded,
-    galloped, scurried, bounded, shuffled, rambled, staggered, sneaked, flew, waded, tramped, swept, bustled""")
-DID = table("""smiled, laughed, nodded, sighed, blinked, giggled, shrugged, grinned, frowned, yawned, sniffed, waved,
-    blushed, shivered, chuckled, listened, waited, stretched, hummed, paused, stared, swallowed, clapped, bowed,
-    sneezed, whistled, gasped, trembled, winked, groaned, beamed, stamped, coughed, hesitated, snorted, twirled""")
-SOUNDS = table("""sang, barked, called, hummed, rustled, chirped, rattled, crowed, whistled, buzzed, croaked, clattered,
-    splashed, scratched, yawned, coughed, chattered, muttered, sneezed, cooed, squeaked, flapped, hooted, hissed""")
-SAID = table("""said, said, cried, whispered, shouted, answered, called, replied, laughed, murmured, sighed,
-    exclaimed, mumbled, announced, added, grumbled, declared, muttered""")
+TONES = table(
+    """softly, slowly, quietly, gently, kindly, happily, proudly, politely, shyly, calmly, sleepily, firmly"""
+)
 WORK = table("""wash the dishes, feed the hens, sweep the floor, sort the buttons, carry the water, chop the wood,
     peel the potatoes, paint the fence, mend the nets, count the sheep, pick the apples, knead the dough, stack the hay,
     polish the spoons, dig the potatoes, fold the sheets, rake the leaves, stir the soup, milk the goat, hang the lamps,
@@ -114,78 +103,14 @@ WISHES = table("""to fly, to be tall, to be invisible, to speak with animals, to
     to be the fastest, to hear every secret, to have no bedtime, to be famous, to stop the rain, to be strong,
     to breathe under water, to have a tail, to sing like a bird, to be grown up, to stop the clock, to have two shadows,
     to float like a cloud, to know everything, to have a house of sugar, to glow in the dark""")
-SIMILES = table("""like a leaf in the wind, like a star, like a drum, as quiet as a mouse, like a feather,
-    like a stone, as fast as the wind, like a little bird, as slow as a snail, like a cat after milk, like a river,
-    like rain on a roof, like an old friend, like thunder, like a wet dog, like a king, like a candle, like warm bread,
-    like a ship at sea, like a top, like a bee in a jar, like an owl at noon, like a kite, like a bell,
-    like a boat without oars, like a pocket full of mice, like butter in the sun, like a clown, like a shadow,
-    like a gate in a storm, like a goose, like somebody in a dream, like the first day of spring""")
 TIMES = table("""that morning, in the afternoon, before long, after a while, soon, at noon, in the evening, that night,
     the next day, at last, a little later, when the sun came up, just then, at sunset, after lunch, before breakfast,
     when the bells rang, an hour later, at the end of the week, as the shadows grew long, by teatime,
     when nobody was looking, on the third day, when the moon rose, at the very same moment""")
 WEATHER = table("""sunny, windy, rainy, cold, warm, snowy, foggy, bright, grey, hot, frosty, stormy, misty, cloudy,
-    fresh, damp, mild, golden, crisp, drizzly, still, blustery, sticky, clear""")
+    fresh, damp, mild, golden, crisp, drizzly, still, blustery, clear""")
 DAYS = table("""morning, day, afternoon, evening, spring day, summer morning, autumn day, winter morning, Monday, Sunday,
-    Saturday, Friday afternoon, May morning, market day, October evening, Tuesday, April day, birthday""")
-RIDDLES = (  # question | answer
-    "What has teeth but cannot bite?|a comb",
-    "What runs but has no legs?|a river",
-    "What has hands but cannot clap?|a clock",
-    "What gets wetter the more it dries?|a towel",
-    "What has one eye but cannot see?|a needle",
-    "What goes up and never comes down?|your age",
-    "What has a neck but no head?|a bottle",
-    "What can you catch but never throw?|a cold",
-    "What has many leaves but is not a tree?|a book",
-    "What is full of holes but still holds water?|a sponge",
-    "What follows you all day and leaves at night?|your shadow",
-    "What flies without wings?|time",
-    "What has a bed but never sleeps?|a river",
-    "What is taken before you can see it?|a picture",
-    "What has roots that nobody sees?|a mountain",
-    "What falls but is never hurt?|the snow",
-    "What speaks every language?|an echo",
-    "What house has no door?|an egg",
-    "What grows bigger the more you take away?|a hole",
-    "What burns but has no fire at night?|the moon",
-)
-SYNONYMS = {
-    phrase: (phrase, *table(others))
-    for phrase, others in (  # any may stand for the first, anywhere
-        ("began to", "started to, set out to"),
-        ("looked at", "stared at, gazed at, glanced at"),
-        ("at last", "finally, in the end"),
-        ("wanted to", "longed to, wished to, hoped to"),
-        ("together", "side by side, as a pair"),
-        ("all the", "all of the"),
-        ("everybody", "everyone"),
-        ("nobody", "no one, not a soul"),
-        ("somebody", "someone"),
-        ("took", "took, took, grabbed"),
-        ("brought", "fetched"),
-        ("quietly", "in a low voice, hardly aloud"),
-        ("found", "discovered, spotted"),
-        ("heard", "could hear"),
-        ("for a moment", "for a while, for a breath or two"),
-        ("far away", "in the distance, a long way off"),
-        ("seemed", "looked, appeared"),
-        ("the end of", "the far end of"),
-        ("in the morning", "at daybreak, when morning came"),
-        ("all night", "the whole night, until dawn"),
-        ("the way home", "the road back, the long way home"),
-        ("smiled", "smiled, smiled a crooked smile"),
-        ("because", "since, for"),
-        ("beautiful", "lovely, fine"),
-        ("near", "close to, beside, not far from, next to"),
-        ("said", "said, said, said, replied"),
-        ("loved", "adored, was fond of, liked"),
-        ("after a while", "after some time, by and by"),
-        ("and then", "and after that, and next"),
-        ("was gone", "had vanished, disappeared"),
-        ("under", "beneath, below"),
-    )
-}
+    Saturday, Friday afternoon, May morning, market day, October evening, Tuesday, April day""")
 NUMBERS = table(
     "two, three, five, seven, four, ten, six, a dozen, eight, nine, twenty, a hundred, thirteen, forty"
 )
