@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Run:
-    """What a notebook with a live player showed in JupyterLab, and the notebook as it was saved."""
+    """A notebook with a live player: its page in JupyterLab, and the notebook as it was saved."""
 
     def __init__(self, browser: Browser, folder: Path) -> None:
         path = folder / "live.ipynb"
@@ -86,9 +86,7 @@ class Run:
         lab.page.locator("#jp-MainMenu").get_by_text("Run", exact=True).click()
         lab.page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
         counts, until = set(), time.monotonic() + PATIENCE
-        while (
-            not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until
-        ):
+        while not lab.page.locator(PRINTED).count() and not lab.complaints() and time.monotonic() < until:
             counts.add(lab.page.evaluate(STEPS))
             lab.page.wait_for_timeout(50)
         return counts
