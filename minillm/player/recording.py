@@ -46,7 +46,7 @@ TokenText = Callable[[int, Sequence[int]], str]
 
 @dataclass
 class _Request:
-    """What the last event said of a request: its number, its tokens, its table, and how many of them are computed."""
+    """A request at the last event: its number, tokens and block table, and the number of computed tokens."""
 
     number: int
     token_ids: list[int]

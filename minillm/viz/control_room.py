@@ -4,8 +4,8 @@
     room                          # shows the controls and the player
     room.close()                  # ends the thread, and stores the run for viewers without a kernel
 
-`ControlRoom(llm, scheduler=MyScheduler)` has a switch between the learner's part and the package's. What the room does
-is in room.py; here are the controls.
+`ControlRoom(llm, scheduler=MyScheduler)` has a switch between the learner's part and the package's. This
+file has the controls; the room behind them is in room.py.
 """
 
 from collections.abc import Callable, Sequence

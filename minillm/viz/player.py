@@ -54,7 +54,7 @@ class PlayerWidget(anywidget.AnyWidget):  # type: ignore[misc]
     _esm = module()
     player_id = traitlets.Unicode().tag(sync=True)
     options = traitlets.Dict().tag(sync=True)
-    # What a page gets that opens later: always everything so far.
+    # A page that opens later gets the whole recording so far.
     recording = traitlets.Any().tag(sync=True, to_json=lambda player, widget: player.whole())
     live = traitlets.Bool(False).tag(sync=True)
 

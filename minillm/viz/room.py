@@ -36,7 +36,7 @@ OPENINGS = (
     "In the middle of the night, the clock began to speak.",
     "A rabbit and a hedgehog wanted to cross the river.",
     "The snow had covered the whole village.",
-    "My grandmother had a box that nobody could open.",
+    "My grandmother had a box that no one could open.",
     "On the hill stood a mill that had no wings.",
     "The little bird could not fly yet.",
     "Far away, in a country of mountains, there lived a giant.",
@@ -175,7 +175,7 @@ class Room:
         return True
 
     def _parts(self, mine: bool, policy: str) -> dict[str, Any]:
-        """What `swap` puts into the engine: a sampler that keeps the pace, and the learner's parts, watched."""
+        """Return the parts for `swap`: a sampler that keeps the pace, and the learner's parts, watched."""
         parts: dict[str, Any] = {"sample": self._paced_sample}
         if mine:
             ours = StaticScheduler if policy == "static" else Scheduler

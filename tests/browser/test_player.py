@@ -54,7 +54,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Run:
-    """What a notebook with a live player showed in JupyterLab, and the notebook as it was saved."""
+    """A notebook with a live player: its page in JupyterLab, and the notebook as it was saved."""
 
     def __init__(self, browser: Browser, folder: Path) -> None:
         path = folder / "live.ipynb"

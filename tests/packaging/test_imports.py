@@ -55,7 +55,7 @@ def test_a_name_that_is_not_there_raises() -> None:
 
 def test_base_dependencies() -> None:
     names = {re.split(r"[^a-z-]", requirement)[0] for requirement in PROJECT["dependencies"]}
-    assert names == {"torch", "triton", "transformers", "safetensors", "numpy", "tqdm", "rich"}
+    assert names == {"torch", "triton", "transformers", "safetensors", "gguf", "numpy", "tqdm", "rich"}
     assert set(PROJECT["optional-dependencies"]) == {"course", "serve", "dev"}
 
 

@@ -1,4 +1,4 @@
-"""What a recording says, read by a second hand: the format of recording.py, undone in Python."""
+"""A second reader of recordings: the format of recording.py, undone in Python."""
 
 from dataclasses import dataclass, field
 from typing import Any

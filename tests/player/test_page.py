@@ -48,7 +48,7 @@ def recorded(trace: Trace) -> Recording:
 
 
 def unpacked(html: str) -> list[str]:
-    """What a browser unpacks: the module and the recording."""
+    """Return the texts that a browser unpacks: the module and the recording."""
     return [
         zlib.decompress(base64.b64decode(text)).decode() for text in re.findall(r'unpack\("([^"]+)"\)', html)
     ]
