@@ -17,7 +17,8 @@ OPENINGS = (
     "The old lighthouse keeper",
     "Hello, my name is Anna, and I",
     "It was raining when the bus stopped",
-    "In a small village by the sea",
+    "In a small village by the sea there lived a girl who collected shells. Every morning, before anyone else was "
+    "awake, she walked down to the beach with",
     "My grandmother's clock",
     "Why do birds sing",
     "On Monday morning the baker",
@@ -25,7 +26,8 @@ OPENINGS = (
     "The last train",
     "Deep in the forest, where nobody went,",
     "Dear Tom, you will not believe what",
-    "There was a knock at the door",
+    "There was a knock at the door. It was late, and it had been raining all day. Nobody ever came to see us at that "
+    "hour, so my brother and I",
     "The queen had lost",
     "At night the robot",
     "Far away on an island lived a girl who",
