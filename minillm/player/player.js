@@ -943,7 +943,7 @@ class Text extends Panel {
   }
 
   paint(view, ink, width, height) {
-    const rowHeight = this.rowHeight(view), left = width < 420 ? 46 : 62;
+    const rowHeight = this.rowHeight(view), left = width < 420 ? 54 : 62;
     const first = Math.floor(this.top / rowHeight), last = Math.ceil((this.top + height) / rowHeight);
     for (const request of view.run.requests.slice(first, last)) {
       const y = request.number * rowHeight - this.top;
@@ -1530,6 +1530,8 @@ function initialize({ model }) {
     if (!run.append(message.piece)) model.send({ kind: "want", start: run.numEvents, first_word: run.words.length });
     for (const view of views) view.grown();
   });
+  // The kernel may have sent more before anyone listened.
+  model.send({ kind: "want", start: run.numEvents, first_word: run.words.length });
 }
 
 function render({ model, el }) {

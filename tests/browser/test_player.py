@@ -36,6 +36,7 @@ print("steps:", len(llm.trace.of(StepRecord)))
 """
 PRINTED = ".jp-RenderedText:has-text('steps:')"
 STEPS = "() => document.querySelector('.mp')?.player.run.steps.length ?? 0"
+ALL = "count => document.querySelector('.mp')?.player.run.steps.length === count"
 STATE = """() => {
   const { player } = document.querySelector(".mp"), { run } = player;
   return { position: player.position, steps: run.steps.length, playing: player.playing, live: run.live,
@@ -63,7 +64,7 @@ class Run:
             lab = OpenNotebook(browser, url, token, path.name)
             self.counts = self.watched(lab)
             self.printed = int(lab.page.locator(PRINTED).inner_text().split()[1])
-            lab.page.wait_for_function(f"count => ({STEPS})() === count", arg=self.printed)
+            lab.page.wait_for_function(ALL, arg=self.printed)
             self.state = lab.page.evaluate(STATE)
             lab.page.wait_for_timeout(4000)  # the part for viewers without a kernel waits 3 s for the widget
             self.num_players = lab.page.locator(".mp:visible").count()
@@ -150,7 +151,7 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nbconvert import HTMLExporter
 
     path = tmp_path_factory.mktemp("exported") / "live.html"
-    path.write_text(HTMLExporter().from_notebook_node(nbformat.from_dict(run.saved))[0])
+    path.write_text(HTMLExporter().from_notebook_node(nbformat.reads(json.dumps(run.saved), as_version=4))[0])
     return path
 
 
