@@ -1184,7 +1184,7 @@ export class Player {
     this._makeBox(place);
     this.panels = panels.map(name => new PANELS[name](this));
     for (const panel of this.panels) this._grid.append(panel.box);
-    this._resized = new ResizeObserver(() => this.wake());
+    this._resized = new ResizeObserver(() => this._readTheme()); // also when a page takes the box in
     this._resized.observe(this.box);
     this._themed = new MutationObserver(() => this._readTheme());
     for (const node of [document.documentElement, document.body]) this._themed.observe(node, { attributes: true });
