@@ -43,9 +43,9 @@ def record(source: LLM | Trace, **settings: int | str) -> Recording:
 
 
 def view(widget: widgets.Widget) -> dict[str, Any]:
-    """Return the output that shows a widget, without its description as text, which is no use to a reader."""
+    """Return the output that shows a widget, and nothing where there are no widgets."""
     model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {"application/vnd.jupyter.widget-view+json": model}
+    return {"application/vnd.jupyter.widget-view+json": model, "text/html": ""}
 
 
 class PlayerWidget(anywidget.AnyWidget):  # type: ignore[misc]
