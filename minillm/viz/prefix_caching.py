@@ -239,10 +239,8 @@ def _pool(axes: Axes, moment: Moment) -> None:
         )
         axes.add_patch(cell)
         if total <= 40:
-            color = FAINT if state == "empty" else ink_on(FILL[state])
-        axes.text(
-            block + 0.5, 0.5, f"{block}", ha="center", va="center", fontsize=SMALLEST, color=color, zorder=4
-        )
+            ink = {"fontsize": SMALLEST, "color": FAINT if state == "empty" else ink_on(FILL[state])}
+            axes.text(block + 0.5, 0.5, f"{block}", ha="center", va="center", zorder=4, **ink)
     axes.set_xlim(-0.05, total + 0.05)
     axes.set_ylim(-0.1, 1.15)
     axes.set_title(f"the pool: {total} blocks", fontsize=9, fontweight="normal", pad=2)

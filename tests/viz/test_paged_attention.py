@@ -309,7 +309,7 @@ def test_the_blocks_have_words_and_shared_and_copied_ones_are_framed() -> None:
     assert said.count("a.0") == said.count("a.1") == 2, "a label on each block for each of its requests"
     frames = [patch for patch in axes.patches if patch.get_edgecolor() == to_rgba(INK)]
     assert [(frame.get_xy(), frame.get_linestyle()) for frame in frames] == [
-        ((0.02, 0.05), "-"),
+        ((0.02, 0.05), "solid"),
         ((2.02, 0.05), "--"),
     ]
     stripes = [
