@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -314,7 +315,7 @@ def _box(axes: Axes, corner: tuple[int, int], held_by: Mapping[str, str], copied
         high = 0.9 / len(held_by)
         stripe = Rectangle((x + 0.02, y + 0.05 + i * high), 0.96, high, fc=color, alpha=0.22, lw=0)
         axes.add_patch(stripe)
-    look: dict[str, object] = {"fc": "none" if held_by else FREE, "ec": "none"}
+    look: dict[str, Any] = {"fc": "none" if held_by else FREE, "ec": "none"}
     if copied_from is not None:
         look |= {"ec": INK, "lw": 1.6, "ls": "--"}
     elif len(held_by) > 1:
@@ -335,7 +336,7 @@ def _head(
     number = f"{block} •" if known else f"{block}"
     if copied_from is not None:
         number += f" copy of {copied_from}"
-    ink = {"color": INK if held_by else FAINT, "va": "center"}
+    ink: dict[str, Any] = {"color": INK if held_by else FAINT, "va": "center"}
     axes.text(x + 0.05, y + 0.2, number, fontsize=SMALLEST, weight="bold" if held_by else "normal", **ink)
     wide = min(0.2, 0.75 / max(1, len(held_by)))
     for i, (name, color) in enumerate(held_by.items()):

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from IPython.display import display
 from matplotlib import rc_context
@@ -239,7 +239,10 @@ def _pool(axes: Axes, moment: Moment) -> None:
         )
         axes.add_patch(cell)
         if total <= 40:
-            ink = {"fontsize": SMALLEST, "color": FAINT if state == "empty" else ink_on(FILL[state])}
+            ink: dict[str, Any] = {
+                "fontsize": SMALLEST,
+                "color": FAINT if state == "empty" else ink_on(FILL[state]),
+            }
             axes.text(block + 0.5, 0.5, f"{block}", ha="center", va="center", zorder=4, **ink)
     axes.set_xlim(-0.05, total + 0.05)
     axes.set_ylim(-0.1, 1.15)

@@ -111,7 +111,9 @@ def end_labels(axes: Axes, x: float, labels: Mapping[str, float]) -> None:
     Call it when the limits of the axes are set.
     """
     scale = axes.transScale + axes.transLimits  # to shares of the axes
-    height = 0.75 * 72 * axes.get_figure(root=True).get_figheight()  # points: the axes' part of the figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    height = 0.75 * 72 * figure.get_figheight()  # points: the axes' part of the figure
     lowest = -1.0
     for text, y in sorted(labels.items(), key=lambda label: label[1]):
         share = scale.transform((x, y))[1]

@@ -127,7 +127,7 @@ def attention_map(weights: Tensor, tokens: Sequence[str], layer: int, head: int)
     wide = 2 * math.ceil(math.sqrt(len(weights) / 8))  # columns of small maps: twice as many rows
     with style():
         figure = Picture(figsize=(9.4, 5.4))
-        large, small = figure.subfigures(1, 2, width_ratios=[2.6, 1])
+        large, small = figure.subfigures(1, 2, width_ratios=[2.6, 1], squeeze=False)[0]
         axes = large.subplots()
         image = axes.imshow(weights[head].cpu().numpy(), cmap=shades, vmin=0, vmax=1)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9, parse_math=False)
