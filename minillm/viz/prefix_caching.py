@@ -216,7 +216,7 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     box.set_linestyle("--" if gone else "-")
     axes.add_patch(box)
     color = FAINT if gone else ink_on(FILL[state])
-    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns))[:2]
+    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns), max_lines=2, placeholder=" …")
     axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=9, color=color, parse_math=False)
     if not gone:
         axes.text(x + 0.92, y + 0.34, f"{block}", va="bottom", ha="right", fontsize=SMALLEST, color=color)

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from minillm.viz.style import FAINT, INK, PAPER, REJECTED, SMALLEST, Picture
 
 READABLE = {color.lower() for color in (INK, FAINT, PAPER, REJECTED)}
-TOUCH = 1.0  # pixels by which the boxes of two texts may overlap: a box is taller than its letters
+TOUCH = 2.0  # pixels by which the boxes of two texts may overlap: a box is taller than its letters
 
 
 def faults(picture: Picture) -> list[str]:

@@ -24,6 +24,7 @@ from minillm.viz import paged_attention as paged
 from minillm.viz import prefix_caching as prefix
 from minillm.viz.launches import Call
 from minillm.viz.memory_wall import Dot, Timing
+from minillm.viz.stand_in import stand_in
 from minillm.viz.style import DECODE, INK, PAPER, PREFILL, Picture, ink_on, style
 from tests.viz import test_continuous_batching as batching_data
 from tests.viz import test_flash_attention as flash_data
@@ -58,7 +59,7 @@ def forecast(batch: int, context: int) -> Picture:
 
 
 def history() -> paged.History:
-    return paged.History.of(paged_data.SPOKEN, 4, paged_data.PROMPTS)
+    return paged.History.of(paged_data.SPOKEN, 4)
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {
@@ -121,6 +122,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         [1, 9, 9, 21], {"continuous": (2.61, 100), "static": (8.8, 216), "one at a time": (12.58, 751)}
     ),
     "08 latency": lambda: batching.latency_figure(stalls(), ["long"]),
+    "08 player, on GitHub": lambda: stand_in(batching_data.PREEMPTED),
     "09 repeats": lambda: prefix.repeats_figure([528] * 8, [528, *[16] * 7]),
     "09 tree": lambda: prefix.tree_figure(
         prefix.replay(prefix_data.story(), prefix_data.PROMPTS, 2), 4, 2, SAY
