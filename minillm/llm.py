@@ -138,18 +138,17 @@ class LLM:
 
     def submit(
         self,
-        prompt: Prompt,
-        sampling_params: SamplingParams | None = None,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
-        priority: int = 0,
+        priority: int | Sequence[int] | None = None,
         listener: Listener | None = None,
-    ) -> RequestOutput:
-        """Queue one prompt and return its live output, which the engine's thread fills (`start`).
+    ) -> list[RequestOutput]:
+        """Queue prompts, as `generate` does, and return their live outputs at once: the engine's thread fills them.
 
-        `listener` is called with what is new after each step (engine/loop.py). Raises `RequestError` if the prompt is
-        refused.
+        The thread runs from `start` on. `listener` is called with what is new after each step (engine/loop.py).
         """
-        return self._add(*self._encoded(prompt), sampling_params, priority, listener).result()
+        return self._add_all(_as_list(prompts), sampling_params, priority, listener)
 
     def rebuild(self, **changes: Any) -> None:
         """Change engine arguments while requests run: `llm.rebuild(num_gpu_blocks_override=20)`.
@@ -322,6 +321,7 @@ class LLM:
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None,
         priority: int | Sequence[int] | None = None,
+        listener: Listener | None = None,
     ) -> list[RequestOutput]:
         """Queue all prompts, or none: if one is refused, the others are taken out again."""
         each = list(params) if isinstance(params, Sequence) else [params] * len(prompts)
@@ -335,14 +335,16 @@ class LLM:
                 f"priority is given, and scheduling_policy is {self.config.scheduling_policy!r}, which knows none: "
                 'make the LLM with scheduling_policy="priority"'
             )
-        outputs: list[RequestOutput] = []
+        adding: list[Future[RequestOutput]] = []
         try:
             for prompt, one, rank in zip(prompts, each, ranks, strict=True):
-                outputs.append(self._add(*self._encoded(prompt), one, rank).result())
+                adding.append(self._add(*self._encoded(prompt), one, rank, listener))
+                if adding[-1].done():  # no thread runs: what follows a refused prompt is not added
+                    adding[-1].result()
+            return [one.result() for one in adding]
         except BaseException:
-            self._loop.abort(outputs).result()
+            self._loop.abort([one.result() for one in adding if one.exception() is None]).result()
             raise
-        return outputs
 
     def _add(
         self,

@@ -943,7 +943,7 @@ class Text extends Panel {
   }
 
   paint(view, ink, width, height) {
-    const rowHeight = this.rowHeight(view), left = width < 420 ? 46 : 62;
+    const rowHeight = this.rowHeight(view), left = width < 420 ? 54 : 62;
     const first = Math.floor(this.top / rowHeight), last = Math.ceil((this.top + height) / rowHeight);
     for (const request of view.run.requests.slice(first, last)) {
       const y = request.number * rowHeight - this.top;
@@ -1184,7 +1184,7 @@ export class Player {
     this._makeBox(place);
     this.panels = panels.map(name => new PANELS[name](this));
     for (const panel of this.panels) this._grid.append(panel.box);
-    this._resized = new ResizeObserver(() => this.wake());
+    this._resized = new ResizeObserver(() => this._readTheme()); // also when a page takes the box in
     this._resized.observe(this.box);
     this._themed = new MutationObserver(() => this._readTheme());
     for (const node of [document.documentElement, document.body]) this._themed.observe(node, { attributes: true });
@@ -1530,6 +1530,8 @@ function initialize({ model }) {
     if (!run.append(message.piece)) model.send({ kind: "want", start: run.numEvents, first_word: run.words.length });
     for (const view of views) view.grown();
   });
+  // The kernel may have sent more before anyone listened.
+  model.send({ kind: "want", start: run.numEvents, first_word: run.words.length });
 }
 
 function render({ model, el }) {

@@ -126,7 +126,11 @@ class ControlRoom:
             if change["new"] == self.room.setting(name):
                 return
             if self.room.change(**{name: change["new"]}):
-                self._show(f"{name} is {change['new']} now.")
+                count = self.room.num_unfinished
+                moved = (
+                    f" The engine was rebuilt, and {count} unfinished requests go on in it." if count else ""
+                )
+                self._show(f"{name} is {change['new']} now.{moved}")
             else:
                 self.settings[name].value = self.room.setting(name)
 
@@ -137,5 +141,5 @@ def _control(kind: type, description: str, **arguments: Any) -> widgets.Widget:
     """A control that reports its value once it is let go."""
     if "Slider" in kind.__name__:
         arguments["continuous_update"] = False
-    style, layout = {"description_width": "8em"}, widgets.Layout(width="21em")
+    style, layout = {"description_width": "7.5em"}, widgets.Layout(width="23em")
     return kind(description=description, style=style, layout=layout, **arguments)

@@ -122,9 +122,10 @@ def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -
     """
     now = tiles[step - 1]
     row_of_tiles = [tile for tile in tiles if tile.first == now.first]
-    # The query to follow: the first tile has as near to half of its final sum as can be.
+    # The query to follow: its maximum rises if any does, and its first tile has about half of its final sum.
     begin, end = row_of_tiles[0], row_of_tiles[-1]
-    row = int((begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs().argmin())
+    from_half = (begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs()
+    row = int((from_half + (begin.m == end.m).float()).argmin())
     with style():
         figure = Picture(figsize=(9.6, 4.9))
         grid = figure.add_gridspec(2, 2, width_ratios=[1.1, 1])

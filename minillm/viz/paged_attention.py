@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -84,25 +85,21 @@ class Memory:
 class History:
     """The memory after each step of a run. `read` may be called again while the run goes on.
 
-    `prompts` are the token ids of each prompt by its request's id, for pictures with words. Raises ValueError if the
-    block tables of the trace and the engine's count of blocks disagree.
+    Raises ValueError if the block tables of the trace and the engine's count of blocks disagree.
     """
 
     block_size: int
-    prompts: Mapping[str, Sequence[int]] = field(default_factory=dict)
     steps: list[Memory] = field(default_factory=list)
     requests: dict[str, str] = field(default_factory=dict)  # the colour of each
-    tokens: dict[str, list[int]] = field(default_factory=dict)  # the outputs
+    tokens: dict[str, list[int]] = field(default_factory=dict)  # of each request: prompt and output
     total: int = 0
     _records: int = 0
     _finished: set[str] = field(default_factory=set)
     _known: frozenset[int] = frozenset()
 
     @classmethod
-    def of(
-        cls, trace: Trace, block_size: int, prompts: Mapping[str, Sequence[int]] | None = None
-    ) -> "History":
-        history = cls(block_size, prompts or {})
+    def of(cls, trace: Trace, block_size: int) -> "History":
+        history = cls(block_size)
         history.read(trace)
         return history
 
@@ -111,7 +108,7 @@ class History:
         for record in trace[self._records :]:
             if isinstance(record, RequestAdded):
                 self.requests[record.request_id] = REQUESTS[len(self.requests) % len(REQUESTS)]
-                self.tokens[record.request_id] = []
+                self.tokens[record.request_id] = list(record.prompt_token_ids)
             elif isinstance(record, TokenRecord):
                 self.tokens[record.request_id].append(record.token_id)
             elif isinstance(record, RequestFinished):
@@ -125,13 +122,11 @@ class History:
         return [sum(memory.filled(self.block_size).values()) for memory in self.steps]
 
     def ids(self, memory: Memory, block: int) -> list[int]:
-        """Return the token ids in a block that is held or known. Raises KeyError if their prompt is not given."""
+        """Return the token ids in a block that is held or known."""
         name, place = memory.written[block]
-        sample_of = name.rpartition(".")[0]  # "0.1" is sample 1 of request "0"
-        prompt = self.prompts[name] if name in self.prompts else self.prompts[sample_of]
         first = place * self.block_size
         count = memory.filled(self.block_size).get(block, self.block_size)  # known blocks are full
-        return [*prompt, *self.tokens[name]][first : first + count]
+        return self.tokens[name][first : first + count]
 
     def held(self) -> list[int]:
         """Tokens for which there is room in the blocks that are held."""
@@ -270,7 +265,7 @@ def blocks_figure(history: History, step: int, say: Say, columns: int = 6) -> Pi
     """Each block at step number `step` (from 1): its number, the requests that hold it, and the words in it.
 
     A block that several requests hold has a label of each and a thick frame. A block that was copied for a write has
-    a dashed frame and the number of the original. `history` needs its prompts.
+    a dashed frame and the number of the original.
     """
     memory = history.steps[step - 1]
     lines = -(-history.total // columns)
@@ -287,7 +282,7 @@ def blocks_figure(history: History, step: int, say: Say, columns: int = 6) -> Pi
                 words = printable(say(history.ids(memory, block)))
             _box(axes, corner, held_by, memory.copies.get(block))
             _head(axes, corner, block, block in memory.known, held_by, memory.copies.get(block))
-            lines_of_words = textwrap.wrap(words, width=122 // columns)[:2]
+            lines_of_words = textwrap.wrap(words, width=122 // columns, max_lines=2, placeholder=" …")
             x, y = corner
             axes.text(
                 x + 0.05,
@@ -314,7 +309,7 @@ def _box(axes: Axes, corner: tuple[int, int], held_by: Mapping[str, str], copied
         high = 0.9 / len(held_by)
         stripe = Rectangle((x + 0.02, y + 0.05 + i * high), 0.96, high, fc=color, alpha=0.22, lw=0)
         axes.add_patch(stripe)
-    look: dict[str, object] = {"fc": "none" if held_by else FREE, "ec": "none"}
+    look: dict[str, Any] = {"fc": "none" if held_by else FREE, "ec": "none"}
     if copied_from is not None:
         look |= {"ec": INK, "lw": 1.6, "ls": "--"}
     elif len(held_by) > 1:
@@ -335,7 +330,7 @@ def _head(
     number = f"{block} •" if known else f"{block}"
     if copied_from is not None:
         number += f" copy of {copied_from}"
-    ink = {"color": INK if held_by else FAINT, "va": "center"}
+    ink: dict[str, Any] = {"color": INK if held_by else FAINT, "va": "center"}
     axes.text(x + 0.05, y + 0.2, number, fontsize=SMALLEST, weight="bold" if held_by else "normal", **ink)
     wide = min(0.2, 0.75 / max(1, len(held_by)))
     for i, (name, color) in enumerate(held_by.items()):
@@ -378,11 +373,9 @@ def blocks_explorer(history: History, say: Say, step: int = 1) -> Explorer:
     )
 
 
-def live_blocks(
-    trace: Trace | None, block_size: int, prompts: Mapping[str, Sequence[int]], say: Say, every: int = 1
-) -> Live:
+def live_blocks(trace: Trace | None, block_size: int, say: Say, every: int = 1) -> Live:
     """Return the blocks of a run that is under way, drawn once every `every` steps."""
-    history = History(block_size, prompts)
+    history = History(block_size)
 
     def draw(so_far: Trace) -> Picture:
         history.read(so_far)

@@ -43,9 +43,9 @@ def record(source: LLM | Trace, **settings: int | str) -> Recording:
 
 
 def view(widget: widgets.Widget) -> dict[str, Any]:
-    """Return the output that shows a widget, without its description as text, which is no use to a reader."""
+    """Return the output that shows a widget, and nothing where there are no widgets."""
     model = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {"application/vnd.jupyter.widget-view+json": model}
+    return {"application/vnd.jupyter.widget-view+json": model, "text/html": ""}
 
 
 class PlayerWidget(anywidget.AnyWidget):  # type: ignore[misc]
@@ -124,16 +124,12 @@ class Player:
             self._thread.join()
             self._thread = None
         self.update()
-        for handle, content in zip(self._stills, self._still_contents(), strict=False):
-            handle.update(content, raw=True)
+        for handle, (content, metadata) in zip(self._stills, self._still_contents(), strict=False):
+            handle.update(content, metadata=metadata, raw=True)
 
     def html(self) -> str:
         """Return HTML that replays the run without a kernel."""
         return fragment(self.whole(), self.options, self.player_id)
-
-    def png(self) -> bytes:
-        """Return the picture for viewers that run no scripts."""
-        return stand_in(self.recording.trace).png()
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL):
@@ -146,12 +142,17 @@ class Player:
                 piece = self.recording.since(int(content["start"]), int(content["first_word"]))
                 self.widget.send({"kind": "piece", "piece": piece, "live": self.widget.live})
 
-    def _still_contents(self) -> list[dict[str, str]]:
+    def _still_contents(self) -> list[tuple[dict[str, str], dict[str, Any]]]:
+        """Return the outputs for viewers without a kernel, each with its metadata."""
         if not self.recording.num_events:
-            return [{"text/html": ""}, {"text/html": ""}]
+            return [({"text/html": ""}, {}), ({"text/html": ""}, {})]
+        picture = stand_in(self.recording.trace)
         return [
-            {"text/html": self.html()},
-            {"image/png": base64.b64encode(self.png()).decode()},
+            ({"text/html": self.html()}, {}),
+            (
+                {"image/png": base64.b64encode(picture.png()).decode()},
+                {"image/png": {"width": picture.shown_width}},
+            ),
         ]
 
     def __enter__(self) -> "Player":
@@ -164,7 +165,10 @@ class Player:
 
     def show_stills(self) -> None:
         """Show the parts for viewers without a kernel; they hide where the widget lives."""
-        self._stills = [display(content, raw=True, display_id=True) for content in self._still_contents()]
+        self._stills = [
+            display(content, metadata=metadata, raw=True, display_id=True)
+            for content, metadata in self._still_contents()
+        ]
 
     def _ipython_display_(self) -> None:
         display(view(self.widget), raw=True)

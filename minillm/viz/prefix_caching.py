@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from IPython.display import display
 from matplotlib import rc_context
@@ -216,7 +216,7 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     box.set_linestyle("--" if gone else "-")
     axes.add_patch(box)
     color = FAINT if gone else ink_on(FILL[state])
-    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns))[:2]
+    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns), max_lines=2, placeholder=" …")
     axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=9, color=color, parse_math=False)
     if not gone:
         axes.text(x + 0.92, y + 0.34, f"{block}", va="bottom", ha="right", fontsize=SMALLEST, color=color)
@@ -239,10 +239,11 @@ def _pool(axes: Axes, moment: Moment) -> None:
         )
         axes.add_patch(cell)
         if total <= 40:
-            color = FAINT if state == "empty" else ink_on(FILL[state])
-        axes.text(
-            block + 0.5, 0.5, f"{block}", ha="center", va="center", fontsize=SMALLEST, color=color, zorder=4
-        )
+            ink: dict[str, Any] = {
+                "fontsize": SMALLEST,
+                "color": FAINT if state == "empty" else ink_on(FILL[state]),
+            }
+            axes.text(block + 0.5, 0.5, f"{block}", ha="center", va="center", zorder=4, **ink)
     axes.set_xlim(-0.05, total + 0.05)
     axes.set_ylim(-0.1, 1.15)
     axes.set_title(f"the pool: {total} blocks", fontsize=9, fontweight="normal", pad=2)

@@ -120,13 +120,12 @@ class Room:
 
     def add(self, prompt: str, **params: Any) -> bool:
         """Submit a prompt; `params` are of `SamplingParams`. Return False, with a message, if it is refused."""
-        given = {"temperature": 0.8, "max_tokens": self.max_tokens, "seed": next(self._seeds), **params}
-        return self._submit(prompt, SamplingParams(**given))
+        return self._submit([prompt], [self._params(**params)])
 
-    def add_ten(self) -> None:
-        """Submit ten openings of stories."""
-        for prompt in itertools.islice(self._openings, 10):
-            self.add(prompt)
+    def add_ten(self) -> bool:
+        """Submit ten openings of stories, all before the next step."""
+        prompts = list(itertools.islice(self._openings, 10))
+        return self._submit(prompts, [self._params() for _ in prompts])
 
     def change(self, **settings: Any) -> bool:
         """Change engine arguments. Return False, with a message, if a request does not fit or a value is wrong."""
@@ -164,14 +163,19 @@ class Room:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, prompt: str, params: SamplingParams) -> bool:
+    def _params(self, **params: Any) -> SamplingParams:
+        """The next request's own seed, and what is given."""
+        chosen = {"temperature": 0.8, "max_tokens": self.max_tokens, "seed": next(self._seeds), **params}
+        return SamplingParams(**chosen)
+
+    def _submit(self, prompts: list[str], params: list[SamplingParams]) -> bool:
         with self._lock:
             try:
-                output = self.llm.submit(prompt, params, listener=lambda _: self._news.set())
+                outputs = self.llm.submit(prompts, params, listener=lambda _: self._news.set())
             except (MinillmError, RuntimeError, ValueError) as error:
                 self.say(f"Refused: {error}")
                 return False
-            self.requests.append(Submitted(prompt, params, output))
+            self.requests += map(Submitted, prompts, params, outputs)
         return True
 
     def _parts(self, mine: bool, policy: str) -> dict[str, Any]:
@@ -220,8 +224,8 @@ class Room:
                 self._rebuild(False, {})
             failed = [one for one in self.requests if one.output.error is not None]
             self.requests = [one for one in self.requests if one.output.error is None]
-            for one in failed if mine else ():
-                self._submit(one.prompt, one.params)
+            if mine:
+                self._submit([one.prompt for one in failed], [one.params for one in failed])
             said = (
                 f"Your {' or '.join(self.own)} failed, and the package's runs again"
                 if mine

@@ -1,9 +1,8 @@
 """The picture that takes the player's place where no script runs: requests over time, tokens per step, blocks held.
 
-It is drawn from the same trace, in the same colours, at two pixels per point.
+It is drawn from the same trace, in the same colours.
 """
 
-import io
 from itertools import groupby
 
 from matplotlib.axes import Axes
@@ -16,21 +15,12 @@ COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WAST
 MAX_ROWS = 60
 
 
-class SharpPicture(Picture):
-    """A picture of few colours at twice the usual resolution."""
-
-    def png(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png", dpi=180)
-        return file.getvalue()
-
-
-def stand_in(trace: Trace) -> SharpPicture:
+def stand_in(trace: Trace) -> Picture:
     """Return the picture of a whole run; of more than 60 requests, the first 60 are drawn."""
     steps = trace.of(StepRecord)
     requests = [record.request_id for record in trace.of(RequestAdded)][:MAX_ROWS]
     with style():
-        figure = SharpPicture(figsize=(8.6, 2.9 + 0.13 * len(requests)))
+        figure = Picture(figsize=(8.6, 2.9 + 0.13 * len(requests)))
         tape, tokens, blocks = figure.subplots(
             3, 1, sharex=True, height_ratios=[0.13 * len(requests) + 0.3, 0.7, 0.7]
         )

@@ -11,10 +11,11 @@ needs a contrast of 4.5:1 (WCAG 2), and the best that any colour reaches on whit
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,7 +36,6 @@ SHARPNESS: Final = 2  # pixels of the file for each pixel of CSS
 SMALLEST: Final = 8.0  # points, 10.7 pixels of CSS
 
 RC = {
-    "figure.dpi": PIXELS_PER_INCH,
     "savefig.dpi": 150,
     "figure.facecolor": PAPER,
     "font.size": 10,
@@ -66,6 +66,9 @@ def style() -> Iterator[None]:
 class Picture(Figure):
     """A figure that shows itself in a notebook. It knows nothing of pyplot, so it is drawn once and not kept."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(dpi=PIXELS_PER_INCH * SHARPNESS, **options)
+
     @property
     def shown_width(self) -> int:
         """Return the width at which the picture is shown, in pixels of CSS."""
@@ -76,9 +79,10 @@ class Picture(Figure):
 
         A palette of 256 colours makes the file less than half as large, and does not change a plain colour.
         """
-        drawn, file = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png", dpi=PIXELS_PER_INCH * SHARPNESS)
-        image = Image.open(drawn).convert("RGB")
+        canvas, file = FigureCanvasAgg(self), io.BytesIO()
+        canvas.draw()  # type: ignore[no-untyped-call]
+        pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+        image = Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
         image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, "PNG")
         return file.getvalue()
 
@@ -111,7 +115,9 @@ def end_labels(axes: Axes, x: float, labels: Mapping[str, float]) -> None:
     Call it when the limits of the axes are set.
     """
     scale = axes.transScale + axes.transLimits  # to shares of the axes
-    height = 0.75 * 72 * axes.get_figure(root=True).get_figheight()  # points: the axes' part of the figure
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    height = 0.75 * 72 * figure.get_figheight()  # points: the axes' part of the figure
     lowest = -1.0
     for text, y in sorted(labels.items(), key=lambda label: label[1]):
         share = scale.transform((x, y))[1]

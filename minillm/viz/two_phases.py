@@ -127,7 +127,7 @@ def attention_map(weights: Tensor, tokens: Sequence[str], layer: int, head: int)
     wide = 2 * math.ceil(math.sqrt(len(weights) / 8))  # columns of small maps: twice as many rows
     with style():
         figure = Picture(figsize=(9.4, 5.4))
-        large, small = figure.subfigures(1, 2, width_ratios=[2.6, 1])
+        large, small = figure.subfigures(1, 2, width_ratios=[2.6, 1], squeeze=False)[0]
         axes = large.subplots()
         image = axes.imshow(weights[head].cpu().numpy(), cmap=shades, vmin=0, vmax=1)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=9, parse_math=False)
@@ -138,6 +138,7 @@ def attention_map(weights: Tensor, tokens: Sequence[str], layer: int, head: int)
         _frame(axes, WASTE, 0.8)
         bar = large.colorbar(image, shrink=0.6, label="attention weight (a row sums to 1)")
         bar.outline.set_visible(False)
+        small.suptitle("All heads of the layer", fontsize=9.5)
         panels = small.subplots(math.ceil(len(weights) / wide), wide, squeeze=False).flat
         for number, panel in enumerate(panels):
             panel.set_axis_off()
@@ -146,9 +147,8 @@ def attention_map(weights: Tensor, tokens: Sequence[str], layer: int, head: int)
                 panel.imshow(weights[number].cpu().numpy(), cmap=shades, vmin=0, vmax=1)
                 panel.set_xticks([])
                 panel.set_yticks([])
-                panel.set_title(
-                    f"head {number}", fontsize=9, fontweight="bold" if number == head else "normal"
-                )
+                weight = "bold" if number == head else "normal"
+                panel.set_title(f"{number}", fontsize=9, fontweight=weight, pad=3)
                 _frame(panel, INK if number == head else WASTE, 2.2 if number == head else 0.8)
         return figure
 

@@ -1,5 +1,6 @@
 """In JupyterLab, in a headless Chromium, a chapter runs from top to bottom and its sliders move its pictures."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Locator, expect, sync_playwright
 from minillm.course import notebook as nb
 from minillm.course import workbook
 from tests.browser.lab import BROWSER_ARGS, PATIENCE, ROOT, OpenNotebook, chromium, clean_copy, jupyterlab
+from tools.notebooks import METADATA
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +72,54 @@ def test_a_copy_shows_its_figures_and_its_last_link_opens_the_exercises(
         tab = lab.page.locator(".lm-TabBar-tab[title*='Path: work/03_kv_cache.ipynb']")
         tab.wait_for()
         assert lab.errors == []
+        lab.page.close()
+
+
+BURST = """
+import time
+
+from minillm.viz.style import Picture
+from minillm.viz.widget import Explorer
+
+
+def draw(x):
+    time.sleep(0.2)
+    return Picture(figsize=(2 + x / 10, 1), layout="none")
+
+
+Explorer(draw, x=(0, 60, 0))
+"""
+
+
+def test_a_slider_that_is_dragged_fast_ends_at_its_last_value(browser: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    cell = {"cell_type": "code", "id": "burst", "metadata": {}, "source": BURST, "outputs": []}
+    document = {"cells": [cell | {"execution_count": None}], "metadata": METADATA}
+    (folder / "burst.ipynb").write_text(json.dumps(document | {"nbformat": 4, "nbformat_minor": 5}))
+    with jupyterlab(folder, tmp_path / "state") as (url, token):
+        lab = OpenNotebook(browser, url, token, "burst.ipynb")
+        lab.run_all()
+        (explorer,) = lab.explorers()
+        picture = explorer.locator("> img.widget-image")
+        expect(picture).to_have_attribute("width", str(2 * 96), timeout=PATIENCE * 1e3)
+        picture.evaluate(
+            """image => {
+                window.draws = 0;
+                const count = () => { window.draws += 1; };
+                new MutationObserver(count).observe(image, {attributes: true, attributeFilter: ["src"]});
+            }"""
+        )
+        handle = explorer.locator(".noUi-handle")
+        for _ in range(30):
+            handle.evaluate(
+                "handle => handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}))"
+            )
+        expect(picture).to_have_attribute("width", str(5 * 96), timeout=PATIENCE * 1e3)
+        assert picture.evaluate("image => [image.naturalWidth, image.clientWidth]") == [960, 480]
+        assert explorer.locator(".widget-readout").inner_text() == "30"
+        assert lab.page.evaluate("window.draws") < 15
+        assert lab.complaints() == [] and lab.errors == []
         lab.page.close()
 
 

@@ -218,6 +218,16 @@ def test_waiting_requests_are_bounded_if_asked():
     tiny.assert_idle(llm)
 
 
+def test_submitted_prompts_come_together_and_none_stays_if_one_is_refused():
+    with started(trace=True) as llm:
+        outputs = llm.submit([list(prompt) for prompt in PROMPTS], GREEDY)
+        llm._loop.wait(outputs, lambda: all(output.finished for output in outputs))
+        assert [output.outputs[0].token_ids for output in outputs] == [alone(prompt) for prompt in PROMPTS]
+        with pytest.raises(RequestError, match="the prompt is empty"):
+            llm.submit([list(PROMPTS[0]), [], list(PROMPTS[1])], LONG)
+        tiny.assert_idle(llm)
+
+
 def test_a_cancelled_stream_may_not_have_been_added_yet():
     llm = tiny.llm()
 

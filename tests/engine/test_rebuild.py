@@ -61,7 +61,7 @@ def test_texts_go_on_and_every_block_comes_back(change, undisturbed):
 def test_it_may_happen_while_the_thread_steps(undisturbed):
     with tiny.llm(trace=True) as llm:
         llm.start()
-        outputs = [llm.submit(list(p), params) for p, params in zip(PROMPTS, PARAMS, strict=True)]
+        outputs = llm.submit([list(prompt) for prompt in PROMPTS], PARAMS)
         for change in CHANGES.values():
             llm.rebuild(**change)
         llm._loop.wait(outputs, lambda: all(output.finished for output in outputs))

@@ -87,6 +87,8 @@ def bars(axes: Axes) -> dict[tuple[int, str], list[tuple[float, float]]]:
     """(row, colour) -> the spans drawn there, from left to right."""
     found = {}
     for collection in axes.collections:
+        if not len(collection.get_facecolor()):  # the ticks of tokens are lines
+            continue
         paths = [path.get_extents() for path in collection.get_paths()]
         if all(box.height > 0.5 for box in paths):
             color = to_hex(collection.get_facecolor()[0]).upper()

@@ -237,9 +237,12 @@ def test_a_run_that_is_over_is_empty_and_said_to_be() -> None:
     assert explorer.png != first
 
 
-# The same run with its tokens: request "a" is forked, so that its samples are "a.0" and "a.1".
+# The same run with its tokens.
+PROMPT, OTHER = [10, 11, 12, 13, 14, 15], [20, 21, 22]
 SPOKEN = trace(
-    *FORK[:3],
+    RequestAdded(0, "a.0", 6, PROMPT),
+    RequestAdded(0, "a.1", 6, PROMPT),
+    FORK[2],
     TokenRecord(1, "a.0", 0, 70),
     TokenRecord(1, "a.1", 0, 80),
     FORK[3],
@@ -247,9 +250,9 @@ SPOKEN = trace(
     TokenRecord(2, "a.1", 1, 81),
     *FORK[4:6],
     TokenRecord(3, "a.0", 2, 72),
-    *FORK[6:],
+    RequestAdded(2, "b", 3, OTHER),
+    FORK[7],
 )
-PROMPTS = {"a": [10, 11, 12, 13, 14, 15], "b": [20, 21, 22]}
 
 
 def say(ids: Sequence[int]) -> str:
@@ -257,7 +260,7 @@ def say(ids: Sequence[int]) -> str:
 
 
 def test_a_block_has_the_words_of_the_request_in_whose_table_it_is() -> None:
-    history = History.of(SPOKEN, 4, PROMPTS)
+    history = History.of(SPOKEN, 4)
     words = [
         {block: say(history.ids(memory, block)) for block in memory.holders().keys() | memory.known}
         for memory in history.steps
@@ -275,19 +278,13 @@ def test_a_free_block_that_is_known_keeps_its_words() -> None:
         *SPOKEN,
         RequestFinished(4, "a.0", "length"),
         RequestFinished(4, "b", "length"),
-        RequestAdded(4, "c", 1),
+        RequestAdded(4, "c", 1, [30]),
         step(4, [part("c", 0, 1, [1])], free=7),
     )
-    history = History.of(ended, 4, {**PROMPTS, "c": [30]})
+    history = History.of(ended, 4)
     memory = history.steps[-1]
     assert memory.known - memory.holders().keys() == {0, 2}
     assert say(history.ids(memory, 2)) == "14-15-70-71" and say(history.ids(memory, 1)) == "30"
-
-
-def test_a_prompt_that_is_not_given_is_missed() -> None:
-    history = History.of(SPOKEN, 4, {"a": PROMPTS["a"]})
-    with pytest.raises(KeyError):
-        history.ids(history.steps[3], 3)
 
 
 def test_a_copy_is_known_as_one_until_its_block_is_free() -> None:
@@ -302,14 +299,14 @@ def test_a_copy_is_known_as_one_until_its_block_is_free() -> None:
 
 
 def test_the_blocks_have_words_and_shared_and_copied_ones_are_framed() -> None:
-    axes = pictures.blocks_figure(History.of(SPOKEN, 4, PROMPTS), 2, say, columns=3).axes[0]
+    axes = pictures.blocks_figure(History.of(SPOKEN, 4), 2, say, columns=3).axes[0]
     said = [text.get_text().replace("\n", "") for text in axes.texts if text.get_text()]
     assert [words for words in said if "-" in words] == ["10-11-12-13", "14-15-80", "14-15-70"]
     assert {"0 •", "1", "2 copy of 1", "3", "7"} <= set(said)
     assert said.count("a.0") == said.count("a.1") == 2, "a label on each block for each of its requests"
     frames = [patch for patch in axes.patches if patch.get_edgecolor() == to_rgba(INK)]
     assert [(frame.get_xy(), frame.get_linestyle()) for frame in frames] == [
-        ((0.02, 0.05), "-"),
+        ((0.02, 0.05), "solid"),
         ((2.02, 0.05), "--"),
     ]
     stripes = [
@@ -324,7 +321,7 @@ def test_the_blocks_have_words_and_shared_and_copied_ones_are_framed() -> None:
 
 
 def test_a_moved_step_draws_the_blocks_anew() -> None:
-    explorer = pictures.blocks_explorer(History.of(SPOKEN, 4, PROMPTS), say, step=2)
+    explorer = pictures.blocks_explorer(History.of(SPOKEN, 4), say, step=2)
     first = explorer.png
     explorer.set(step=4)
     assert explorer.png != first and explorer.num_draws == 2
@@ -332,7 +329,7 @@ def test_a_moved_step_draws_the_blocks_anew() -> None:
 
 def test_live_blocks_follow_the_run() -> None:
     growing = Trace()
-    live = pictures.live_blocks(growing, 4, PROMPTS, say, every=2)
+    live = pictures.live_blocks(growing, 4, say, every=2)
     drawn = []
     for record in SPOKEN:
         growing.append(record)
@@ -341,7 +338,7 @@ def test_live_blocks_follow_the_run() -> None:
     assert drawn == [0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2], "steps 1 and 3 of 4"
     before = live.png
     live.finish()
-    whole = pictures.blocks_figure(History.of(SPOKEN, 4, PROMPTS), 4, say)
+    whole = pictures.blocks_figure(History.of(SPOKEN, 4), 4, say)
     assert live.png == whole.png() != before
 
 

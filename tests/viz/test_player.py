@@ -87,10 +87,12 @@ def test_a_cell_stores_three_parts_and_the_end_of_the_run(llm, sent, monkeypatch
         def __init__(self, place: int) -> None:
             self.place = place
 
-        def update(self, content: dict[str, Any], raw: bool) -> None:
-            shown[self.place] = content
+        def update(self, content: dict[str, Any], metadata: dict[str, Any], raw: bool) -> None:
+            shown[self.place] = content | {"metadata": metadata}
 
-    def display(content: dict[str, Any], raw: bool, display_id: bool = False) -> Handle:
+    def display(
+        content: dict[str, Any], raw: bool, metadata: dict[str, Any] | None = None, display_id: bool = False
+    ) -> Handle:
         shown.append(content)
         return Handle(len(shown) - 1)
 
@@ -101,6 +103,7 @@ def test_a_cell_stores_three_parts_and_the_end_of_the_run(llm, sent, monkeypatch
     assert "data-minillm-player" in shown[1]["text/html"]
     assert "widget-view" not in shown[1]["text/html"]
     assert base64.b64decode(shown[2]["image/png"]).startswith(b"\x89PNG")
+    assert shown[2]["metadata"] == {"image/png": {"width": stand_in(llm.trace).shown_width}}
 
 
 def test_a_trace_needs_no_llm():
