@@ -24,9 +24,9 @@ OPENINGS = (
     "On Monday morning the baker",
     "A very small dragon",
     "The last train",
-    "Deep in the forest, where nobody went,",
+    "Deep in the forest, far from every road,",
     "Dear Tom, you will not believe what",
-    "There was a knock at the door. It was late, and it had been raining all day. Nobody ever came to see us at that "
+    "There was a knock at the door. It was late, and it had been raining all day. We never had a visitor at that "
     "hour, so my brother and I",
     "The queen had lost",
     "At night the robot",

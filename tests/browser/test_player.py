@@ -203,7 +203,9 @@ def test_without_scripts_a_picture_takes_its_place(browser: Browser, exported: P
 
 def test_the_outputs_are_small(run: Run) -> None:
     for cell in run.saved["cells"]:
-        size = sum(len("".join(text)) for output in cell["outputs"] for text in output.get("data", {}).values())
+        size = sum(
+            len("".join(text)) for output in cell["outputs"] for text in output.get("data", {}).values()
+        )
         assert 20_000 < size < 300_000
 
 

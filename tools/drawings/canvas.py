@@ -1,7 +1,7 @@
 """A small SVG canvas in the course's colours.
 
-A drawing is a card of its own: a light one with dark ink, or a dark one where the viewer prefers that. So it is readable
-on a page of either colour, also where the page and the system do not agree.
+A drawing is a card of its own: light with dark ink, or dark if the viewer prefers that. So it is readable on a page of
+either colour, also when the page and the system do not agree.
 """
 
 from collections.abc import Sequence

@@ -41,7 +41,7 @@ def by_hand() -> Canvas:
 
 
 def engine_loop() -> Canvas:
-    """What happens in one step of the engine."""
+    """One step of the engine: the queue, the scheduler, the model, and back."""
     canvas = Canvas(
         740, 290, "The engine's loop: requests wait, the scheduler fills a step, the model computes it"
     )
