@@ -125,7 +125,7 @@ def _gantt(axes: Axes, trace: Trace, done: int, milliseconds: bool) -> None:
 
 
 def _span(run: Sequence[StepRecord], number: int, milliseconds: bool) -> tuple[float, float]:
-    """Where a step begins on the axis, and how wide it is."""
+    """The place on the axis at which a step begins, and how wide it is."""
     if not milliseconds:
         return float(number), 1.0
     step = run[number]
@@ -133,7 +133,7 @@ def _span(run: Sequence[StepRecord], number: int, milliseconds: bool) -> tuple[f
 
 
 def _state(trace: Trace, done: int) -> str:
-    """What the first `done` steps have come to, in words."""
+    """Describe the state after the first `done` steps."""
     so_far = _first_steps(trace, done)
     finished, requests = len(so_far.of(RequestFinished)), len(trace.of(RequestAdded))
     counts = tokens_computed(so_far)
@@ -148,7 +148,7 @@ def _state(trace: Trace, done: int) -> str:
 
 
 def _first_steps(trace: Trace, count: int) -> Trace:
-    """The records up to the end of step number `count`. A step's tokens stand before its own record."""
+    """The records up to the end of step number `count`. A step's tokens precede its own record."""
     kept, seen = Trace(), 0
     for record in trace:
         if seen == count:

@@ -78,7 +78,7 @@ def engine_loop() -> Canvas:
 def ragged_batch() -> Canvas:
     """A rectangle with padding, and the same tokens end to end."""
     canvas = Canvas(
-        640, 206, "Three requests in one step: a rectangle of 15 cells with 6 of padding, or 9 tokens flat"
+        700, 206, "Three requests in one step: a rectangle of 15 cells with 6 of padding, or 9 tokens flat"
     )
     rows = (("A", 5, "prefill"), ("B", 1, "decode"), ("C", 3, "prefill"))
     canvas.text(24, 22, "rectangle: 15 cells, 6 padded", bold=True)
