@@ -526,7 +526,7 @@ def test_nothing_is_recorded_unless_asked(llm):
     [
         (
             "no-such-model",
-            r"no model 'no-such-model': it is not a folder, not a bundled model \(.*hub id such as",
+            r"no model 'no-such-model': it is not a folder, not a GGUF file, not a bundled model \(.*hub id such as",
         ),
         ("/no/such/folder", "no model '/no/such/folder'"),
         ("./here", r"no model '\./here'"),
