@@ -234,8 +234,8 @@ def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, in
 def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
     """Requests that decode while the prompts of `late` come in: a panel per trace, a row per request, a tick per token.
 
-    The longest time that a request waited for its next token is shaded. The title has it, and the TTFT of the first
-    of `late`.
+    The longest wait for a next token, until the first of `late` has its first token, is shaded. The title has it, and
+    the TTFT of the first of `late`. Raises ValueError if no request decodes meanwhile.
     """
     with style():
         rows = max(len(trace.of(RequestAdded)) for trace in traces.values())
@@ -243,9 +243,9 @@ def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
         panels = figure.subplots(len(traces), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (name, trace) in zip(panels, traces.items(), strict=True):
             _ticks(axes, trace, late)
-            _hole(axes, trace, late)
-            worst = max(wait for request_id, _, wait in waits_of(trace) if request_id not in late)
             first = ttft(trace)[late[0]]
+            time, worst = _longest_wait(trace, late, first)
+            _hole(axes, trace, len(late), time, worst)
             axes.set_title(
                 f"{name}: longest wait {worst * 1e3:.0f} ms, TTFT of the long prompt {first * 1e3:.0f} ms",
                 fontsize=10,
@@ -343,14 +343,24 @@ def _ticks(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
     axes.set_ylim(len(added) - 0.4, -0.6)
 
 
-def _hole(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
-    """The longest wait of a request that decodes, shaded over the rows of all that decode."""
-    zero = min(record.time for record in trace.of(RequestAdded))
-    waits = [wait for wait in waits_of(trace) if wait[0] not in late]
-    _, time, wait = max(waits, key=lambda wait: wait[2])
-    decoding = len(trace.of(RequestAdded)) - len(late)
-    corner = (1e3 * (time - wait - zero), -0.5)
-    axes.add_patch(Rectangle(corner, 1e3 * wait, decoding, color=HOLE, lw=0, zorder=0))
+def _longest_wait(trace: Trace, late: Sequence[str], first: float) -> tuple[float, float]:
+    """Return when the longest wait ended, and its seconds, of the others between the first late one and its token."""
+    arrival = next(record.time for record in trace.of(RequestAdded) if record.request_id == late[0])
+    waits = [
+        (time, wait)
+        for request_id, time, wait in waits_of(trace)
+        if request_id not in late and arrival < time <= arrival + first
+    ]
+    if not waits:
+        raise ValueError(f"No request decodes while request {late[0]!r} waits for its first token.")
+    return max(waits, key=lambda ended: ended[1])
+
+
+def _hole(axes: Axes, trace: Trace, num_late: int, time: float, wait: float) -> None:
+    """Shade a wait that ended at `time`, over the rows of all requests that decode."""
+    added = trace.of(RequestAdded)
+    left = 1e3 * (time - wait - min(record.time for record in added))
+    axes.add_patch(Rectangle((left, -0.5), 1e3 * wait, len(added) - num_late, color=HOLE, lw=0, zorder=0))
 
 
 def waits_of(trace: Trace) -> list[tuple[str, float, float]]:

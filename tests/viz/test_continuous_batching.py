@@ -212,7 +212,7 @@ def test_a_tick_for_each_token_and_the_longest_wait_of_those_that_decode_is_shad
     run = Trace()
     run += [RequestAdded(1.0, "a", 3), TokenRecord(1.010, "a", 0, 5), RequestAdded(1.020, "long", 99)]
     run += [TokenRecord(1.015, "a", 1, 5), TokenRecord(1.115, "a", 2, 5), TokenRecord(1.120, "long", 0, 5)]
-    run += [TokenRecord(1.820, "long", 1, 5)]
+    run += [TokenRecord(1.820, "long", 1, 5), TokenRecord(1.820, "a", 3, 5)]  # a hiccup, but later
     chunks = [("long", "prefill", 0, 60)], [("a", "decode", 3, 1), ("long", "prefill", 60, 39)]
     for number, parts in enumerate(chunks):
         start, times = 1.03 + 0.05 * number, Phases(0, 0, 0, 0)
@@ -222,7 +222,7 @@ def test_a_tick_for_each_token_and_the_longest_wait_of_those_that_decode_is_shad
     assert axes.get_title(loc="left") == "whole: longest wait 100 ms, TTFT of the long prompt 100 ms"
     ticks = [c for c in axes.collections if hasattr(c, "get_positions")]
     assert [c.get_positions() for c in ticks] == [
-        pytest.approx([10, 15, 115]),
+        pytest.approx([10, 15, 115, 820]),
         pytest.approx([120, 820]),
     ]
     assert [c.get_lineoffset() for c in ticks] == [0, 1]
@@ -233,3 +233,10 @@ def test_a_tick_for_each_token_and_the_longest_wait_of_those_that_decode_is_shad
     (arrival,) = axes.lines
     assert (arrival.get_xdata()[0], arrival.get_ydata()[0]) == (pytest.approx(20), 1)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["request a", "long prompt"]
+
+
+def test_a_long_prompt_that_stalls_no_request_is_refused() -> None:
+    run = Trace()
+    run += [RequestAdded(1.0, "a", 3), RequestAdded(1.0, "long", 9), TokenRecord(1.1, "long", 0, 5)]
+    with pytest.raises(ValueError, match="No request decodes while request 'long' waits"):
+        pictures.latency_figure({"whole": run}, ["long"])

@@ -43,7 +43,9 @@ SAY: Callable[..., str] = lambda ids: " ".join(WORDS[1 + i % 9][1:] for i in ids
 def stalls() -> dict[str, batching.Trace]:
     run = batching_data.trace([[("a", "decode", 3, 1), ("long", "prefill", 0, 60)]], seconds=[0.1])
     run += [
-        batching.TokenRecord(5.0 + t, name, i, 1) for name in ("a", "long") for i, t in enumerate((0.1, 0.2))
+        batching.TokenRecord(5.1, "a", 0, 1),
+        batching.TokenRecord(5.2, "a", 1, 1),
+        batching.TokenRecord(5.2, "long", 0, 1),
     ]
     return {f"budget {budget}": run for budget in (2048, 128, 32)}
 
