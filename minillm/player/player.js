@@ -306,9 +306,15 @@ function clip(ink, text, width) {
   return end ? text.slice(0, end) + "…" : "";
 }
 
+const fadedColors = new Map();
+
 function faded(color, alpha) {
-  const n = parseInt(color.slice(1), 16);
-  return `rgba(${n >> 16}, ${(n >> 8) & 255}, ${n & 255}, ${alpha})`;
+  const key = color + alpha;
+  if (!fadedColors.has(key)) {
+    const n = parseInt(color.slice(1), 16);
+    fadedColors.set(key, `rgba(${n >> 16}, ${(n >> 8) & 255}, ${n & 255}, ${alpha})`);
+  }
+  return fadedColors.get(key);
 }
 
 function element(name, className, text = "") {
@@ -727,13 +733,15 @@ class Memory extends Panel {
     const { run, theme, step } = view, known = run.isKnown(block, step);
     const focus = view.focus && held.find(one => one.request === view.focus);
     const dim = view.focus && run.table(view.focus, step).length > 0;
-    const content = step >= 0 && (held.length || known) ? run.content(block, step) : null;
+    const content = step >= 0 && (held.length || (known && wide >= 50)) ? run.content(block, step) : null;
     const size = run.steps[Math.max(0, step)].blockSize;
     ink.globalAlpha = dim && !focus ? 0.35 : 1;
-    ink.fillStyle = theme.cell;
-    ink.fillRect(x, y, wide, high);
+    const filled = held.length ? Math.min(1, Math.max(0, (content.last - content.first) / size)) : 0;
+    if (filled < 1) {
+      ink.fillStyle = known && !held.length && wide < 50 ? theme.kept : theme.cell;
+      ink.fillRect(x, y, wide, high);
+    }
     if (held.length) {
-      const filled = Math.min(1, Math.max(0, (content.last - content.first) / size));
       held.forEach(({ request }, i) => {
         ink.fillStyle = faded(request.color, wide < 50 ? 0.85 : theme.fill);
         ink.fillRect(x, y + (i * high) / held.length, wide * filled, high / held.length);
@@ -742,10 +750,7 @@ class Memory extends Panel {
         ink.fillRect(x, y + (i * high) / held.length, 4, high / held.length);
       });
     }
-    if (known && !held.length && wide < 50) {
-      ink.fillStyle = theme.kept;
-      ink.fillRect(x, y, wide, high);
-    } else if (known && !held.length) {
+    if (known && !held.length && wide >= 50) {
       ink.strokeStyle = theme.faint;
       ink.setLineDash([2, 2]);
       ink.strokeRect(x + 0.5, y + 0.5, wide - 1, high - 1);

@@ -91,7 +91,7 @@ class ControlRoom:
         self.settings: dict[str, widgets.Widget] = {
             "max_num_batched_tokens": _control(widgets.SelectionSlider, "budget", options=budgets),
             "num_gpu_blocks_override": _control(widgets.IntSlider, "blocks", min=8, max=most),
-            "max_num_seqs": _control(widgets.IntSlider, "at most running", min=1, max=24),
+            "max_num_seqs": _control(widgets.IntSlider, "max running", min=1, max=24),
             "scheduling_policy": _control(widgets.Dropdown, "policy", options=["fcfs", "priority", "static"]),
             "enable_prefix_caching": _control(widgets.Checkbox, "prefix caching"),
         }
