@@ -1484,6 +1484,7 @@ body[data-jp-theme-light="false"] .mp { color-scheme: dark; }
 .mp-bar { display: flex; flex-wrap: wrap; align-items: center; gap: 4px; }
 .mp button, .mp select { font: inherit; color: inherit; background: none; border: 1px solid #8886; border-radius: 5px;
   min-width: 30px; height: 28px; padding: 0 7px; cursor: pointer; }
+.mp select { width: 72px; padding: 0 3px; }
 .mp select option { color: CanvasText; background: Canvas; }
 .mp button svg { display: block; width: 13px; height: 13px; margin: auto; fill: currentColor; }
 .mp button:hover, .mp select:hover { background: #8882; }
@@ -1507,7 +1508,7 @@ body[data-jp-theme-light="false"] .mp { color-scheme: dark; }
 .mp canvas { display: block; touch-action: pan-y; }
 .mp-tape canvas { cursor: crosshair; }
 .mp-tip { position: absolute; z-index: 10; max-width: 280px; padding: 5px 8px; border-radius: 5px; pointer-events: none;
-  font-size: 12px; line-height: 1.35; background: #222; color: #fff; box-shadow: 0 2px 8px #0005; }
+  font-size: 12px; line-height: 1.35; background: #222; color: #fff; border: 1px solid #666; box-shadow: 0 2px 8px #0005; }
 .mp-tip div:first-child { font-weight: 600; }
 `;
 
