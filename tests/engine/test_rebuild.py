@@ -68,6 +68,19 @@ def test_it_may_happen_while_the_thread_steps(undisturbed):
         assert tokens(outputs) == undisturbed[0]
 
 
+@pytest.mark.parametrize("rebuilt", [True, False])
+def test_a_later_request_gets_the_seed_of_its_arrival(rebuilt):
+    llm, params = tiny.llm(), SamplingParams(temperature=1.5, max_tokens=12, ignore_eos=True)
+    outputs = [llm.engine.add_request(list(PROMPTS[0]), params)]
+    llm.engine.step()
+    if rebuilt:
+        llm.rebuild(block_size=4)
+    outputs.append(llm.engine.add_request(list(PROMPTS[0]), params))
+    assert [output.request_id for output in outputs] == ["0", "1"]
+    together = tiny.llm().generate([list(PROMPTS[0])] * 2, params)
+    assert finished(llm, outputs)[0] == tokens(together)
+
+
 def test_the_new_engine_has_what_is_swapped():
     class Mine(Scheduler):
         pass
