@@ -95,6 +95,15 @@ def test_many_threads_may_call_at_once(make):
     tiny.assert_idle(llm)
 
 
+@pytest.fixture
+def ctrl_c():
+    """A shell starts background jobs with SIGINT ignored; a test of Ctrl-C needs Python's handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("make", [tiny.llm, started])
 def test_ctrl_c_aborts_only_the_callers_requests(make):
     llm = make()
