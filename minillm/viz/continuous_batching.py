@@ -290,11 +290,10 @@ def load_figure(load: Mapping[float, Sequence[Timed]], goodput: Mapping[float, f
             axes.legend()
         good.bar(
             [str(round(100 * share)) for share in shares],
-            [100 * goodput[share] for share in shares],
+            [goodput[share] for share in shares],
             color=ACCEPTED,
         )
-        good.set_ylim(0, 100)
-        good.set_title("goodput (% of requests)")
+        good.set_title("goodput (requests/s)")
         for axes in (first, gap, good):
             axes.set_xlabel("load (% of capacity)")
             quiet(axes)

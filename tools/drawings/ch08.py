@@ -69,9 +69,9 @@ def engine_loop() -> Canvas:
     canvas.text(
         486, 226, "unfinished requests stay: one more token each", size=12, anchor="middle", ink="faint"
     )
-    canvas.text(
-        486, 258, "finished requests leave, and their blocks are free", size=12, anchor="middle", ink="faint"
-    )
+    canvas.arrow((696, 186), (696, 264), (592, 264))
+    leave = "finished requests leave, and their blocks are free"
+    canvas.text(584, 264, leave, size=12, anchor="end", ink="faint")
     return canvas
 
 
@@ -80,22 +80,22 @@ def ragged_batch() -> Canvas:
     canvas = Canvas(
         700, 206, "Three requests in one step: a rectangle of 15 cells with 6 of padding, or 9 tokens flat"
     )
-    rows = (("A", 5, "prefill"), ("B", 1, "decode"), ("C", 3, "prefill"))
+    rows = (("A", 0, 5, "prefill"), ("B", 9, 1, "decode"), ("C", 6, 3, "prefill"))
     canvas.text(24, 22, "rectangle: 15 cells, 6 padded", bold=True)
-    for row, (name, number, kind) in enumerate(rows):
+    for row, (name, first, number, kind) in enumerate(rows):
         y = 38 + row * 32
         canvas.text(24, y + 13, name, bold=True)
         for column in range(5):
             x = 46 + column * 36
             if column < number:
-                canvas.box(x, y, 33, 27, f"{name}{column}", colour=kind, size=11.5)
+                canvas.box(x, y, 33, 27, f"{name}{first + column}", colour=kind, size=11.5)
             else:
                 canvas.box(x, y, 33, 27, "pad", colour="waste", size=10)
     canvas.text(290, 22, "end to end: 9 tokens", bold=True)
     x = 290.0
-    for name, number, kind in rows:
+    for name, first, number, kind in rows:
         for column in range(number):
-            canvas.box(x, 38, 33, 27, f"{name}{column}", colour=kind, size=11.5)
+            canvas.box(x, 38, 33, 27, f"{name}{first + column}", colour=kind, size=11.5)
             x += 36
     canvas.text(300, 84, "query_start", code=True, size=12)
     for number, at in ((0, 0), (5, 5), (6, 6), (9, 9)):
