@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from minillm.course.say import say
 
 
@@ -19,6 +21,21 @@ def same(mine: Any, theirs: Any, what: str) -> None:
         place, a, b = different[0]
         at = "".join(f"[{index}]" for index in place)
         say(f"  The first difference is at {at}: {a!r} here, {b!r} there.")
+
+
+def close(mine: Tensor, theirs: Tensor, what: str, tolerance: float = 1e-3) -> None:
+    """Print how many rows of two tensors differ by at most `tolerance` in every number, and the largest difference.
+
+    A row is one index of the first axis. Raises ValueError if the shapes differ.
+    """
+    if mine.shape != theirs.shape:
+        raise ValueError(f"The shapes differ: {list(mine.shape)} here, {list(theirs.shape)} there.")
+    off = (mine - theirs).abs().flatten(1).amax(1)
+    good = int((off <= tolerance).sum())  # NaN is no difference that is small enough
+    sign = "✓" if 0 < good == len(off) else "✗"
+    say(f"{sign} {good:,} of {len(off):,} {what}")
+    if good < len(off):
+        say(f"  The largest difference is {float(off.max()):.3g}.")
 
 
 def _pairs(a: Any, b: Any, place: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any, Any]]:

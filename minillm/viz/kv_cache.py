@@ -1,4 +1,4 @@
-"""Chapter 3's pictures: what a step computes anew, what a token costs, and what the cache takes.
+"""Chapter 03's pictures: the work of a step, the time of a token, and the memory of the cache.
 
 Each is drawn from the records of a run (`LLM(trace=True)`), from its cache, or from a model's numbers.
 """
@@ -24,17 +24,17 @@ BYTES = {"FP32": 4.0, "BF16": 2.0, "FP8": 1.0, "INT4": 0.5}  # of one number in 
 
 
 def work(trace: Trace) -> list[ScheduledRequest]:
-    """What each step computed. The trace is of one request. Raises ValueError for another."""
+    """Return the part of each step. Raises ValueError if the trace has more than one request, or none."""
     parts = [part for step in trace.of(StepRecord) for part in step.scheduled]
     if len(names := {part.request_id for part in parts}) != 1:
-        raise ValueError(f"this picture is of one request; the trace has {len(names)}: {sorted(names)}")
+        raise ValueError(f"This picture shows one request. The trace has {len(names)}: {sorted(names)}")
     return parts
 
 
 def work_figure(traces: Mapping[str, Trace], step: int) -> Picture:
-    """The attention matrix of one request in each trace: what step number `step` (from 1) computes, and what it reads.
+    """Draw the attention matrix of one request in each trace after step number `step`, counted from 1.
 
-    A row is a token that asks (a query), a column one that answers (a key).
+    A row is a token's query and a column a token's key.
     """
     runs = {name: work(trace) for name, trace in traces.items()}
     size = max(part.num_computed_tokens + part.num_tokens for steps in runs.values() for part in steps)
@@ -52,9 +52,9 @@ def work_figure(traces: Mapping[str, Trace], step: int) -> Picture:
         panels[0].set_ylabel("query (token)")
         figure.legend(
             handles=[
-                Patch(color=PREFILL, label=f"computed in step {step}, a prefill"),
-                Patch(color=DECODE, label="a decode"),
-                Patch(color=KV, label="not again: their K and V are in the cache"),
+                Patch(color=PREFILL, label=f"computed in step {step}: prefill"),
+                Patch(color=DECODE, label=f"computed in step {step}: decode"),
+                Patch(color=KV, label="earlier step: K and V are in the cache"),
             ],
             loc="outside upper left",
             ncols=3,
@@ -63,7 +63,7 @@ def work_figure(traces: Mapping[str, Trace], step: int) -> Picture:
 
 
 def cells(part: ScheduledRequest, size: int) -> list[list[int]]:
-    """The matrix after a step: 0 nothing, 1 from an earlier step, 2 computed by this prefill, 3 by this decode."""
+    """Return the matrix after a step: 0 nothing, 1 from an earlier step, 2 computed by this prefill, 3 by this decode."""
     now = 2 if part.kind == "prefill" else 3
     end = part.num_computed_tokens + part.num_tokens
     return [
@@ -73,12 +73,12 @@ def cells(part: ScheduledRequest, size: int) -> list[list[int]]:
 
 
 def pairs(part: ScheduledRequest) -> int:
-    """Cells of the attention matrix that a step computes."""
+    """Return the number of cells of the attention matrix that a step computes."""
     return visible_pairs(part.num_tokens, part.num_computed_tokens)
 
 
 def token_times(trace: Trace) -> dict[int, float]:
-    """Seconds of the step that computed each position's token, by the length of the text it ended with."""
+    """Return the seconds of each step by the number of tokens in the text after it."""
     return {
         step.scheduled[0].num_computed_tokens + step.num_tokens(): step.end - step.start
         for step in trace.of(StepRecord)
@@ -86,7 +86,7 @@ def token_times(trace: Trace) -> dict[int, float]:
 
 
 def time_figure(naive: Trace, cached: Trace, position: int) -> Picture:
-    """Milliseconds per token as the text grows, of one request, and the sums up to `position`."""
+    """Draw the milliseconds of each step of one request as the text grows, and the sums up to `position` tokens."""
     without, with_cache = token_times(naive), token_times(cached)
     at = max(p for p in without if p <= max(position, min(without)))
     with style():
@@ -117,7 +117,7 @@ def _seconds(value: float) -> str:
 
 
 def _robust_top(values: Sequence[float]) -> float:
-    """The highest but the top 2 %: one hiccup of the computer must not flatten the picture."""
+    """Return the largest value without the top 2 %, so that one slow step does not flatten the picture."""
     return sorted(values)[int(0.98 * (len(values) - 1))]
 
 
@@ -136,9 +136,9 @@ def _bars(
 def memory_figure(
     model: str, layers: int, kv_heads: int, head_dim: int, tokens: int, requests: int, dtype: str, gpu: str
 ) -> Picture:
-    """The cache of `requests` texts of `tokens` each beside `model`'s weights (16 bits), against a GPU's memory.
+    """Draw the cache of `requests` texts of `tokens` tokens each, `model`'s weights (16 bits), and a GPU's memory.
 
-    One bar with a KV head for each of the model's query heads (MHA), one as set (GQA), one with a single one (MQA).
+    There is one bar with as many KV heads as query heads (MHA), one with `kv_heads`, and one with a single KV head.
     """
     config, memory = KNOWN_MODELS[model], KNOWN_GPUS[gpu].memory_bytes
     weights = 2 * config.num_parameters
@@ -195,9 +195,9 @@ def _size(number: float) -> str:
 
 
 def memory_explorer(model: str = "llama_3_8b", gpu: str = "A100") -> Explorer:
-    """`memory_figure` under sliders; choosing a model sets its layers, heads and head_dim.
+    """Return `memory_figure` under sliders. Choosing a model sets its layers, KV heads and head_dim.
 
-    There are never more KV heads than the model has query heads.
+    There are at most as many KV heads as the model has query heads.
     """
     config = KNOWN_MODELS[model]
     lengths = [2**i for i in range(9, 18)]
@@ -243,7 +243,7 @@ def memory_explorer(model: str = "llama_3_8b", gpu: str = "A100") -> Explorer:
 def rows_figure(
     config: ModelConfig, lengths: Sequence[int], max_model_len: int, bytes_per_element: int
 ) -> Picture:
-    """Each request's row of a contiguous cache: what its tokens took, and what was reserved for it and never used."""
+    """Draw each request's part of a contiguous cache: the memory of its tokens, and what was never used."""
     per_token = config.kv_bytes_per_token(bytes_per_element) / 1e6  # MB
     used = [length * per_token for length in lengths]
     unused = [(max_model_len - length) * per_token for length in lengths]
@@ -258,13 +258,16 @@ def rows_figure(
         axes.invert_yaxis()
         axes.set_yticks([])
         axes.set_ylabel("request")
-        axes.set_xlabel(f"MB of a row ({max_model_len:,} tokens)")
+        axes.set_xlabel(f"MB reserved per request ({max_model_len:,} tokens)")
         figure.legend(loc="outside lower left", ncols=2)
         return figure
 
 
 def speedup_figure(lengths: Sequence[int], naive: Sequence[float], cached: Sequence[float]) -> Picture:
-    """Seconds of the step at each length of the text, without and with a cache, on two logarithmic axes."""
+    """Draw the time of one step at each length of the text, without and with a cache, on two logarithmic axes.
+
+    Both times are in seconds.
+    """
     with style():
         figure = Picture(figsize=(9, 3.4))
         axes = figure.subplots()

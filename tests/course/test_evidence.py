@@ -1,8 +1,9 @@
 """One line of evidence counts what is equal and names the first difference."""
 
 import pytest
+import torch
 
-from minillm.course.evidence import same
+from minillm.course.evidence import close, same
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,14 @@ from minillm.course.evidence import same
 def test_same(mine: object, theirs: object, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     same(mine, theirs, "tokens")
     assert capsys.readouterr().out.strip() == said
+
+
+def test_close(capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = torch.zeros(3, 2)
+    close(theirs + 1e-4, theirs, "rows")
+    close(torch.tensor([[0.0, 0.5], [0.0, 0.0], [float("nan"), 0.0]]), theirs, "rows")
+    close(theirs[:0], theirs[:0], "rows")
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["✓ 3 of 3 rows", "✗ 1 of 3 rows", "  The largest difference is nan.", "✗ 0 of 0 rows"]
+    with pytest.raises(ValueError, match=r"\[3, 2\] here, \[2, 2\] there"):
+        close(theirs, theirs[:2], "rows")

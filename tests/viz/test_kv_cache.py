@@ -57,7 +57,7 @@ def test_the_cells_are_counted() -> None:
 def test_a_trace_of_two_requests_is_refused() -> None:
     two = trace([(0, 3, "prefill")])
     two += trace([(0, 3, "prefill")], request="1")
-    with pytest.raises(ValueError, match=r"the trace has 2: \['0', '1'\]"):
+    with pytest.raises(ValueError, match=r"The trace has 2: \['0', '1'\]"):
         kv_cache.work_figure({"two": two}, 1)
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tools.drawings import ch08
+from tools.drawings import ch03, ch08
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "figures"
-CHAPTERS = (ch08,)
+CHAPTERS = (ch03, ch08)
 
 
 def drawings() -> dict[str, str]:
