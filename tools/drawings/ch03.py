@@ -37,7 +37,7 @@ def recomputed() -> Canvas:
 def rows() -> Canvas:
     """The cache of one request: a row for each token, K and V in each layer."""
     canvas = Canvas(
-        740,
+        770,
         316,
         "The cache of one request: in each layer a tensor K and a tensor V with one row for each token",
     )
