@@ -63,7 +63,7 @@ def work_figure(traces: Mapping[str, Trace], step: int) -> Picture:
 
 
 def cells(part: ScheduledRequest, size: int) -> list[list[int]]:
-    """Return the matrix after a step: 0 nothing, 1 from an earlier step, 2 computed by this prefill, 3 by this decode."""
+    """Return the matrix after a step: 0 nothing, 1 an earlier step, 2 computed by this prefill, 3 by this decode."""
     now = 2 if part.kind == "prefill" else 3
     end = part.num_computed_tokens + part.num_tokens
     return [
