@@ -1,14 +1,12 @@
-"""Chapter 4's pictures: who holds which block of the memory, what is wasted, and what the gather costs.
+"""Chapter 04's pictures: which request holds which block, how much memory is wasted, and the cost of the gather.
 
-The memory map is drawn from the records of a run (`LLM(trace=True)`): block tables, copies and published blocks, step
-by step. What it shows is checked against the engine's own count of free blocks.
+The memory map is drawn from the records of a run (`LLM(trace=True)`): the block tables and published blocks of each
+step. They are checked against the engine's own count of free blocks.
 """
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -22,7 +20,6 @@ from minillm.measure.trace import (
     RequestFinished,
     ScheduledRequest,
     StepRecord,
-    TokenRecord,
     Trace,
 )
 from minillm.viz.style import (
@@ -30,42 +27,33 @@ from minillm.viz.style import (
     FAINT,
     INK,
     KV,
-    PAPER,
-    SMALLEST,
     WASTE,
     Picture,
     end_labels,
-    ink_on,
-    printable,
     quiet,
     style,
 )
-from minillm.viz.widget import Explorer, Live
+from minillm.viz.widget import Explorer
 
-# Paul Tol's "muted" scheme: one colour a request, told apart by the colour-blind. Only maps of requests use it.
+# Paul Tol's "muted" scheme: one colour per request. Colour-blind readers can tell them apart. Only maps use it.
 REQUESTS = ("#CC6677", "#44AA99", "#DDCC77", "#332288", "#AA4499", "#117733", "#999933", "#882255")
 FREE = "#F3F3F3"
-Say = Callable[[list[int]], str]  # a tokenizer's `decode`
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Who held what in one step: each request's block table, and its tokens in the cache when the step was done.
+    """The memory after one step: the block table of each request, and the number of its tokens in the cache.
 
-    `known` are the blocks, held or free, that a request with the same first tokens could use. `written` has for each
-    block the last request in whose table it was, and its place there. `copies` has for each block that was copied for
-    a write, as long as it is held, the block that it was copied from.
+    `known` has the blocks, held or free, that a request with the same first tokens could use.
     """
 
     step: StepRecord
     tables: Mapping[str, Sequence[int]]
     lengths: Mapping[str, int]
     known: frozenset[int]
-    written: Mapping[int, tuple[str, int]]
-    copies: Mapping[int, int]
 
     def holders(self) -> dict[int, list[str]]:
-        """The requests in whose table each held block stands."""
+        """Return the requests that hold each block; free blocks are left out."""
         found: dict[int, list[str]] = {}
         for name, table in self.tables.items():
             for block in table:
@@ -73,7 +61,7 @@ class Memory:
         return found
 
     def filled(self, block_size: int) -> dict[int, int]:
-        """The tokens in each held block; a shared block's are counted once."""
+        """Return the number of tokens in each held block."""
         found: dict[int, int] = {}
         for name, table in self.tables.items():
             for index, block in enumerate(table):
@@ -91,7 +79,6 @@ class History:
     block_size: int
     steps: list[Memory] = field(default_factory=list)
     requests: dict[str, str] = field(default_factory=dict)  # the colour of each
-    tokens: dict[str, list[int]] = field(default_factory=dict)  # of each request: prompt and output
     total: int = 0
     _records: int = 0
     _finished: set[str] = field(default_factory=set)
@@ -104,13 +91,10 @@ class History:
         return history
 
     def read(self, trace: Trace) -> None:
-        """Go on from where the last call stopped."""
+        """Read the records that are new since the last call."""
         for record in trace[self._records :]:
             if isinstance(record, RequestAdded):
                 self.requests[record.request_id] = REQUESTS[len(self.requests) % len(REQUESTS)]
-                self.tokens[record.request_id] = list(record.prompt_token_ids)
-            elif isinstance(record, TokenRecord):
-                self.tokens[record.request_id].append(record.token_id)
             elif isinstance(record, RequestFinished):
                 self._finished.add(record.request_id)
             elif isinstance(record, StepRecord):
@@ -118,26 +102,21 @@ class History:
         self._records = len(trace)
 
     def used(self) -> list[int]:
-        """Tokens in the memory, step by step."""
+        """Return the number of tokens in the memory after each step; tokens in a shared block count once."""
         return [sum(memory.filled(self.block_size).values()) for memory in self.steps]
 
-    def ids(self, memory: Memory, block: int) -> list[int]:
-        """Return the token ids in a block that is held or known."""
-        name, place = memory.written[block]
-        first = place * self.block_size
-        count = memory.filled(self.block_size).get(block, self.block_size)  # known blocks are full
-        return self.tokens[name][first : first + count]
-
     def held(self) -> list[int]:
-        """Tokens for which there is room in the blocks that are held."""
+        """Return the number of slots in the held blocks after each step."""
         return [len(memory.holders()) * self.block_size for memory in self.steps]
 
     def _add(self, step: StepRecord) -> None:
         if step.blocks is None:
-            raise ValueError(f"step {step.step} was computed without a cache: there is no memory to draw")
-        before = self.steps[-1] if self.steps else Memory(step, {}, {}, frozenset(), {}, {})
+            raise ValueError(
+                f"Step {step.step} was computed without a cache, so there is no memory to draw. Use another kv_cache."
+            )
+        before = self.steps[-1] if self.steps else Memory(step, {}, {}, frozenset())
         here = {part.request_id: part for part in step.scheduled}
-        # What ended in an earlier step, or was aborted since, holds nothing; what ends in this one still does.
+        # A request that ended before this step holds nothing. One that ends in this step still holds its blocks.
         gone = self._finished.difference(here) | set(step.preempted)
         self._finished.intersection_update(here)
         tables = {name: table for name, table in before.tables.items() if name not in gone}
@@ -147,33 +126,28 @@ class History:
             lent |= _lent(part, tables.get(name), self.block_size)
             tables[name], lengths[name] = part.blocks, part.num_computed_tokens + part.num_tokens
         known = self._known - lent
-        written = {block: (name, i) for name, table in tables.items() for i, block in enumerate(table)}
-        copies = {to: source for to, source in before.copies.items() if to in written and to not in lent}
-        copies |= {to: source for source, to in step.copied}
-        memory = Memory(
-            step, tables, lengths, known | frozenset(step.published), {**before.written, **written}, copies
-        )
+        memory = Memory(step, tables, lengths, known | frozenset(step.published))
         self.steps.append(memory)
         self.total, self._known = step.blocks.total, memory.known
         held, told = len(memory.holders()), step.blocks.total - step.blocks.free
         if held != told:
             raise ValueError(
-                f"step {step.step}: {held} blocks stand in block tables, and the engine counts {told}"
+                f"Step {step.step}: {held} blocks are in block tables, but the engine counts {told} held blocks."
             )
 
 
 def _lent(part: ScheduledRequest, before: Sequence[int] | None, block_size: int) -> set[int]:
-    """The blocks that were given to a request in this step, and so lost what they held."""
-    if before is None:  # admitted or forked: what is computed came from the prefix cache or the parent
+    """Return the blocks that a request got in this step. Their old content is lost."""
+    if before is None:  # admitted or forked: computed tokens came from the prefix cache or the parent
         return set(part.blocks[part.num_computed_tokens // block_size :])
     same = {block for block, old in zip(part.blocks, before, strict=False) if block == old}
     return set(part.blocks) - same
 
 
 def map_figure(runs: Mapping[str, History], step: int, width: int) -> Picture:
-    """The memory of each run at step number `step` (from 1), `width` tokens a line, and its use over all steps.
+    """Draw the memory of each run after step number `step`, counted from 1, and its use over all steps.
 
-    A block is as wide as its tokens.
+    Each line of a map has `width` slots. A block is as wide as its slots.
     """
     lines = [-(-run.total * run.block_size // width) for run in runs.values()]
     heights = [0.75 + 0.2 * n for n in lines]
@@ -231,7 +205,7 @@ def _draw_map(axes: Axes, run: History, memory: Memory | None, width: int) -> No
 
 
 def _draw_use(axes: Axes, run: History, step: int, last: int) -> None:
-    """The share of the memory that holds tokens, and the share that is held, over the steps."""
+    """Draw the share of the memory that holds tokens, and the share that is held, over the steps."""
     total, x = run.total * run.block_size, range(1, len(run.steps) + 1)
     used, held = [n / total for n in run.used()], [n / total for n in run.held()]
     axes.fill_between(x, held, color=WASTE, lw=0, step="mid")
@@ -256,132 +230,9 @@ def _legend(runs: Iterable[History]) -> list[Patch | Line2D]:
 
 
 def map_explorer(runs: Mapping[str, History], width: int, step: int = 1) -> Explorer:
-    """`map_figure` under a slider over the steps."""
+    """Return `map_figure` under a slider over the steps."""
     draw = partial(map_figure, runs, width=width)
     return Explorer(draw, step=(1, max(len(run.steps) for run in runs.values()), step))
-
-
-def blocks_figure(history: History, step: int, say: Say, columns: int = 6) -> Picture:
-    """Each block at step number `step` (from 1): its number, the requests that hold it, and the words in it.
-
-    A block that several requests hold has a label of each and a thick frame. A block that was copied for a write has
-    a dashed frame and the number of the original.
-    """
-    memory = history.steps[step - 1]
-    lines = -(-history.total // columns)
-    with style():
-        figure = Picture(figsize=(9.6, 1.15 + 0.66 * lines))
-        axes = figure.subplots()
-        axes.set_title(_state(history, memory), fontsize=10)
-        holders, filled = memory.holders(), memory.filled(history.block_size)
-        for block in range(history.total):
-            corner = (block % columns, block // columns)
-            held_by = {name: history.requests[name] for name in holders.get(block, [])}
-            words = ""
-            if held_by or block in memory.known:
-                words = printable(say(history.ids(memory, block)))
-            _box(axes, corner, held_by, memory.copies.get(block))
-            _head(axes, corner, block, block in memory.known, held_by, memory.copies.get(block))
-            lines_of_words = textwrap.wrap(words, width=122 // columns, max_lines=2, placeholder=" …")
-            x, y = corner
-            axes.text(
-                x + 0.05,
-                y + 0.57,
-                "\n".join(lines_of_words),
-                va="center",
-                fontsize=9,
-                color=INK if held_by else FAINT,
-                parse_math=False,
-            )
-            if held_by:
-                _gauge(axes, corner, filled[block] / history.block_size)
-        axes.set_xlim(0, columns)
-        axes.set_ylim(lines, 0)
-        axes.axis("off")
-        figure.legend(handles=_block_legend(), loc="outside lower left", ncols=3, fontsize=9)
-        return figure
-
-
-def _box(axes: Axes, corner: tuple[int, int], held_by: Mapping[str, str], copied_from: int | None) -> None:
-    """The frame of a block, over one stripe in a pale colour for each request that holds it."""
-    x, y = corner
-    for i, color in enumerate(held_by.values()):
-        high = 0.9 / len(held_by)
-        stripe = Rectangle((x + 0.02, y + 0.05 + i * high), 0.96, high, fc=color, alpha=0.22, lw=0)
-        axes.add_patch(stripe)
-    look: dict[str, Any] = {"fc": "none" if held_by else FREE, "ec": "none"}
-    if copied_from is not None:
-        look |= {"ec": INK, "lw": 1.6, "ls": "--"}
-    elif len(held_by) > 1:
-        look |= {"ec": INK, "lw": 2.2}
-    axes.add_patch(Rectangle((x + 0.02, y + 0.05), 0.96, 0.9, **look))
-
-
-def _head(
-    axes: Axes,
-    corner: tuple[int, int],
-    block: int,
-    known: bool,
-    held_by: Mapping[str, str],
-    copied_from: int | None,
-) -> None:
-    """The first line in a block: its number, the one that it was copied from, and a label for each request."""
-    x, y = corner
-    number = f"{block} •" if known else f"{block}"
-    if copied_from is not None:
-        number += f" copy of {copied_from}"
-    ink: dict[str, Any] = {"color": INK if held_by else FAINT, "va": "center"}
-    axes.text(x + 0.05, y + 0.2, number, fontsize=SMALLEST, weight="bold" if held_by else "normal", **ink)
-    wide = min(0.2, 0.75 / max(1, len(held_by)))
-    for i, (name, color) in enumerate(held_by.items()):
-        left = x + 0.96 - wide * (len(held_by) - i)
-        axes.add_patch(Rectangle((left, y + 0.1), wide * 0.94, 0.21, fc=color, lw=0))
-        if len(name) <= 3 and wide > 0.14:
-            axes.text(
-                left + wide * 0.47,
-                y + 0.2,
-                name,
-                ha="center",
-                va="center_baseline",
-                fontsize=SMALLEST,
-                color=ink_on(color),
-            )
-
-
-def _gauge(axes: Axes, corner: tuple[int, int], share: float) -> None:
-    """The line at the bottom of a block: how many of its slots hold a token."""
-    x, y = corner
-    axes.add_patch(Rectangle((x + 0.05, y + 0.84), 0.9, 0.05, fc=WASTE, lw=0))
-    axes.add_patch(Rectangle((x + 0.05, y + 0.84), 0.9 * share, 0.05, fc=DECODE, lw=0))
-
-
-def _block_legend() -> list[Patch | Line2D]:
-    return [
-        Patch(fc=REQUESTS[1], label="a request; 0.1 is sample 1 of request 0"),
-        Patch(fc=PAPER, ec=INK, lw=2.2, label="shared: in several block tables"),
-        Patch(fc=PAPER, ec=INK, lw=1.6, ls="--", label="copied for a write"),
-        Line2D([], [], color=DECODE, lw=3, label="slots that hold a token"),
-        Line2D([], [], color=WASTE, lw=3, label="empty slots"),
-        Line2D([], [], color=INK, marker=".", ms=6, ls="none", label="full, and its prefix can be found"),
-    ]
-
-
-def blocks_explorer(history: History, say: Say, step: int = 1) -> Explorer:
-    """`blocks_figure` under a slider over the steps."""
-    return Explorer(
-        lambda step: blocks_figure(history, step, say), step=(1, max(1, len(history.steps)), step)
-    )
-
-
-def live_blocks(trace: Trace | None, block_size: int, say: Say, every: int = 1) -> Live:
-    """Return the blocks of a run that is under way, drawn once every `every` steps."""
-    history = History(block_size)
-
-    def draw(so_far: Trace) -> Picture:
-        history.read(so_far)
-        return blocks_figure(history, len(history.steps), say)
-
-    return Live(draw, trace, every)
 
 
 Life = tuple[int, int]  # tokens of a request when it begins, and when it ends
@@ -389,23 +240,26 @@ Reserve = Callable[[int, int], int]  # (tokens now, tokens at the end) -> tokens
 
 
 def policies(block_size: int, max_model_len: int) -> dict[str, Reserve]:
-    """What is reserved for a request by each way of keeping its cache."""
+    """Return, for each way of keeping a cache, the function that gives the tokens reserved for a request."""
     return {
         f"a row of {max_model_len:,} for each": lambda now, end: max_model_len,
         "a row, the next power of two": lambda now, end: 1 << (end - 1).bit_length(),
-        "a row, its length foreseen": lambda now, end: end,
+        "a row of the final length": lambda now, end: end,
         f"blocks of {block_size}": lambda now, end: -(-now // block_size) * block_size,
     }
 
 
 def utilisation(lives: Sequence[Life], reserve: Reserve) -> float:
-    """The share of the reserved memory that holds tokens, over the lives of these requests, a token a step."""
+    """Return the share of the reserved memory that holds tokens.
+
+    Each request gets one token per step, and its memory is counted in every step of its life.
+    """
     moments = [(now, end) for begin, end in lives for now in range(begin, end + 1)]
     return sum(now for now, _ in moments) / sum(reserve(now, end) for now, end in moments)
 
 
 def expected_waste(mean_length: float, block_size: int) -> float:
-    """The share of the blocks' memory that is empty: the last one of a request lacks (B - 1) / 2 tokens on average."""
+    """Return the share of held slots that is empty: (B - 1) / 2 slots of a request's last block, on average."""
     empty = (block_size - 1) / 2
     return empty / (mean_length + empty)
 
@@ -414,7 +268,7 @@ BLOCK_SIZES = [2**i for i in range(10)]
 
 
 def waste_figure(lives: Sequence[Life], block_size: int, max_model_len: int) -> Picture:
-    """The memory that these requests reserve and use, and what of a block cache is wasted by size of the block."""
+    """Draw the share of reserved memory that holds tokens, and the share that blocks of each size waste."""
     shares = {name: utilisation(lives, r) for name, r in policies(block_size, max_model_len).items()}
     wasted = [
         1 - utilisation(lives, policies(size, max_model_len)[f"blocks of {size}"]) for size in BLOCK_SIZES
@@ -424,7 +278,7 @@ def waste_figure(lives: Sequence[Life], block_size: int, max_model_len: int) -> 
     with style():
         figure = Picture(figsize=(9.6, 3.2))
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
-        left.set_title("Reserved memory, and what of it holds tokens")
+        left.set_title("Share of reserved memory with tokens")
         left.barh(range(4), [1] * 4, color=WASTE, height=0.55)
         left.barh(range(4), list(shares.values()), color=KV, height=0.55)
         for y, share in enumerate(shares.values()):
@@ -460,7 +314,7 @@ def waste_figure(lives: Sequence[Life], block_size: int, max_model_len: int) -> 
 
 
 def waste_explorer(lives: Sequence[Life], max_model_len: int, block_size: int = 16) -> Explorer:
-    """`waste_figure` under a slider over the block size."""
+    """Return `waste_figure` under a slider over the block size."""
     sizes = widgets.SelectionSlider(
         options=BLOCK_SIZES,
         value=block_size,
@@ -472,7 +326,10 @@ def waste_explorer(lives: Sequence[Life], max_model_len: int, block_size: int = 
 
 
 def gather_figure(lengths: Sequence[int], ratios: Mapping[int, Sequence[float]]) -> Picture:
-    """The time of attention over scattered blocks as a multiple of that over contiguous rows: a line per block size."""
+    """Draw the time of attention over scattered blocks, in multiples of the time over contiguous rows.
+
+    There is one line per block size.
+    """
     with style():
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()
@@ -493,9 +350,9 @@ def gather_figure(lengths: Sequence[int], ratios: Mapping[int, Sequence[float]])
 
 
 def resident_figure(needed: Sequence[float], resident: Mapping[str, Sequence[float]]) -> Picture:
-    """Bytes in physical memory, measured after each step of the same requests: one line a cache, its name on it.
+    """Draw the bytes in physical memory after each step of the same requests: one line per cache.
 
-    `needed` is what the tokens of the requests that run take.
+    `needed` has the bytes of the running requests' tokens.
     """
     with style():
         figure = Picture(figsize=(9.6, 3.1))

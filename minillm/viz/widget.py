@@ -1,4 +1,4 @@
-"""Pictures that change: under sliders (`Explorer`), or while a run goes on (`Live`).
+"""Pictures that change under sliders.
 
 JupyterLab shows a widget. GitHub, nbconvert and other static viewers cannot run one, so the output of the cell also
 contains a picture.
@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import ipywidgets as widgets
-from IPython.display import DisplayHandle, display
+from IPython.display import display
 
-from minillm.measure.trace import StepRecord, Trace
 from minillm.viz.style import Picture
 
 BURST = 0.05  # seconds in which values that arrive from a page count as one change
@@ -79,47 +78,6 @@ class Explorer:
         display(data, metadata=metadata, raw=True)
 
 
-class Live:
-    """Draw a picture of a run again and again while the run goes on.
-
-    `draw` makes the picture from the records so far. Display the object, call `update` while the run goes on, and call
-    `finish` after it. Raises ValueError if `trace` is None, as it is for an engine that does not record.
-    """
-
-    def __init__(self, draw: Callable[[Trace], Picture], trace: Trace | None, every: int = 1) -> None:
-        if trace is None:
-            raise ValueError("This engine records nothing. Make the LLM with trace=True.")
-        self._draw, self._trace, self._every = draw, trace, every
-        self._image = image_widget()
-        self._handle: DisplayHandle | None = None
-        self.num_draws = 0
-
-    @property
-    def png(self) -> bytes:
-        """Return the newest picture, or no bytes before the first."""
-        return bytes(self._image.value)
-
-    def update(self) -> None:
-        """Draw after the first step of the run, and once every `every` steps from there on."""
-        if len(self._trace.of(StepRecord)) > self.num_draws * self._every:
-            self._redraw()
-
-    def finish(self) -> None:
-        """Draw the end of the run, and store that picture in the cell for viewers without widgets."""
-        self._redraw()
-        if self._handle is not None:
-            data, metadata = output(self._image, self._image)
-            self._handle.update(data, metadata=metadata, raw=True)
-
-    def _redraw(self) -> None:
-        show(self._image, self._draw(self._trace))
-        self.num_draws += 1
-
-    def _ipython_display_(self) -> None:
-        data, metadata = output(self._image, self._image)
-        self._handle = display(data, metadata=metadata, raw=True, display_id=True)
-
-
 def image_widget() -> widgets.Image:
     """Return a widget for pictures. It is as wide as the picture, or as the page where that is narrower."""
     # Without a layout of its own, a box stretches an image to its width and blurs it.
@@ -132,10 +90,8 @@ def show(image: widgets.Image, picture: Picture) -> None:
 
 
 def output(widget: widgets.Widget, image: widgets.Image) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the output of a cell and its metadata: `widget`, and for viewers without widgets the picture, if any."""
+    """Return the output of a cell and its metadata: `widget`, and the picture for viewers without widgets."""
     data: dict[str, Any] = dict(widget._repr_mimebundle_())
-    if not image.value:
-        return data, {}
     data["image/png"] = base64.b64encode(image.value).decode()
     return data, {"image/png": {"width": int(image.width)}}
 

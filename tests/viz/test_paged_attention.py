@@ -18,12 +18,11 @@ from minillm.measure.trace import (
     RequestFinished,
     ScheduledRequest,
     StepRecord,
-    TokenRecord,
     Trace,
 )
 from minillm.viz import paged_attention as pictures
 from minillm.viz.paged_attention import REQUESTS, History
-from minillm.viz.style import DECODE, INK, KV, WASTE
+from minillm.viz.style import KV, WASTE
 from tests.engine import tiny
 
 A, B, C = REQUESTS[:3]
@@ -128,7 +127,7 @@ def test_who_is_not_scheduled_keeps_its_blocks() -> None:
 
 def test_a_trace_that_contradicts_the_engines_count_is_refused() -> None:
     wrong = trace(RequestAdded(0, "a", 4), step(0, [part("a", 0, 4, [0])], free=6))
-    with pytest.raises(ValueError, match="step 0: 1 blocks stand in block tables, and the engine counts 2"):
+    with pytest.raises(ValueError, match="Step 0: 1 blocks are in block tables, but the engine counts 2"):
         History.of(wrong, 4)
 
 
@@ -235,111 +234,6 @@ def test_a_run_that_is_over_is_empty_and_said_to_be() -> None:
     first = explorer.png
     explorer.set(step=1)
     assert explorer.png != first
-
-
-# The same run with its tokens.
-PROMPT, OTHER = [10, 11, 12, 13, 14, 15], [20, 21, 22]
-SPOKEN = trace(
-    RequestAdded(0, "a.0", 6, PROMPT),
-    RequestAdded(0, "a.1", 6, PROMPT),
-    FORK[2],
-    TokenRecord(1, "a.0", 0, 70),
-    TokenRecord(1, "a.1", 0, 80),
-    FORK[3],
-    TokenRecord(2, "a.0", 1, 71),
-    TokenRecord(2, "a.1", 1, 81),
-    *FORK[4:6],
-    TokenRecord(3, "a.0", 2, 72),
-    RequestAdded(2, "b", 3, OTHER),
-    FORK[7],
-)
-
-
-def say(ids: Sequence[int]) -> str:
-    return "-".join(map(str, ids))
-
-
-def test_a_block_has_the_words_of_the_request_in_whose_table_it_is() -> None:
-    history = History.of(SPOKEN, 4)
-    words = [
-        {block: say(history.ids(memory, block)) for block in memory.holders().keys() | memory.known}
-        for memory in history.steps
-    ]
-    assert words == [
-        {0: "10-11-12-13", 1: "14-15"},
-        {0: "10-11-12-13", 1: "14-15-80", 2: "14-15-70"},
-        {0: "10-11-12-13", 1: "14-15-80-81", 2: "14-15-70-71"},
-        {0: "10-11-12-13", 2: "14-15-70-71", 1: "72", 3: "20-21-22"},
-    ]
-
-
-def test_a_free_block_that_is_known_keeps_its_words() -> None:
-    ended = trace(
-        *SPOKEN,
-        RequestFinished(4, "a.0", "length"),
-        RequestFinished(4, "b", "length"),
-        RequestAdded(4, "c", 1, [30]),
-        step(4, [part("c", 0, 1, [1])], free=7),
-    )
-    history = History.of(ended, 4)
-    memory = history.steps[-1]
-    assert memory.known - memory.holders().keys() == {0, 2}
-    assert say(history.ids(memory, 2)) == "14-15-70-71" and say(history.ids(memory, 1)) == "30"
-
-
-def test_a_copy_is_known_as_one_until_its_block_is_free() -> None:
-    assert [dict(memory.copies) for memory in History.of(SPOKEN, 4).steps] == [{}, {2: 1}, {2: 1}, {2: 1}]
-    reused = trace(
-        *SPOKEN,
-        RequestFinished(4, "a.0", "length"),
-        RequestAdded(4, "c", 1),
-        step(4, [part("c", 0, 1, [2]), part("b", 3, 1, [3])], free=6),
-    )
-    assert not History.of(reused, 4).steps[-1].copies
-
-
-def test_the_blocks_have_words_and_shared_and_copied_ones_are_framed() -> None:
-    axes = pictures.blocks_figure(History.of(SPOKEN, 4), 2, say, columns=3).axes[0]
-    said = [text.get_text().replace("\n", "") for text in axes.texts if text.get_text()]
-    assert [words for words in said if "-" in words] == ["10-11-12-13", "14-15-80", "14-15-70"]
-    assert {"0 •", "1", "2 copy of 1", "3", "7"} <= set(said)
-    assert said.count("a.0") == said.count("a.1") == 2, "a label on each block for each of its requests"
-    frames = [patch for patch in axes.patches if patch.get_edgecolor() == to_rgba(INK)]
-    assert [(frame.get_xy(), frame.get_linestyle()) for frame in frames] == [
-        ((0.02, 0.05), "solid"),
-        ((2.02, 0.05), "--"),
-    ]
-    stripes = [
-        patch for patch in axes.patches if to_hex(patch.get_facecolor()).upper() == B and patch.get_alpha()
-    ]
-    assert [(stripe.get_x(), round(stripe.get_height(), 2)) for stripe in stripes] == [
-        (0.02, 0.45),
-        (1.02, 0.9),
-    ]
-    full = [patch.get_width() for patch in axes.patches if patch.get_facecolor() == to_rgba(DECODE)]
-    assert full == pytest.approx([0.9, 0.9 * 3 / 4, 0.9 * 3 / 4])
-
-
-def test_a_moved_step_draws_the_blocks_anew() -> None:
-    explorer = pictures.blocks_explorer(History.of(SPOKEN, 4), say, step=2)
-    first = explorer.png
-    explorer.set(step=4)
-    assert explorer.png != first and explorer.num_draws == 2
-
-
-def test_live_blocks_follow_the_run() -> None:
-    growing = Trace()
-    live = pictures.live_blocks(growing, 4, say, every=2)
-    drawn = []
-    for record in SPOKEN:
-        growing.append(record)
-        live.update()
-        drawn.append(live.num_draws)
-    assert drawn == [0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2], "steps 1 and 3 of 4"
-    before = live.png
-    live.finish()
-    whole = pictures.blocks_figure(History.of(SPOKEN, 4), 4, say)
-    assert live.png == whole.png() != before
 
 
 def test_utilisation_is_over_the_whole_life_of_a_request() -> None:

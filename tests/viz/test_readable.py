@@ -61,7 +61,7 @@ def forecast(batch: int, context: int) -> Picture:
 
 
 def history() -> paged.History:
-    return paged.History.of(paged_data.SPOKEN, 4)
+    return paged.History.of(paged_data.FORK, 4)
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {
@@ -99,7 +99,6 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "03 rows": lambda: kv_cache.rows_figure(LLAMA, [100, 200, 300], 1024, 4),
     "03 speed-up": lambda: kv_cache.speedup_figure([1, 8, 64, 900], [1, 2, 4, 90], [1.0, 1.1, 1.2, 1.3]),
     "04 map": lambda: paged.map_figure({"4 rows": history(), "8 blocks of 4": history()}, 2, 16),
-    "04 blocks": lambda: paged.blocks_figure(history(), 2, SAY),
     "04 waste": lambda: paged.waste_figure([(80, 100), (300, 330)], 16, 1024),
     "04 gather": lambda: paged.gather_figure(
         [64, 256, 4096], {1: [7, 6, 3.1], 16: [7, 5, 1.1], 256: [7, 5, 1]}

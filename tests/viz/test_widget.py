@@ -1,4 +1,4 @@
-"""Pictures under sliders and pictures that follow a run: when each is drawn, and what a cell shows and stores."""
+"""Pictures under sliders: when each is drawn, and what a cell shows and stores."""
 
 import asyncio
 import base64
@@ -9,10 +9,9 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("ipywidgets")
 
-from minillm.measure.trace import Phases, StepRecord, TokenRecord, Trace
 from minillm.viz import widget
 from minillm.viz.style import Picture
-from minillm.viz.widget import BURST, Explorer, Live
+from minillm.viz.widget import BURST, Explorer
 
 
 class Screen:
@@ -32,43 +31,6 @@ class Screen:
         assert raw
         self.shown.append(content)
         self.widths.append(metadata.get("image/png", {}).get("width"))
-
-
-def test_it_draws_every_so_many_steps_and_stores_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen, trace = Screen(), Trace()
-    seen: list[int] = []
-    monkeypatch.setattr(widget, "display", screen.display)
-
-    def draw(so_far: Trace) -> Picture:
-        seen.append(len(so_far.of(StepRecord)))
-        return Picture(figsize=(1, 1 + seen[-1]))
-
-    live = Live(draw, trace, every=3)
-    live._ipython_display_()
-    assert not seen and live.png == b""
-    for number in range(8):
-        trace.append(TokenRecord(number, "a", number, 5))
-        live.update()
-        trace.append(StepRecord(number, number, number + 1, [], 0, 1, Phases(0, 0, 0, 0)))
-        live.update()
-    assert seen == [1, 4, 7] and live.num_draws == 3
-    live.finish()
-    assert seen == [1, 4, 7, 8] and live.png.startswith(b"\x89PNG")
-    first, last = screen.shown
-    assert screen.widths == [None, 96]
-    assert "image/png" not in first and base64.b64decode(last["image/png"]) == live.png
-    assert "application/vnd.jupyter.widget-view+json" in first
-
-
-def test_it_needs_no_screen() -> None:
-    live = Live(lambda so_far: Picture(figsize=(1, 1)), Trace())
-    live.finish()
-    assert live.num_draws == 1
-
-
-def test_it_needs_a_trace() -> None:
-    with pytest.raises(ValueError, match="trace=True"):
-        Live(lambda so_far: Picture(), None)
 
 
 def explorer(drawn: list[int]) -> Explorer:

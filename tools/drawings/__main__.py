@@ -1,16 +1,17 @@
 """Write every drawing to notebooks/figures/."""
 
+from importlib import import_module
 from pathlib import Path
 
-from tools.drawings import ch03, ch08
-
 FOLDER = Path(__file__).parents[2] / "notebooks" / "figures"
-CHAPTERS = (ch03, ch08)
 
 
 def drawings() -> dict[str, str]:
-    """Return the SVG of each drawing by its file name."""
-    return {f"{name}.svg": draw().svg() for chapter in CHAPTERS for name, draw in chapter.DRAWINGS.items()}
+    """Return the SVG of each drawing in the modules chNN.py next to this one, by its file name."""
+    modules = [
+        import_module(f"tools.drawings.{file.stem}") for file in sorted(Path(__file__).parent.glob("ch*.py"))
+    ]
+    return {f"{name}.svg": draw().svg() for module in modules for name, draw in module.DRAWINGS.items()}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ COLOURS = {
     "accepted": ACCEPTED,
     "rejected": REJECTED,
     "bonus": BONUS,
+    "request_a": "#44AA99",  # two of the player's colours, for drawings that tell requests apart
+    "request_b": "#DDCC77",
 }
 STYLE = """
   .card { fill: #ffffff; stroke: #d0d0d0; } .ink { fill: #222222; } .faint { fill: #666666; }
