@@ -1,5 +1,6 @@
 """A training run that is stopped goes on as if it had not been."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,37 @@ def test_a_state_that_was_cut_short_does_not_replace_the_last_one(
     with pytest.raises(KeyboardInterrupt):
         run.checkpoint()
     assert run_of(folder).seen == 512
+
+
+def test_a_lesson_is_lists_of_words_that_are_written_four_times() -> None:
+    words = np.arange(50, 90)
+    ids = train.lesson(words, np.random.default_rng(1), 400)
+    assert len(ids) == 400 and np.isin(ids, words).all()
+    length = next(n for n in range(3, 13) if ids[n] == ids[0])
+    first = ids[:length]
+    assert len(set(first)) == length
+    assert (ids[: 4 * length].reshape(4, length) == first).all()
+
+
+def test_lessons_take_the_place_of_the_last_rows() -> None:
+    stories = torch.zeros(8, 64, dtype=torch.long)
+    inputs, targets = train.put_lessons(stories, stories, np.arange(50, 90), seed=2, share=0.25)
+    assert (inputs[:6] == 0).all() and (targets[:6] == 0).all()
+    assert (inputs[6:] >= 50).all() and torch.equal(inputs[6:, 1:], targets[6:, :-1])
+
+
+def test_less_than_a_row_is_a_row_in_some_of_the_steps() -> None:
+    stories = torch.zeros(4, 64, dtype=torch.long)
+    steps = [train.put_lessons(stories, stories, np.arange(50, 90), seed, 0.125)[0] for seed in range(400)]
+    replaced = sum(bool((inputs[3] >= 50).all()) for inputs in steps)
+    assert 150 < replaced < 250, "200 are expected, with a standard deviation of 10"
+    assert all((inputs[:3] == 0).all() for inputs in steps)
+
+
+def test_names_are_whole_capitalised_words(folder: Path) -> None:
+    vocab = {"Ġ": 0, "ĠAnna": 7, "Anna": 8, "Ġthe": 9, "ĠTom": 3, "ĠTom's": 4, "ĠMcX": 5}
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": vocab}}), encoding="utf-8"
+    )
+    assert train.capitalised(folder).tolist() == [3, 7]

@@ -154,11 +154,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prose", type=Path, required=True, help="a folder of .txt files with tales")
     parser.add_argument("--megabytes", type=float, default=44)
+    parser.add_argument("--tokenizer", type=Path, help="a folder whose tokenizer is kept instead of trained")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     train, kept = documents(args.prose, args.megabytes, args.seed)
-    tokenizer = train_tokenizer(iter(train[:: max(1, len(train) // 20_000)]))
+    if args.tokenizer:
+        tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(iter(train[:: max(1, len(train) // 20_000)]))
     save_tokenizer(tokenizer, args.folder / "tokenizer")
     ids = encode(tokenizer, train, args.seed)
     ids.tofile(args.folder / "train.bin")

@@ -1,6 +1,6 @@
 """An endless book of small stories.
 
-A story is a world (characters, things, a narrator), an opening of any kind, one or two plots, and an ending. Names,
+A story is a world (characters, things, a narrator), an opening of any kind, a plot with its own cast, and an ending. Names,
 pronouns and things stay the same all through it. The texts are in `grammar/`, the words in `words.py`.
 
     python -m tools.tinytales.stories --seed 1 --count 5
@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterator
 from functools import cache, partial
+from typing import NamedTuple
 
 from tools.tinytales import words
 from tools.tinytales.grammar import Teller, read_blocks, read_lines, read_plots, read_words, uses
@@ -227,14 +228,18 @@ def _capital(teller: Teller, slot: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def begin_plot(teller: Teller, taken: set[str]) -> None:
+def begin_plot(teller: Teller, taken: set[str], plot: int) -> None:
     """Draw everything that stays the same within one plot."""
+    *_, stranger = casts()[plot].names
+    *_, job = casts()[plot].kinds
     state = teller.state
     for name, entries in BOUND.items():
-        while (value := teller.zipf(entries)) == state.get(name.rstrip("2")) or value in taken:
+        while (
+            (value := teller.zipf(entries)) == state.get(name.rstrip("2")) or value in taken or value == job
+        ):
             pass
         state[name] = value
-    _character(teller, "E", teller.random() < 0.5, taken | {state["job"], state["job2"]})  # type: ignore[arg-type]
+    _character(teller, "E", stranger in words.GIRLS, taken, stranger, job)
     _thing(teller, "thing")
     while True:
         _thing(teller, "thing2")
@@ -242,18 +247,51 @@ def begin_plot(teller: Teller, taken: set[str]) -> None:
             break
 
 
-def _world(teller: Teller, first_person: bool, taken: set[str], fixed: dict[str, str]) -> None:
+class Cast(NamedTuple):
+    """Hero, friend and stranger of a plot. They belong to it, so that a small model can remember them."""
+
+    names: tuple[str, str, str]
+    kinds: tuple[str, str, str]
+
+
+@cache
+def casts() -> tuple[Cast, ...]:
+    """Return the cast of each plot: every hero has another name; hero and friend are a girl and a boy."""
+    rng = random.Random(0)
+    girls, boys = (rng.sample(names, len(names)) for names in (words.GIRLS, words.BOYS))
+    found = []
+    for number in range(len(_plots()[1])):
+        pair = [
+            (names[number], child if rng.random() < 0.5 else rng.choice(words.KINDS))
+            for names, child in ((girls, "girl"), (boys, "boy"))
+        ]
+        rng.shuffle(pair)
+        (hero, kind), (friend, friend_kind) = pair
+        stranger = rng.choice((girls, boys))[number - 1]
+        found.append(Cast((hero, friend, stranger), (kind, friend_kind, rng.choice(words.JOBS))))
+    return tuple(found)
+
+
+def _choose_plot(rng: random.Random, fixed: dict[str, str]) -> int:
+    """Draw a plot, the one with the hero who was asked for if there is one."""
+    heroes = [cast.names[0] for cast in casts()]
+    return heroes.index(fixed["Hn"]) if fixed.get("Hn") in heroes else rng.randrange(len(heroes))
+
+
+def _world(teller: Teller, first_person: bool, taken: set[str], fixed: dict[str, str], plot: int) -> None:
     state = teller.state
-    female = fixed["Hn"] in words.GIRLS if "Hn" in fixed else teller.random() < 0.5
+    (hero, friend, _), (kind, friend_kind, _) = casts()[plot]
+    hero = fixed.get("Hn", hero)
+    female = hero in words.GIRLS
     state.update({slot: lambda entries=entries: teller.zipf(entries) for slot, entries in FRESH.items()})
     state.update({slot: teller.pick(entries) for slot, entries in WORLD.items()})
     state.update(SHORTHAND)
     state["country"], state["capital"] = teller.zipf(CAPITALS)
     state["year"] = str(1700 + int(400 * teller.random()))
     state["number"] = str(int(10 ** (1 + 3 * teller.random())))
-    _character(teller, "H", female, taken, fixed.get("Hn", ""), fixed.get("kind", ""))
-    _character(teller, "F", not female, taken)
-    while (other := teller.pick(words.GIRLS + words.BOYS)) in taken:
+    _character(teller, "H", female, taken, hero, fixed.get("kind", kind))
+    _character(teller, "F", friend in words.GIRLS, taken, friend, friend_kind)
+    while (other := teller.pick(casts()).names[0]) in taken:
         pass
     state["name2"] = other
     state.update(TOLD if first_person else NARRATED)
@@ -264,7 +302,7 @@ def _world(teller: Teller, first_person: bool, taken: set[str], fixed: dict[str,
 
 def ask_world(teller: Teller) -> None:
     """Fill the slots that a conversation may use; they keep their values."""
-    _world(teller, False, set(), {})
+    _world(teller, False, set(), {}, teller.pick(range(len(casts()))))
     for slot in ("num",):
         teller.state[slot] = teller.filling(slot)
     for slot in ("animal", "food", "colour"):
@@ -329,29 +367,20 @@ def story(rng: random.Random, **fixed: str) -> str:
     teller = Teller(rng)
     taken: set[str] = set()
     mark, opening = _opening(rng, fixed)
-    _world(teller, mark in FIRST_PERSON, taken, fixed)
-    begin_plot(teller, taken)
+    plot = _choose_plot(rng, fixed)
+    _world(teller, mark in FIRST_PERSON, taken, fixed, plot)
+    begin_plot(teller, taken, plot)
     lines = [teller.tell(opening).replace(" \\n", "\n").replace("\\n", "\n")]
     if not uses(opening, ("Fn", "F", "F_new")):
         lines.append(teller.tell(teller.fresh(FRIENDS)))
     if teller.random() < 0.35:
         lines.append(teller.tell(teller.fresh(SETTINGS)))
-    return polish("\n\n".join([" ".join(lines), *_body(teller, taken), _ending(teller, mark)]))
+    return polish("\n\n".join([" ".join(lines), *_body(teller, plot), _ending(teller, mark)]))
 
 
-def _body(teller: Teller, taken: set[str]) -> list[str]:
-    """Tell one plot, or two that a sentence links."""
-    plain, plots = _plots()
-    paragraphs: list[str] = []
-    count = 2 if teller.random() < 0.25 else 1
-    for number, plot in enumerate(teller.sample(plots, count)):
-        if number:
-            begin_plot(teller, taken)
-        told = _plot(teller, plot)
-        if number:
-            told[0] = teller.tell(teller.fresh(plain["LINKS"])) + " " + told[0]
-        paragraphs += told
-    return paragraphs
+def _body(teller: Teller, plot: int) -> list[str]:
+    """Tell the plot, in paragraphs."""
+    return _plot(teller, _plots()[1][plot])
 
 
 def _ending(teller: Teller, mark: str) -> str:
@@ -365,12 +394,13 @@ def continuation(rng: random.Random, first: str) -> str:
     taken: set[str] = set()
     template = rng.choice(read_lines_of_bridges())
     told = template.startswith("1 ")
-    _world(teller, told, taken, {})
-    begin_plot(teller, taken)
+    plot = _choose_plot(rng, {})
+    _world(teller, told, taken, {}, plot)
+    begin_plot(teller, taken, plot)
     lines = [first, teller.tell(template.removeprefix("1 ").removeprefix("3 "))]
     if not uses(template, ("Fn", "F", "F_new")):
         lines.append(teller.tell(teller.fresh(FRIENDS)))
-    return polish("\n\n".join([" ".join(lines), *_body(teller, taken), _ending(teller, "")]))
+    return polish("\n\n".join([" ".join(lines), *_body(teller, plot), _ending(teller, "")]))
 
 
 @cache

@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -36,6 +38,7 @@ SHAPES = {
 }
 FOLDERS = {"target": "tinytales", "draft": "tinytales-draft"}
 
+Ids = NDArray[np.integer[Any]]
 LossOf = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -78,11 +81,40 @@ def learning_rate(progress: float, warmup: float = 0.02, decay: float = 0.4) -> 
     return min(1.0, max(0.02, (1 - progress) / decay))
 
 
-def batch_at(ids: np.ndarray, start: int, rows: int, length: int, device: str) -> tuple[Tensor, Tensor]:
+def batch_at(ids: Ids, start: int, rows: int, length: int, device: str) -> tuple[Tensor, Tensor]:
     """`rows` windows one after another from `start`, wrapping round; inputs and targets [rows, length]."""
     index = (start + np.arange(rows * length + 1)) % len(ids)
     window = torch.from_numpy(ids[index].astype(np.int64)).to(device)
     return window[:-1].view(rows, length), window[1:].view(rows, length)
+
+
+def capitalised(folder: Path) -> Ids:
+    """Return the tokens that are one whole capitalised word after a space. Most of them are names."""
+    tokenizer = json.loads((folder / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab: dict[str, int] = tokenizer["model"]["vocab"]
+    return np.array(sorted(i for token, i in vocab.items() if re.fullmatch("Ġ[A-Z][a-z]+", token)))
+
+
+def lesson(words: Ids, rng: np.random.Generator, length: int) -> Ids:
+    """Return `length` tokens: lists of 3 to 12 different words, each list written four times."""
+    lists: list[Ids] = []
+    while sum(map(len, lists)) < length:
+        lists.append(np.tile(rng.choice(words, rng.integers(3, 13), replace=False), 4))
+    return np.concatenate(lists)[:length]
+
+
+def put_lessons(
+    inputs: Tensor, targets: Tensor, words: Ids, seed: int, share: float
+) -> tuple[Tensor, Tensor]:
+    """Replace this share of the rows [rows, length] by lessons in copying, in the mean of many steps."""
+    rng = np.random.default_rng(seed)
+    rows, length = inputs.shape
+    kept = rows - int(share * rows + rng.random())
+    if kept == rows:
+        return inputs, targets
+    copies = np.stack([lesson(words, rng, length + 1) for _ in range(kept, rows)])
+    window = torch.from_numpy(copies.astype(np.int64)).to(inputs.device)
+    return torch.cat((inputs[:kept], window[:, :-1])), torch.cat((targets[:kept], window[:, 1:]))
 
 
 def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -92,7 +124,7 @@ def loss_of(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, ids: np.ndarray, device: str, max_tokens: int = 65_536) -> float:
+def evaluate(model: nn.Module, ids: Ids, device: str, max_tokens: int = 65_536) -> float:
     rows = min(len(ids) - 1, max_tokens) // CONTEXT
     losses = [loss_of(model, *batch_at(ids, i * CONTEXT, 1, CONTEXT, device)).item() for i in range(rows)]
     return float(np.mean(losses))
@@ -147,15 +179,20 @@ class Run:
         self.seen += TOKENS_PER_STEP
 
 
-def train(run: Run, num_tokens: int, minutes: float = math.inf, loss_of: LossOf = loss_of) -> bool:
+def train(
+    run: Run, num_tokens: int, minutes: float = math.inf, loss_of: LossOf = loss_of, lessons: float = 0.0
+) -> bool:
     """Train up to `num_tokens`, or for `minutes`; return True when all tokens are done."""
     ids = np.fromfile(run.folder / "train.bin", dtype=np.uint16)
+    words = capitalised(run.folder) if lessons else np.empty(0)
     heldout = np.fromfile(run.folder / "heldout.bin", dtype=np.uint16)
     began, saved, before = time.monotonic(), time.monotonic(), run.seconds
     start = run.seen
     while run.seen + TOKENS_PER_STEP <= num_tokens:
         length = CONTEXT if run.seen >= 0.75 * num_tokens else CONTEXT // 2
         inputs, targets = batch_at(ids, run.seen, TOKENS_PER_STEP // length, length, run.device)
+        if lessons:
+            inputs, targets = put_lessons(inputs, targets, words, run.seen, lessons)
         loss = loss_of(run.model, inputs, targets)
         run.step(loss, (run.seen + TOKENS_PER_STEP) / num_tokens)
         run.seconds = before + time.monotonic() - began
@@ -196,6 +233,9 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after this long; run again to go on"
     )
+    parser.add_argument(
+        "--lessons", type=float, default=0.0, help="share of the rows that are lessons in copying"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -203,7 +243,7 @@ def main() -> None:
     run = Run(args.model, args.folder, args.seed, args.device)
     run.resume()
     try:
-        done = train(run, int(args.tokens), args.minutes, torch.compile(loss_of))
+        done = train(run, int(args.tokens), args.minutes, torch.compile(loss_of), args.lessons)
     finally:
         run.checkpoint()
     log = {"tokens": run.seen, "steps": run.seen // TOKENS_PER_STEP, "seconds": round(run.seconds)}
