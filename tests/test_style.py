@@ -24,8 +24,8 @@ minillm/measure/ costs.py known_gpus.py local.py machine.py memory.py probe.py r
 minillm/model/ tokenizer.py
 minillm/sampling/ transforms.py
 minillm/viz/ flash_attention.py fusion_and_graphs.py memory_wall.py
-  prefix_caching.py two_phases.py
-notebooks/ 00_your_machine.ipynb 01_two_phases.ipynb 02_memory_wall.ipynb
+  prefix_caching.py
+notebooks/ 00_your_machine.ipynb 02_memory_wall.ipynb
   05_flash_attention.ipynb 09_prefix_caching.ipynb 11_fusion_and_graphs.ipynb
 solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
   08_continuous_batching.ipynb 09_prefix_caching.ipynb 11_fusion_and_graphs.ipynb conftest.py

@@ -76,9 +76,10 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "01 arrivals": lambda: two_phases.arrivals(runs(), 3, "Once upon a time"),
     "01 attention": lambda: two_phases.attention_map(torch.eye(11).expand(8, 11, 11), WORDS, 0, 7),
     "01 attention, 32 heads": lambda: two_phases.attention_map(torch.eye(11).expand(32, 11, 11), WORDS, 0, 7),
+    "01 RoPE": lambda: two_phases.rope_figure([1, 0.1, 0.01, 0.001], 10, 7),
     "01 sampling": lambda: two_phases.sampling(torch.arange(40.0) / 9, WORDS * 2, top_p=0.8),
     "01 rates": lambda: two_phases.rates(
-        [{"prompt": n, "prefill": 300.0 + n, "decode": 290.0} for n in (16, 64)], "a machine, 2 threads"
+        {n: (n / (300 + n), 1 / 290) for n in (16, 64)}, "a machine, 2 threads"
     ),
     "02 forecast": lambda: forecast(1, 1024),
     "02 forecast, dots close": lambda: forecast(1024, 1024),

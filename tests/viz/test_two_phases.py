@@ -1,12 +1,15 @@
 """Chapter 1's pictures show the data they are given."""
 
 import io
+import math
+from statistics import median
 
 import matplotlib.image
 import pytest
 import torch
 from matplotlib.colors import to_rgba
 
+from minillm import LLM, SamplingParams
 from minillm.measure.trace import (
     Phases,
     RequestAdded,
@@ -19,7 +22,7 @@ from minillm.measure.trace import (
     ttft,
 )
 from minillm.viz import two_phases as viz
-from minillm.viz.style import DECODE, INK, PREFILL, Picture
+from minillm.viz.style import DECODE, PREFILL, Picture
 from minillm.viz.widget import Explorer
 
 
@@ -57,6 +60,21 @@ def test_arrivals_are_the_requests_own_tokens_and_waits() -> None:
         viz.arrivals_of(made, "c")
 
 
+def test_the_fastest_run_and_the_times_of_both_phases() -> None:
+    llm = LLM("tinytales-draft", trace=True, enable_prefix_caching=False, max_num_seqs=1)
+    params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    run = viz.fastest_run(llm, "Once upon a time", params, tries=3)
+    requests = [record.request_id for record in llm.trace.of(RequestAdded)]
+    assert len(requests) == 3
+    assert run[-1].time == min(viz.arrivals_of(llm.trace, name)[-1].time for name in requests)
+    times = viz.phase_times(llm, list(range(5, 25)), (2, 8), tokens=3, rounds=2)
+    counted = [viz.arrivals_of(llm.trace, record.request_id) for record in llm.trace.of(RequestAdded)[3:]]
+    assert [run[0].num_computed for run in counted] == [2, 8] * 3
+    for (first, later), runs_of_one in zip(times.values(), (counted[2::2], counted[3::2]), strict=True):
+        assert first == sum(run[0].wait for run in runs_of_one) / 2
+        assert later == pytest.approx(median(token.wait for run in runs_of_one for token in run[1:]))
+
+
 def test_one_bar_a_token_as_long_as_its_wait_and_coloured_by_its_phase() -> None:
     (axes,) = viz.arrivals(runs(), 2).axes
     bars = axes.patches
@@ -81,17 +99,41 @@ def test_weights_are_causal_share_kv_heads_and_sum_to_one() -> None:
     torch.testing.assert_close(weights[2, 3, :4], by_hand)
 
 
-def test_the_map_shows_one_head_under_the_tokens_names_and_all_heads_in_small() -> None:
-    heads = torch.tensor([[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.5, 0.5]]])
-    axes, bar, *small = viz.attention_map(heads, ["a", "$b\n"], 4, 1).axes
-    assert axes.images[0].get_array().tolist() == heads[1].tolist()
-    assert axes.get_title(loc="left") == "Layer 4, head 1"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "$b"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "$b"]
-    assert "weight" in bar.get_ylabel()
-    shown = [panel for panel in small if panel.images]
-    assert [panel.images[0].get_array().tolist() for panel in shown] == heads.tolist()
-    assert [panel.spines["left"].get_edgecolor() == to_rgba(INK) for panel in shown] == [False, True, False]
+def test_the_map_shows_one_token_in_all_heads() -> None:
+    heads = torch.tensor([[[1.0, 0.0, 0.0], [0.25, 0.75, 0.0]], [[1.0, 0.0, 0.0], [0.95, 0.05, 0.0]]])
+    (axes,) = viz.attention_map(heads, ["a", "$b\n", "c"], 4, 1).axes
+    assert axes.images[0].get_array().tolist() == heads[:, 1].tolist()
+    assert [text.get_text() for text in axes.texts] == ["25%", "75%", "95%"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "$b", "c"]
+    assert [label.get_fontweight() == "bold" for label in axes.get_xticklabels()] == [False, True, False]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["head 0", "head 1"]
+    grey = axes.patches[0]
+    assert (grey.get_x(), grey.get_width()) == (1.5, 1.0), "later tokens"
+    assert not viz.attention_map(torch.eye(3).expand(17, 3, 3), list("abc"), 0, 2).axes[0].texts
+
+
+def test_habits_name_the_head_that_looks_most() -> None:
+    eye, first, before = torch.eye(4), torch.zeros(4, 4), torch.eye(4).roll(-1, 1)
+    first[:, 0] = 1
+    layers = [torch.stack([before / 2 + eye / 2, first / 2 + before / 2]), torch.stack([first, eye])]
+    assert viz.attention_habits(layers) == {
+        "the first token": (1, 0, 1.0),
+        "the previous token": (0, 0, 0.5),
+        "itself": (1, 1, 1.0),
+    }
+
+
+def test_rope_shows_each_pair_and_the_sum_of_their_cosines() -> None:
+    figure = viz.rope_figure([1.0, 0.1], 10, 7)
+    first, second = figure.axes
+    assert [axes.get_xlabel() for axes in (first, second)] == [
+        "172° apart: cosine -0.990",
+        "17.2° apart: cosine 0.955",
+    ]
+    tips = [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in first.lines[::2]]
+    assert tips == [(math.cos(7), math.sin(7)), (math.cos(10), math.sin(10))], "the key, then the query"
+    assert "q·k = -0.035" in figure.get_suptitle()
+    assert "q·k = -0.035" in viz.rope_figure([1.0, 0.1], 110, 107).get_suptitle()
 
 
 def test_sampling_shows_the_distribution_drawn_from() -> None:
@@ -105,12 +147,8 @@ def test_sampling_shows_the_distribution_drawn_from() -> None:
 
 
 def test_rates_has_a_line_for_each_phase() -> None:
-    rows = [
-        {"prompt": 16, "prefill": 800.0, "decode": 200.0},
-        {"prompt": 64, "prefill": 2000.0, "decode": 190.0},
-    ]
-    (axes,) = viz.rates(rows).axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[800.0, 2000.0], [200.0, 190.0]]
+    (axes,) = viz.rates({16: (0.02, 0.005), 64: (0.032, 0.0625)}).axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[800.0, 2000.0], [200.0, 16.0]]
     assert [list(line.get_xdata()) for line in axes.lines] == [[16, 64]] * 2
     low, high = axes.get_ylim()
     assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 3  # else nothing can be read off
