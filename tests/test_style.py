@@ -16,19 +16,18 @@ kernels/ __init__.py flash_attention.py paged_attention.py rms_norm.py
 minillm/ config.py
 minillm/cache/ cuda_pages.py virtual.py
 minillm/course/ answer.py expect.py guard.py sandbox.py source.py worker.py
-minillm/course/checks/ ch01.py ch02.py ch03.py ch05.py ch08.py ch09.py ch11.py
-minillm/course/exercises/ ch02.py ch03.py ch04.py ch05.py ch08.py ch09.py ch11.py
+minillm/course/checks/ ch01.py ch02.py ch03.py ch05.py ch08.py ch11.py
+minillm/course/exercises/ ch02.py ch03.py ch04.py ch05.py ch08.py ch11.py
 minillm/engine/ scheduler.py
 minillm/measure/ costs.py known_gpus.py local.py machine.py memory.py probe.py roofline.py timing.py
   trace.py
 minillm/model/ tokenizer.py
 minillm/sampling/ transforms.py
 minillm/viz/ flash_attention.py fusion_and_graphs.py memory_wall.py
-  prefix_caching.py
 notebooks/ 00_your_machine.ipynb 02_memory_wall.ipynb
-  05_flash_attention.ipynb 09_prefix_caching.ipynb 11_fusion_and_graphs.ipynb
+  05_flash_attention.ipynb 11_fusion_and_graphs.ipynb
 solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
-  08_continuous_batching.ipynb 09_prefix_caching.ipynb 11_fusion_and_graphs.ipynb conftest.py
+  08_continuous_batching.ipynb 11_fusion_and_graphs.ipynb conftest.py
 tests/ conftest.py test_bundled_models.py
 tests/browser/ lab.py
 tests/cache/ test_manager.py test_virtual.py
@@ -46,7 +45,7 @@ tests/model/ test_bad_words.py test_checkpoint.py test_config_keys.py test_detok
 tests/notebooks/ test_guards.py
 tests/packaging/ test_kernels_name.py
 tests/sampling/ test_sample.py
-tests/viz/ test_prefix_caching.py test_widget.py
+tests/viz/ test_widget.py
 """
 
 PASS = [

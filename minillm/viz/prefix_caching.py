@@ -1,7 +1,7 @@
-"""Chapter 9's pictures: the tree of known prefixes as the engine runs, and what hits do to the time to first token.
+"""Chapter 9's pictures: the tree of known prefixes in each step, and the effect of hits on the time to first token.
 
 The tree is drawn from a trace (`LLM(trace=True)`) and the prompts' tokens: which blocks a request found, which it
-computed and published, which were given to somebody else. The rest of the pictures are drawn from measured numbers.
+computed and published, and which were evicted. The other pictures are drawn from measured numbers.
 """
 
 import textwrap
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from IPython.display import display
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
@@ -24,7 +23,6 @@ from minillm.measure.trace import (
     TokenRecord,
     Trace,
 )
-from minillm.sampling import SamplingParams
 from minillm.viz.style import (
     DECODE,
     FAINT,
@@ -38,14 +36,13 @@ from minillm.viz.style import (
     printable,
     style,
 )
-from minillm.viz.widget import Explorer, image_widget, show
+from minillm.viz.widget import Explorer
 
 State = Literal["hit", "prefill", "decode", "used", "kept", "evicted", "empty"]
-Prefix = tuple[
-    int, ...
-]  # all tokens of a text up to the end of one of its blocks: what a node of the tree stands for
-ROW = 0.56  # inches of a row of the tree
-KEPT = "#D3ECFA"  # KV, thinner: the content is there, and nobody holds it
+Prefix = tuple[int, ...]  # a node of the tree: all tokens of a text up to the end of one of its blocks
+ROW = 0.8  # inches per row of the tree
+WORDS = 11.5  # points: the size of the text in a box
+KEPT = "#D3ECFA"  # KV, thinner: the content is there, and no request holds it
 FILL: dict[State, str] = {
     "hit": KV,
     "prefill": PREFILL,
@@ -61,7 +58,7 @@ FILL: dict[State, str] = {
 class Moment:
     """The cache in one step. `nodes` has each prefix that was ever known: (block, state); an evicted one has block -1.
 
-    `pool` is the state of each block that is not empty. A block in which nothing is known yet is "used" there.
+    `pool` is the state of each block that is not empty. A block without a known prefix is "used" there.
     """
 
     step: StepRecord
@@ -75,7 +72,7 @@ class Moment:
 
 
 def replay(trace: Trace, prompts: Mapping[str, Sequence[int]], block_size: int) -> list[Moment]:
-    """What the cache held in each step of a trace. `prompts` are the tokens of each request, by its id.
+    """Return what the cache held in each step of a trace. `prompts` are the tokens of each request, by its id.
 
     A forked sample is seen from its first own step on. Raises KeyError for a request whose prompt is not given.
     """
@@ -120,7 +117,7 @@ def _hits(scheduled: Sequence[ScheduledRequest], block_size: int) -> set[int]:
 
 
 def _take(known: dict[int, Prefix], part: ScheduledRequest, table: Sequence[int], block_size: int) -> None:
-    """Forget what the blocks held that a request has got since its last `table`, to write into them."""
+    """Forget the content of the blocks that a request got since its last `table`: it writes into them."""
     for block in set(part.blocks[part.num_computed_tokens // block_size :]) - set(table):
         known.pop(block, None)
 
@@ -128,7 +125,7 @@ def _take(known: dict[int, Prefix], part: ScheduledRequest, table: Sequence[int]
 def _published(
     record: StepRecord, texts: Mapping[str, Sequence[int]], block_size: int
 ) -> dict[int, tuple[Prefix, Kind]]:
-    """The blocks that a step made known: their prefix, and what kind of step filled them."""
+    """Return the blocks that a step published, each with its prefix and the kind of work that filled it."""
     found: dict[int, tuple[Prefix, Kind]] = {}
     for part in record.scheduled:
         for i, block in enumerate(part.blocks):
@@ -142,7 +139,7 @@ def _node(block: int | None, pool: Mapping[int, State]) -> tuple[int, State]:
 
 
 def layout(prefixes: Sequence[Prefix], block_size: int) -> dict[Prefix, tuple[int, int]]:
-    """(column, row) of each node: the column is its depth, and a first child stands in its parent's row.
+    """Return (column, row) of each node. The column is its depth, and a first child is in its parent's row.
 
     So a run of blocks in one row, with no branch between them, is one edge of a radix tree.
     """
@@ -164,39 +161,46 @@ def layout(prefixes: Sequence[Prefix], block_size: int) -> dict[Prefix, tuple[in
 def tree_figure(
     moments: Sequence[Moment], step: int, block_size: int, text: Callable[[Prefix], str]
 ) -> Picture:
-    """The known prefixes in step number `step` (from 1), a box a block, and the pool's blocks beneath.
+    """Draw the known prefixes in step number `step` (from 1), one box per block, and the blocks of the pool below.
 
-    `text` turns tokens into what is written in a box. The places of the boxes are those of the last moment's tree.
+    `text` turns tokens into the words of a box. The boxes have the places that they have in the last moment's tree.
     """
     moment = moments[step - 1]
     places = layout(list(moments[-1].nodes), block_size)
     columns = 1 + max((column for column, _ in places.values()), default=0)
     rows = 1 + max((row for _, row in places.values()), default=0)
-    height = 1.6 + ROW * rows
+    height = 1.75 + ROW * rows
     with (
         style(),
         rc_context({"figure.constrained_layout.use": False}),
     ):  # the places are known, and it is slow
         figure = Picture(figsize=(9.6, height))
-        tree = figure.add_axes((0.01, 1.08 / height, 0.98, ROW * rows / height))
-        tree.set_title("\n".join(_sentences(moment.step)), fontsize=10)
+        tree = figure.add_axes((0.01, 1.12 / height, 0.98, ROW * rows / height))
+        tree.set_title("\n".join(_sentences(moment.step)), fontsize=12)
         tree.set_xlim(-0.14, columns)
         tree.set_ylim(rows - 0.5, -0.5)
         tree.axis("off")
-        tree.text(-0.1, 0, "root", rotation=90, ha="center", va="center", fontsize=9)
+        tree.text(-0.1, 0, "root", rotation=90, ha="center", va="center", fontsize=WORDS)
         for prefix, place in places.items():
             if prefix in moment.nodes:
                 _box(tree, place, *moment.nodes[prefix], text(prefix[-block_size:]), columns)
                 _edge(tree, places.get(prefix[:-block_size], (-1, 0)), place)
-        _pool(figure.add_axes((0.01, 0.42 / height, 0.98, 0.38 / height)), moment)
+        _pool(figure.add_axes((0.01, 0.46 / height, 0.98, 0.38 / height)), moment)
         figure.legend(
-            handles=_legend(), loc="lower left", ncols=6, fontsize=9, borderaxespad=0.3, columnspacing=1.1
+            handles=_legend(),
+            loc="lower left",
+            ncols=6,
+            fontsize=9.5,
+            borderaxespad=0.3,
+            columnspacing=0.9,
+            handletextpad=0.5,
+            handlelength=1.6,
         )
         return figure
 
 
 def _sentences(step: StepRecord) -> list[str]:
-    """What a step did: a line for its first request, and one for the second or for how many more there are."""
+    """Return a line for a step's first request, and one for the second or for the number of further ones."""
     lines = []
     for part in step.scheduled:
         what = f"step {step.step + 1}, request {part.request_id}: "
@@ -216,8 +220,17 @@ def _box(axes: Axes, place: tuple[int, int], block: int, state: State, text: str
     box.set_linestyle("--" if gone else "-")
     axes.add_patch(box)
     color = FAINT if gone else ink_on(FILL[state])
-    lines = textwrap.wrap(printable(text) or "·", width=max(8, 105 // columns), max_lines=2, placeholder=" …")
-    axes.text(x + 0.06, y, "\n".join(lines), va="center", fontsize=9, color=color, parse_math=False)
+    lines = textwrap.wrap(printable(text) or "·", width=max(8, 86 // columns), max_lines=3, placeholder=" …")
+    axes.text(
+        x + 0.06,
+        y,
+        "\n".join(lines),
+        va="center",
+        fontsize=WORDS,
+        color=color,
+        linespacing=1.05,
+        parse_math=False,
+    )
     if not gone:
         axes.text(x + 0.92, y + 0.34, f"{block}", va="bottom", ha="right", fontsize=SMALLEST, color=color)
 
@@ -228,7 +241,7 @@ def _edge(axes: Axes, parent: tuple[int, int], child: tuple[int, int]) -> None:
 
 
 def _pool(axes: Axes, moment: Moment) -> None:
-    """One cell a block, from block 0."""
+    """Draw one cell per block, from block 0."""
     counts = moment.step.blocks
     total = counts.total if counts else 1 + max(moment.pool, default=0)
     for block in range(total):
@@ -246,7 +259,7 @@ def _pool(axes: Axes, moment: Moment) -> None:
             axes.text(block + 0.5, 0.5, f"{block}", ha="center", va="center", zorder=4, **ink)
     axes.set_xlim(-0.05, total + 0.05)
     axes.set_ylim(-0.1, 1.15)
-    axes.set_title(f"the pool: {total} blocks", fontsize=9, fontweight="normal", pad=2)
+    axes.set_title(f"the pool: {total} blocks", fontsize=10.5, fontweight="normal", pad=2)
     axes.axis("off")
 
 
@@ -262,34 +275,12 @@ def _legend() -> list[Patch]:
 
 
 def tree_explorer(llm: LLM, prompts: Mapping[str, Sequence[int]]) -> Explorer:
-    """`tree_figure` under a slider over all steps that `llm` has traced."""
+    """Return `tree_figure` with a slider over all steps that `llm` has traced."""
     size = llm.config.block_size
     moments = replay(llm.trace, prompts, size)
     return Explorer(
         lambda step: tree_figure(moments, step, size, _decoder(llm)), step=(1, len(moments), len(moments))
     )
-
-
-def watch(llm: LLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> Explorer:
-    """Serve prompts (token ids) one after the other, and draw the tree after each step, while it runs.
-
-    Returns the slider over all steps. `llm` needs `trace=True`, and should have served nobody before.
-    """
-    image = image_widget()
-    bundle = dict(image._repr_mimebundle_())
-    bundle.pop("text/plain", None)  # where there are no widgets, nothing: the picture at the end is enough
-    display(bundle, raw=True)
-    asked: dict[str, list[int]] = {}
-    for prompt, one in zip(prompts, params, strict=True):
-        output = llm.engine.add_request(prompt, one)
-        asked[output.request_id] = output.prompt_token_ids
-        while not output.finished:
-            llm.engine.step()
-            moments = replay(llm.trace, asked, llm.config.block_size)
-            picture = tree_figure(moments, len(moments), llm.config.block_size, _decoder(llm))
-            show(image, picture)
-    image.close()  # the slider takes its place
-    return tree_explorer(llm, asked)
 
 
 def _decoder(llm: LLM) -> Callable[[Prefix], str]:
@@ -300,7 +291,7 @@ def _decoder(llm: LLM) -> Callable[[Prefix], str]:
 
 
 def repeats_figure(computed: Sequence[int], new: Sequence[int]) -> Picture:
-    """A bar a request: the tokens that its prefill computed, and how many of them nobody had computed before."""
+    """Draw one bar per request: the tokens that its prefill computed, and how many of them were new."""
     again = [all_ - some for all_, some in zip(computed, new, strict=True)]
     with style():
         figure = Picture(figsize=(9, 1.5 + 0.22 * len(computed)))
@@ -308,7 +299,7 @@ def repeats_figure(computed: Sequence[int], new: Sequence[int]) -> Picture:
         axes.set_title(f"{sum(again):,} of {sum(computed):,} computed tokens had been computed before")
         y = range(len(computed))
         axes.barh(
-            y, again, color=WASTE, height=0.75, label="the same tokens after the same tokens, once more"
+            y, again, color=WASTE, height=0.75, label="computed again: the same tokens after the same tokens"
         )
         axes.barh(y, new, left=again, color=PREFILL, height=0.75, label="new")
         axes.invert_yaxis()
@@ -320,13 +311,13 @@ def repeats_figure(computed: Sequence[int], new: Sequence[int]) -> Picture:
 
 
 def ttft_figure(cold: Sequence[float], primed: Sequence[float], prompt: int, shared: int) -> Picture:
-    """Seconds to the first token of requests of `prompt` tokens, without and with their first `shared` in the cache."""
+    """Draw the seconds to the first token of `prompt` tokens, without and with the first `shared` in the cache."""
     ratio = median(cold) / median(primed)
     with style():
         figure = Picture(figsize=(9, 2.5))
         axes = figure.subplots()
         axes.set_title(
-            f"{prompt} tokens in, {shared} of them shared: the first token comes ×{ratio:.1f} sooner"
+            f"{prompt} tokens in, {shared} of them shared: the first token comes {ratio:.1f} times sooner"
         )
         for row, (times, color) in enumerate(((cold, PREFILL), (primed, KV))):
             ms = [time * 1e3 for time in times]
@@ -337,14 +328,14 @@ def ttft_figure(cold: Sequence[float], primed: Sequence[float], prompt: int, sha
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
         axes.set_xlim(0, max(*cold, *primed) * 1.3e3)
-        axes.set_xlabel("time to first token (ms), a dot a request")
+        axes.set_xlabel("time to first token (ms), one dot per request")
         return figure
 
 
 def difference_figure(
     positions: Sequence[int], cached: Sequence[int], prompt: int, seconds: Sequence[float], block_size: int
 ) -> Picture:
-    """One bar for each place at which a prompt of `prompt` tokens first differs: what of it came from the cache."""
+    """Draw one bar per place at which a prompt of `prompt` tokens first differs: its cached and computed tokens."""
     with style():
         figure = Picture(figsize=(9, 1.5 + 0.33 * len(positions)))
         axes = figure.subplots()
@@ -357,7 +348,7 @@ def difference_figure(
         for row, (n, time) in enumerate(zip(cached, seconds, strict=True)):
             axes.text(prompt, row, f"   {n:3} cached, {time * 1e3:.0f} ms", va="center", fontsize=9)
         axes.set_yticks(y, [f"token {p}" for p in positions])
-        axes.tick_params(axis="y", length=0, pad=9)  # beside a cross at 0
+        axes.tick_params(axis="y", length=0, pad=9)  # next to a cross at 0
         axes.invert_yaxis()
         axes.set_xlim(0, prompt * 1.25)
         axes.set_xticks(range(0, prompt, 8 * block_size))
@@ -369,7 +360,7 @@ def difference_figure(
 def pool_figure(
     sizes: Sequence[int], rates: Mapping[str, Sequence[float]], working_set: int, num_requests: int
 ) -> Picture:
-    """Share of all prompt tokens that came from the cache, by the size of the pool, for several orders of requests."""
+    """Draw the share of prompt tokens from the cache against the size of the pool, for several orders of requests."""
     with style():
         figure = Picture(figsize=(9, 3.2))
         axes = figure.subplots()

@@ -94,7 +94,7 @@ def test_the_replay_counts_what_the_engine_counted(
     for ids, tokens, n in requests:
         n = (
             n if budget == 64 else 1
-        )  # a fork without a step of its own, for want of budget, is not in the trace
+        )  # a fork without a step of its own, because the budget is used up, is not in the trace
         output = llm.engine.add_request(ids, SamplingParams(top_k=1, max_tokens=tokens, n=n))
         names = [output.request_id] if n == 1 else [f"{output.request_id}.{i}" for i in range(n)]
         prompts |= dict.fromkeys(names, ids)
@@ -112,13 +112,13 @@ def test_the_replay_counts_what_the_engine_counted(
     assert found == len(set(llm.engine.memory.prefix._hash_of.values())), "copies of a prefix are one node"
 
 
-def test_a_first_child_stands_in_its_parents_row() -> None:
+def test_a_first_child_is_in_its_parents_row() -> None:
     a, ab, abc, abd, ae, f = (1,), (1, 2), (1, 2, 3), (1, 2, 4), (1, 5), (6,)
     places = pictures.layout([a, ab, abc, f, abd, ae], 1)
     assert places == {a: (0, 0), ab: (1, 0), abc: (2, 0), abd: (2, 1), ae: (1, 2), f: (0, 3)}
 
 
-def test_the_boxes_wear_the_colours_of_their_states() -> None:
+def test_the_boxes_have_the_colours_of_their_states() -> None:
     moments = pictures.replay(story(), PROMPTS, 2)
     figure = pictures.tree_figure(moments, 4, 2, lambda ids: "-".join(map(str, ids)))
     tree, pool = figure.axes
@@ -149,15 +149,16 @@ def test_a_step_shows_no_later_node_in_the_places_of_the_last_tree() -> None:
     )
 
 
-def test_watching_serves_all_and_ends_in_a_slider_over_all_steps() -> None:
+def test_the_slider_covers_all_steps() -> None:
     llm = tiny.llm(block_size=2, trace=True)
-    prompts = [[5, 6, 7, 8, 9], [5, 6, 7, 8, 9, 10]]
-    explorer = pictures.watch(
-        llm, prompts, [SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)] * 2
-    )
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    prompts = {str(i): ids for i, ids in enumerate(([5, 6, 7, 8, 9], [5, 6, 7, 8, 9, 10]))}
+    for name, ids in prompts.items():
+        llm.engine.add_request(ids, params, request_id=name)
+        while llm.engine.has_unfinished:
+            llm.engine.step()
+    explorer = pictures.tree_explorer(llm, prompts)
     assert explorer.values == {"step": 4} and explorer.num_draws == 1
-    parts = [part for step in llm.trace.of(StepRecord) for part in step.scheduled]
-    assert [part.num_cached_tokens for part in parts] == [0, 0, 4, 0]
     last = explorer.png
     explorer.set(step=1)
     assert explorer.png != last
@@ -171,7 +172,7 @@ def test_what_is_not_new_was_computed_before() -> None:
 
 def test_the_ratio_is_that_of_the_medians() -> None:
     axes = pictures.ttft_figure([0.03, 0.05, 0.04], [0.01, 0.005, 0.02], 528, 512).axes[0]
-    assert "×4.0 sooner" in axes.get_title(loc="left")
+    assert "4.0 times sooner" in axes.get_title(loc="left")
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([40, 10])
     assert [list(line.get_xdata()) for line in axes.lines] == [
         pytest.approx([30, 50, 40]),

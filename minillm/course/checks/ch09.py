@@ -61,7 +61,7 @@ def no_builtin_hash() -> Iterator[None]:
 
 
 UNLIKE = (
-    ([1, 23], [12, 3], "nothing stands between the ids, or they have no fixed width"),
+    ([1, 23], [12, 3], "nothing is between the ids, or they have no fixed width"),
     ([1, 2], [257, 258], "an id takes more than one byte: a vocabulary has tens of thousands"),
     ([1, 2], [2, 1], "their order is lost"),
     ([70_001, 5], [70_001 % 65_536, 5], "an id may need more than two bytes"),
@@ -421,7 +421,7 @@ def blocks_of(part: ScheduledRequest, rejected: dict[str, int], size: int) -> li
 def mistakes_in(
     scheduled: list[ScheduledRequest], rejected: dict[str, int], size: int
 ) -> dict[str, list[int]]:
-    """What each mistake gives."""
+    """Return what each mistake gives."""
 
     def blocks(first: Callable[[int, int], int], last: Callable[[int, int], int]) -> list[int]:
         """The entries from `first` to `last` of each table, both functions of the tokens before and after the step."""

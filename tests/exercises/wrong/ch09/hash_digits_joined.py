@@ -1,5 +1,5 @@
 # exercise: 09.1
-# says: nothing stands between the ids
+# says: nothing is between the ids
 """The ids are written one after the other."""
 
 from hashlib import sha256
