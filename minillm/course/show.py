@@ -13,16 +13,21 @@ PACKAGE = Path(__file__).parents[1]
 class SourceCode:
     """The source of functions, methods or classes, as Markdown: JupyterLab and GitHub highlight it."""
 
-    def __init__(self, *parts: Callable[..., Any] | type) -> None:
-        self._sections = [_section(part) for part in parts]
-        self._names = [part.__qualname__ for part in parts]
+    def __init__(self, *parts: Callable[..., Any] | type | str) -> None:
+        places = [_place(part) for part in parts]
+        self._sections = [_section(path, name) for path, name in places]
+        self._names = [name for _, name in places]
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/markdown": "\n\n".join(self._sections), "text/plain": ", ".join(self._names)}
 
 
-def source(*parts: Callable[..., Any] | type) -> SourceCode:
-    """Return the source of each part, below the file that it is in."""
+def source(*parts: Callable[..., Any] | type | str) -> SourceCode:
+    """Return the source of each part, below the file that it is in.
+
+    A part is a function or class, or its file in the package and its name, for a module that cannot be imported on
+    every system: "kernels/flash_attention.py:_attend".
+    """
     return SourceCode(*parts)
 
 
@@ -41,9 +46,15 @@ def extract(path: Path, qualified_name: str) -> str:
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : scope.end_lineno]))
 
 
-def _section(part: Callable[..., Any] | type) -> str:
+def _place(part: Callable[..., Any] | type | str) -> tuple[Path, str]:
+    """Return the file and the qualified name of a part."""
+    if isinstance(part, str):
+        file, _, name = part.partition(":")
+        return PACKAGE / file, name
     made_by = inspect.unwrap(part)
-    path = Path(inspect.getsourcefile(made_by) or "")
+    return Path(inspect.getsourcefile(made_by) or ""), made_by.__qualname__
+
+
+def _section(path: Path, name: str) -> str:
     shown = f"minillm/{path.relative_to(PACKAGE).as_posix()}"
-    code = extract(path, made_by.__qualname__)
-    return f"`{shown}` · `{made_by.__qualname__}`\n```python\n{code}\n```"
+    return f"`{shown}` · `{name}`\n```python\n{extract(path, name)}\n```"

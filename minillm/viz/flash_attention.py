@@ -1,21 +1,35 @@
-"""Chapter 5's pictures: what attention moves through slow memory, the walk over tiles, and the memory it needs.
+"""The pictures of chapter 05: the bytes that attention moves through slow memory, the walk over tiles, the memory.
 
-The walk is drawn from the records of a run (`Tile`); the bytes from formulas that the chapter counts after.
+The walk is drawn from the records of a run (`Tile`). The bytes come from formulas that the chapter checks by counting.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import ipywidgets as widgets
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, end_labels, style
+from minillm.viz.style import (
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PREFILL,
+    WASTE,
+    Picture,
+    end_labels,
+    printable,
+    quiet,
+    style,
+)
 from minillm.viz.widget import Explorer
 
 HEAT = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", PREFILL])
@@ -23,19 +37,25 @@ HEAT = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", PREFILL])
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What is on the chip after one tile of the walk, for its N queries from `first` and its keys from `start`.
+    """The state on the chip after one tile of the walk, for its N queries from `first` and its keys from `start`.
 
-    `p` [N, keys] are the tile's weights exp(s - m); `m` and `l` [N] and `acc` [N, D] the running maximum, sum and
-    output; `moved` the bytes read from slow memory and written to it so far.
+    `scores` [N, keys] are those of the tile, -inf for a key that the query does not see. `m` and `l` [N] and `acc`
+    [N, D] are the running maximum, sum and output. `moved` is the number of bytes read from slow memory and written to
+    it so far.
     """
 
     first: int
     start: int
-    p: Tensor
+    scores: Tensor
     m: Tensor
     l: Tensor
     acc: Tensor
     moved: int
+
+    @property
+    def keys(self) -> int:
+        """Return the number of keys."""
+        return self.scores.shape[1]
 
 
 # --- bytes ---
@@ -66,7 +86,7 @@ def tiled_bytes(
 
 
 def bytes_figure(tokens: int, head_dim: int, tile: int) -> Picture:
-    """What one head moves, in 16 bits, written out and tiled: matrices of scores, and K and V again and again."""
+    """Draw the bytes that one head moves in 16 bits, written out and in tiles that read K and V many times."""
     sides = {"written out": plain_bytes(tokens, head_dim), "tiled": tiled_bytes(tokens, head_dim, tile)}
     unit, size = (1e6, "MB") if max(sum(side.values()) for side in sides.values()) > 1e6 else (1e3, "kB")
     with style():
@@ -115,103 +135,127 @@ def bytes_explorer() -> Explorer:
 # --- the walk ---
 
 
-def walk_figure(tiles: Sequence[Tile], num_tokens: int, plain: int, step: int) -> Picture:
-    """The walk of one head after its tile number `step` (from 1): the matrix, one row's sum, the bytes so far.
+def walk_figure(tiles: Sequence[Tile], words: Sequence[str], plain: int, step: int) -> Picture:
+    """Draw the walk of one head after its tile number `step` (from 1).
 
-    `plain` is what the same attention moves when it is written out.
+    On the left is the matrix of scores, on the right the online softmax of one of its rows, and the bytes so far.
+    `words` has the text of each token. `plain` is the number of bytes that the same attention moves written out.
     """
     now = tiles[step - 1]
     row_of_tiles = [tile for tile in tiles if tile.first == now.first]
-    # The query to follow: its maximum rises if any does, and its first tile has about half of its final sum.
-    begin, end = row_of_tiles[0], row_of_tiles[-1]
-    from_half = (begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs()
-    row = int((from_half + (begin.m == end.m).float()).argmin())
+    row = _row_to_follow(row_of_tiles)
     with style():
-        figure = Picture(figsize=(9.6, 4.9))
-        grid = figure.add_gridspec(2, 2, width_ratios=[1.1, 1])
-        matrix = figure.add_subplot(grid[:, 0])
-        _matrix(matrix, tiles[:step], num_tokens, max(len(tile.m) for tile in tiles), row)
-        matrix.set_title(f"Tile {step} of {len(tiles)}")
-        _running(figure.add_subplot(grid[0, 1]), row_of_tiles, now, row)
+        figure = Picture(figsize=(9.8, 5.2))
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.05, 1], height_ratios=[1.6, 1])
+        _matrix(figure.add_subplot(grid[:, 0]), tiles[:step], len(words), max(len(t.m) for t in tiles), row)
+        _number_line(figure.add_subplot(grid[0, 1]), row_of_tiles, now, row, words)
         _moved(figure.add_subplot(grid[1, 1]), tiles, plain, step)
+        figure.suptitle(
+            f"Tile {step} of {len(tiles)}: queries {now.first}–{now.first + len(now.m) - 1}, "
+            f"keys {now.start}–{now.start + now.keys - 1}",
+            fontsize=12,
+            fontweight="bold",
+        )
         handles = [
-            Patch(fc=HEAT(0.7), ec=INK, lw=1.6, label="weights on the chip now"),
-            Patch(fc=PREFILL, alpha=0.25, label="computed before, not stored"),
-            Patch(fc="none", ec=FAINT, hatch="////", label="never computed: later keys"),
-            Patch(color=KV, label="keys and values read now"),
+            Patch(fc=HEAT(0.7), ec=INK, lw=1.6, label="on the chip now"),
+            Patch(fc=PREFILL, alpha=0.25, label="computed before, thrown away"),
+            Patch(fc="none", ec=FAINT, hatch="////", label="never computed"),
+            Patch(color=DECODE, label="Q tile, stays"),
+            Patch(color=KV, label="K and V tile, read now"),
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8.5, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside lower left", ncols=5, fontsize=8.5, columnspacing=1.0)
         return figure
 
 
+def _row_to_follow(row_of_tiles: Sequence[Tile]) -> int:
+    """Return the query whose maximum rises most often, and of these one whose first tile has about half of the sum."""
+    begin, end = row_of_tiles[0], row_of_tiles[-1]
+    from_half = (begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs()  # at most 0.5
+    rises = sum(((after.m > before.m).float() for before, after in pairwise(row_of_tiles)), torch.zeros(()))
+    return int((from_half - rises).argmin())
+
+
 def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int, row: int) -> None:
-    """The scores that have been on the chip, with the last tile's weights, and where no query looks."""
+    """Draw the scores that have been on the chip, the last tile's weights, and the part that no query sees."""
     now = done[-1]
     for tile in done[:-1]:
-        height, width = tile.p.shape
-        axes.add_patch(
-            Rectangle((tile.start - 0.5, tile.first - 0.5), width, height, fc=PREFILL, alpha=0.25, lw=0)
-        )
-    height, width = now.p.shape
-    extent = (now.start - 0.5, now.start + width - 0.5, now.first + height - 0.5, now.first - 0.5)
-    axes.imshow(now.p.sqrt().tolist(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
-    axes.add_patch(Rectangle((extent[0], extent[3]), width, height, fc="none", ec=INK, lw=1.6))
-    axes.add_patch(
-        Rectangle((extent[0], now.first + row - 0.5), width, 1, fc="none", ec=DECODE, lw=1.6, zorder=4)
-    )
+        corner = (tile.start - 0.5, tile.first - 0.5)
+        axes.add_patch(Rectangle(corner, tile.keys, len(tile.m), fc=PREFILL, alpha=0.25, ec="white", lw=1.2))
+    height, left, top = len(now.m), now.start - 0.5, now.first - 0.5
+    weights = torch.exp(now.scores - now.m[:, None])
+    extent = (left, left + now.keys, top + height, top)
+    axes.imshow(weights.sqrt().tolist(), cmap=HEAT, vmin=0, vmax=1, extent=extent, aspect="auto")
+    axes.add_patch(Rectangle((left, top), now.keys, height, fc="none", ec=INK, lw=1.8))
+    axes.add_patch(Rectangle((left, top + row), now.keys, 1, fc="none", ec=DECODE, lw=1.6, zorder=4))
     for first in range(0, num_tokens, size):
         for start in range(first + size, num_tokens, size):
             cut = Rectangle((start - 0.5, first - 0.5), size, size, fc="none", ec=WASTE, hatch="////", lw=0.4)
             axes.add_patch(cut)
-    axes.plot(
-        [extent[0], extent[1]], [-2, -2], color=KV, lw=5, solid_capstyle="butt", clip_on=False, zorder=5
-    )
-    axes.set_xlim(-0.5, num_tokens - 0.5)
-    axes.set_ylim(num_tokens - 0.5, -3.5)
-    axes.set_xlabel("key: the token that is looked at")
-    axes.set_ylabel("query: the token that looks")
+    strip = 0.035 * num_tokens
+    axes.add_patch(Rectangle((left, -0.5 - 1.6 * strip), now.keys, strip, fc=KV, lw=0))
+    axes.add_patch(Rectangle((-0.5 - 1.6 * strip, top), strip, height, fc=DECODE, lw=0))
+    axes.set_xlim(-0.5 - 2 * strip, num_tokens - 0.5)
+    axes.set_ylim(num_tokens - 0.5, -0.5 - 2 * strip)
+    axes.set_xlabel("key (token that is looked at)")
+    axes.set_ylabel("query (token that looks)")
 
 
-def _running(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int) -> None:
-    """The sum of one query's weights after each tile so far, on the scale of its end, and its maximum as numbers."""
-    end, before = row_of_tiles[-1], None
-    for i, tile in enumerate(row_of_tiles):
-        if tile.start > now.start:
-            break
-        share = float(tile.l[row] * torch.exp(tile.m[row] - end.m[row]) / end.l[row])
-        axes.bar(i, share, width=0.7, color=DECODE, alpha=1.0 if tile is now else 0.45)
-        maximum = f"{float(tile.m[row]):.1f}"
-        if maximum != before:
-            axes.text(i, share + 0.03, maximum, ha="center", fontsize=9)
-        before = maximum
-    axes.set_title(f"Query {now.first + row}: sum (bars), maximum (numbers)")
-    axes.set_xlim(-0.6, len(row_of_tiles) - 0.4)
-    ends = [str(tile.start + tile.p.shape[1] - 1) for tile in row_of_tiles]
-    axes.set_xticks(range(len(row_of_tiles)), ends)
-    axes.set_xlabel("last key seen")
-    axes.set_ylim(0, 1.2)
-    axes.set_yticks([0, 0.5, 1], ["0", "half", "all"])
-    axes.set_ylabel("of the final sum")
+def _number_line(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int, words: Sequence[str]) -> None:
+    """Draw the weight of each score of one query so far, relative to the maximum so far, and the sum in numbers."""
+    seen = [tile for tile in row_of_tiles if tile.start <= now.start]
+    m, l = float(now.m[row]), float(now.l[row])
+    for tile in seen:
+        color, order = (PREFILL, 3) if tile is now else (WASTE, 2)
+        scores = [score for score in tile.scores[row].tolist() if score > -math.inf]
+        axes.vlines(scores, 0, [math.exp(score - m) for score in scores], color=color, lw=3, zorder=order)
+        axes.plot(scores, [0] * len(scores), "o", ms=4, color=color, zorder=order, clip_on=False)
+    lines = {"m": m}
+    query = now.first + row
+    title = f"Query {query} ({printable(words[query])!r}): m = {m:.2f}"
+    text = f"l = {l:.3f}, all from this tile"
+    if len(seen) > 1:
+        before = seen[-2]
+        old_m, old_l = float(before.m[row]), float(before.l[row])
+        fade = math.exp(old_m - m)
+        if old_m < m:
+            lines = {"old m": old_m, "m": m}
+            title = f"Query {query} ({printable(words[query])!r}): m rises from {old_m:.2f} to {m:.2f}"
+        else:
+            title += ", as before"
+        text = f"l = {old_l:.3f} · {fade:.3f} + {l - old_l * fade:.3f} = {l:.3f}"
+    for name, at in lines.items():
+        axes.axvline(at, color=INK if name == "m" else FAINT, lw=1.2, ls="--")
+        axes.text(at, 1.06, name, ha="right" if name == "old m" else "left", va="bottom", fontsize=9)
+    axes.text(0.02, 0.93, text, transform=axes.transAxes, va="top", fontsize=9.5)
+    axes.set_title(title, pad=20, fontsize=10.5)
+    axes.set_ylim(0, 1.05)
+    axes.set_yticks([0, 0.5, 1])
+    axes.set_ylabel("exp(score - m)")
+    axes.set_xlabel("score (orange: this tile, grey: earlier tiles)")
 
 
 def _moved(axes: Axes, tiles: Sequence[Tile], plain: int, step: int) -> None:
-    kilobytes = [0.0, *(tile.moved / 1e3 for tile in tiles)]
-    steps = range(len(tiles) + 1)
-    axes.plot(steps, kilobytes, color=FAINT, lw=1)
-    axes.plot(steps[: step + 1], kilobytes[: step + 1], color=DECODE, lw=2)
-    axes.plot([step], [kilobytes[step]], "o", color=DECODE)
-    axes.axhline(plain / 1e3, color=INK, lw=1.2, ls="--")
-    axes.text(0, plain / 1e3, f" written out: {plain / 1e3:.1f} kB", va="bottom", fontsize=9)
-    axes.set_title(f"{kilobytes[step]:.1f} kB through slow memory so far")
-    axes.set_xlim(0, len(tiles) * 1.03)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(0, 1.3 * max(plain / 1e3, kilobytes[-1]))
-    axes.set_xlabel("tiles done")
-    axes.set_ylabel("kB moved")
+    """Draw the bytes so far, those of the whole walk, and those of attention written out, as bars."""
+    so_far, whole = tiles[step - 1].moved / 1e3, tiles[-1].moved / 1e3
+    axes.barh(0, whole, height=0.55, fc="none", ec=KV, lw=1.2)
+    axes.barh(0, so_far, height=0.55, color=KV)
+    axes.barh(1, plain / 1e3, height=0.55, color=WASTE)
+    axes.text(whole, 0, f" {so_far:.1f} of {whole:.1f} kB", va="center", fontsize=9)
+    axes.text(plain / 1e3, 1, f" {plain / 1e3:.1f} kB", va="center", fontsize=9)
+    axes.set_yticks([0, 1], ["in tiles", "written out"])
+    axes.set_ylim(1.6, -0.6)
+    axes.set_xlim(0, 1.45 * max(plain / 1e3, whole))
+    axes.set_title("Bytes through slow memory so far", fontsize=10.5)
+    quiet(axes)
 
 
 def walk_explorer(
-    run: Callable[[int], list[Tile]], sizes: Sequence[int], num_tokens: int, plain: int, size: int, step: int
+    run: Callable[[int], list[Tile]],
+    sizes: Sequence[int],
+    words: Sequence[str],
+    plain: int,
+    size: int,
+    step: int,
 ) -> Explorer:
     """`walk_figure` under two sliders: the tile that the walk is at, and the size of a tile, which starts a new walk.
 
@@ -228,7 +272,7 @@ def walk_explorer(
 
     choice.observe(new_walk, names="value")
     return Explorer(
-        lambda tile_size, at: walk_figure(walk(tile_size), num_tokens, plain, at), tile_size=choice, at=at
+        lambda tile_size, at: walk_figure(walk(tile_size), words, plain, at), tile_size=choice, at=at
     )
 
 

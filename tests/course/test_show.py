@@ -22,3 +22,11 @@ def test_decorators_are_part_of_it(tmp_path: Path) -> None:
     assert show.extract(file, "A.x") == "@property\ndef x(self):\n    return 1"
     with pytest.raises(LookupError, match=r"a.py has no A.z"):
         show.extract(file, "A.z")
+
+
+def test_a_part_of_a_module_that_is_not_imported() -> None:
+    text = show.source("kernels/flash_attention.py:_attend")._repr_mimebundle_()
+    assert text["text/markdown"].startswith(
+        "`minillm/kernels/flash_attention.py` · `_attend`\n```python\n@triton.jit"
+    )
+    assert text["text/plain"] == "_attend"

@@ -10,9 +10,10 @@ from matplotlib.colors import to_rgba
 
 from minillm.viz import flash_attention as pictures
 from minillm.viz.flash_attention import Tile, plain_bytes, tiled_bytes
-from minillm.viz.style import DECODE, KV, PREFILL
+from minillm.viz.style import DECODE, KV, PREFILL, WASTE
 
 NUM_TOKENS, HEAD_DIM = 6, 4
+WORDS = ["Once", " upon", " a", " time", "\n", " there"]
 
 
 def walk(size: int) -> Iterator[Tile]:
@@ -32,7 +33,7 @@ def walk(size: int) -> Iterator[Tile]:
             l, m = l * fade + p.sum(-1), new_m
             acc = acc * fade[:, None] + p @ values[start : start + size]
             moved += 1000
-            yield Tile(first, start, p, m, l, acc, moved)
+            yield Tile(first, start, tile, m, l, acc, moved)
 
 
 def test_bytes_of_attention_written_out() -> None:
@@ -70,46 +71,54 @@ def test_bytes_explorer_draws_anew() -> None:
 
 
 def test_the_current_tile_is_framed_and_later_ones_are_hatched() -> None:
-    matrix = pictures.walk_figure(list(walk(2)), NUM_TOKENS, 9000, 2).axes[0]
+    figure = pictures.walk_figure(list(walk(2)), WORDS, 9000, 2)
+    matrix = figure.axes[0]
     assert matrix.images[0].get_extent() == [-0.5, 1.5, 3.5, 1.5]  # queries 2 and 3, keys 0 and 1
     hatched = [patch.get_xy() for patch in matrix.patches if patch.get_hatch()]
     assert hatched == [(1.5, -0.5), (3.5, -0.5), (3.5, 1.5)]
-    assert matrix.get_title(loc="left") == "Tile 2 of 6"
-    (read,) = [line for line in matrix.lines if line.get_color() == KV]
-    assert list(read.get_xdata()) == [-0.5, 1.5]
-
-
-def test_the_sum_of_one_row_is_a_share_of_its_end_and_its_maxima_are_written() -> None:
-    """Row 2 sees the keys 0 to 2, whose scores are their numbers: 1 + e of 1 + e + e², and then all of it."""
-    matrix, running, _ = pictures.walk_figure(list(walk(2)), NUM_TOKENS, 9000, 3).axes
-    assert [bar.get_height() for bar in running.patches] == pytest.approx(
-        [(1 + torch.e) / (1 + torch.e + torch.e**2), 1]
+    assert figure.get_suptitle() == "Tile 2 of 6: queries 2–3, keys 0–1"
+    strips = {patch.get_facecolor(): patch for patch in matrix.patches}
+    keys, queries = strips[to_rgba(KV)], strips[to_rgba(DECODE)]
+    assert (keys.get_x(), keys.get_width()) == (-0.5, 2) and (queries.get_y(), queries.get_height()) == (
+        1.5,
+        2,
     )
-    assert [text.get_text() for text in running.texts] == ["1.0", "2.0"]
-    assert running.get_title(loc="left").startswith("Query 2:")
-    assert [label.get_text() for label in running.get_xticklabels()] == ["1", "3"]
+
+
+def test_one_row_is_on_the_number_line_and_its_sum_is_written() -> None:
+    """Row 2 sees the keys 0 to 2, whose scores are their numbers: 1 + e, faded by 1 / e, and then 1."""
+    matrix, line, _ = pictures.walk_figure(list(walk(2)), WORDS, 9000, 3).axes
+    assert line.get_title(loc="left") == "Query 2 ('a'): m rises from 1.00 to 2.00"
+    places = {dots.get_color(): list(dots.get_xdata()) for dots in line.lines if dots.get_marker() == "o"}
+    assert places == {WASTE: [0, 1], PREFILL: [2]}
+    heights = [segment[1][1] for bars in line.collections for segment in bars.get_segments()]
+    assert heights == pytest.approx([torch.e**-2, torch.e**-1, 1])
+    written = {text.get_text() for text in line.texts}
+    assert written == {"old m", "m", "l = 1.368 · 0.368 + 1.000 = 1.503"}
     (followed,) = [patch for patch in matrix.patches if patch.get_edgecolor() == to_rgba(DECODE)]
     assert (followed.get_y(), followed.get_height()) == (1.5, 1)
 
 
-def test_a_maximum_that_does_not_rise_is_written_once() -> None:
-    def tile(start: int, total: float) -> Tile:
-        return Tile(
-            0, start, torch.ones(1, 2), torch.tensor([3.0]), torch.tensor([total]), torch.ones(1, 4), 1
-        )
+def test_the_first_tile_of_a_row_has_nothing_to_rescale() -> None:
+    line = pictures.walk_figure(list(walk(2)), WORDS, 9000, 2).axes[1]
+    assert line.get_title(loc="left") == "Query 2 ('a'): m = 1.00"
+    assert "l = 1.368, all from this tile" in [text.get_text() for text in line.texts]
 
-    running = pictures.walk_figure([tile(0, 1.0), tile(2, 2.0)], 4, 9000, 2).axes[1]
-    assert [text.get_text() for text in running.texts] == ["3.0"]
-    assert [bar.get_height() for bar in running.patches] == [0.5, 1]
+
+def test_a_maximum_that_does_not_rise_stays() -> None:
+    def tile(start: int, total: float) -> Tile:
+        scores = torch.tensor([[3.0 - start, 3.0 - start]])
+        return Tile(0, start, scores, torch.tensor([3.0]), torch.tensor([total]), torch.ones(1, 4), 1)
+
+    line = pictures.walk_figure([tile(0, 1.0), tile(2, 2.0)], WORDS[:4], 9000, 2).axes[1]
+    assert line.get_title(loc="left") == "Query 0 ('Once'): m = 3.00, as before"
+    assert {text.get_text() for text in line.texts} == {"m", "l = 1.000 · 1.000 + 1.000 = 2.000"}
 
 
 def test_bytes_so_far_and_at_the_end() -> None:
-    axes = pictures.walk_figure(list(walk(2)), NUM_TOKENS, 9000, 2).axes[-1]
-    whole, so_far, dot, plain = axes.lines
-    assert list(whole.get_ydata()) == [0, 1, 2, 3, 4, 5, 6]
-    assert list(so_far.get_ydata()) == [0, 1, 2] and list(dot.get_ydata()) == [2]
-    assert list(plain.get_ydata()) == [9, 9]
-    assert axes.get_title(loc="left") == "2.0 kB through slow memory so far"
+    axes = pictures.walk_figure(list(walk(2)), WORDS, 9000, 2).axes[-1]
+    assert [bar.get_width() for bar in axes.patches] == [6, 2, 9]
+    assert [text.get_text().strip() for text in axes.texts] == ["2.0 of 6.0 kB", "9.0 kB"]
 
 
 @pytest.mark.parametrize(("size", "steps"), [(1, 21), (2, 6), (4, 3), (6, 1)])
@@ -120,7 +129,7 @@ def test_a_size_starts_a_new_walk_and_no_step_is_beyond_it(size: int, steps: int
         walked.append(size)
         return list(walk(size))
 
-    explorer = pictures.walk_explorer(run, [1, 2, 4, 6], NUM_TOKENS, 9000, size=2, step=6)
+    explorer = pictures.walk_explorer(run, [1, 2, 4, 6], WORDS, 9000, size=2, step=6)
     explorer.set(tile_size=size)
     explorer.set(at=100)
     assert explorer.values == {"tile_size": size, "at": steps}

@@ -108,10 +108,8 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         [1e6, 2e6], {"virtual: 201 MB of addresses": [1e6, 2e6], "contiguous: 63 MB reserved": [2e6, 2e6]}
     ),
     "05 bytes": lambda: flash.bytes_figure(4096, 128, 128),
-    "05 walk": lambda: flash.walk_figure(list(flash_data.walk(2)), flash_data.NUM_TOKENS, 9000, 3),
-    "05 walk, small tiles": lambda: flash.walk_figure(
-        list(flash_data.walk(1)), flash_data.NUM_TOKENS, 9000, 21
-    ),
+    "05 walk": lambda: flash.walk_figure(list(flash_data.walk(2)), flash_data.WORDS, 9000, 3),
+    "05 walk, small tiles": lambda: flash.walk_figure(list(flash_data.walk(1)), flash_data.WORDS, 9000, 21),
     "05 memory": lambda: flash.memory_figure(
         [512, 4096], {"torch's, 3 axes": [4 * 10**6, 10**8], "b": [4 * 10**6, 10**8], "c": [10**6, 10**6]}
     ),

@@ -108,7 +108,7 @@ def watching(watcher: Watcher) -> Iterator[None]:
     try:
         yield
     finally:
-        del builder.create_masked_load, builder.create_masked_store  # the class has its own
+        builder.create_masked_load, builder.create_masked_store = load, store
 
 
 def _answer(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Interpreted | BaseException:
