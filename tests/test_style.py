@@ -23,9 +23,8 @@ minillm/measure/ costs.py known_gpus.py local.py machine.py memory.py probe.py r
   trace.py
 minillm/model/ tokenizer.py
 minillm/sampling/ transforms.py
-minillm/viz/ fusion_and_graphs.py memory_wall.py
+minillm/viz/ memory_wall.py
 notebooks/ 00_your_machine.ipynb 02_memory_wall.ipynb
-  11_fusion_and_graphs.ipynb
 solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
   08_continuous_batching.ipynb 11_fusion_and_graphs.ipynb conftest.py
 tests/ conftest.py test_bundled_models.py

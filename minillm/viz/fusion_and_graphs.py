@@ -1,4 +1,4 @@
-"""Chapter 11's pictures: the launches of a step on a time axis, what fusion takes away, and the padding of graphs.
+"""Chapter 11's pictures: the launches of a step on a time axis, the gain of fusion, and the padding of graphs.
 
 Each is drawn from a profiler's record, from a count of operators, from the buffers of a run, or from data sheets.
 """
@@ -39,7 +39,7 @@ _PRODUCTS = ("mm", "matmul", "gemm", "gemv", "linear", "cutlass", "nvjet")
 
 
 def kind(name: str) -> Kind:
-    """What an operator or a GPU's kernel is for, by its name."""
+    """Return the purpose of an operator or of a GPU's kernel, by its name."""
     lower = name.lower()
     if lower in _VIEWS:
         return "view"
@@ -49,7 +49,7 @@ def kind(name: str) -> Kind:
 
 
 def timeline_figure(runs: Mapping[str, Sequence[Timeline]], step: int, zoom: int, place: int) -> Picture:
-    """Step number `step` (from 1) of each run: what ran when. The window is 1 / `zoom` of the longest, at `place` %."""
+    """Draw step number `step` (from 1) of each run over time, in a window of 1 / `zoom` of it at `place` %."""
     shown = {name: steps[min(step, len(steps)) - 1] for name, steps in runs.items()}
     longest = 1e3 * max(timeline.seconds for timeline in shown.values())
     begin = (longest - longest / zoom) * place / 100
@@ -59,15 +59,9 @@ def timeline_figure(runs: Mapping[str, Sequence[Timeline]], step: int, zoom: int
         panels = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (name, timeline) in zip(panels, shown.items(), strict=True):
             _launches(axes, timeline, window)
-            unit = "operator calls" if timeline.on == "cpu" else "kernels"
-            idle = 1 - timeline.busy / timeline.seconds
-            axes.set_title(
-                f"{name}: {len(timeline.launches)} {unit} in {timeline.seconds * 1e3:.2f} ms, none running in "
-                f"{idle:.0%} of it",
-                fontsize=9,
-            )
+            axes.set_title(in_words(name, timeline), fontsize=9)
         where = {"cpu": "profile of the CPU", "cuda": "profile of the GPU"}[next(iter(shown.values())).on]
-        panels[-1].set_xlabel(f"milliseconds from the step's begin ({where}, step {step})")
+        panels[-1].set_xlabel(f"milliseconds since the step began ({where}, step {step})")
         panels[-1].set_xlim(*window)
         handles = [Patch(color=color, label=name) for name, color in COLORS.items()]
         handles.append(Patch(color=WASTE, label="a gap: no launch is running"))
@@ -102,21 +96,33 @@ def _launches(axes: Axes, timeline: Timeline, window: tuple[float, float]) -> No
     axes.spines["left"].set_visible(False)
 
 
-def timeline_explorer(runs: Mapping[str, Sequence[Timeline]]) -> Explorer:
-    """`timeline_figure` under sliders over steps, zoom and place."""
+def in_words(name: str, timeline: Timeline) -> str:
+    """Return how many launches a step has, how long it takes, and the share of it in which none is running."""
+    unit = "operator calls" if timeline.on == "cpu" else "kernels"
+    idle = 1 - timeline.busy / timeline.seconds
+    launches = f"{len(timeline.launches)} {unit} in {timeline.seconds * 1e3:.2f} ms"
+    return f"{name}: {launches}, none running in {idle:.0%} of it"
+
+
+def fastest(runs: Mapping[str, Sequence[Timeline]]) -> int:
+    """Return the number (from 1) of the fastest step: other work on the machine disturbed it least."""
     count = min(map(len, runs.values()))
-    # The fastest step is the one that other work on the machine disturbed least.
     total = [sum(timelines[i].seconds for timelines in runs.values()) for i in range(count)]
-    fastest = 1 + total.index(min(total))
+    return 1 + total.index(min(total))
+
+
+def timeline_explorer(runs: Mapping[str, Sequence[Timeline]]) -> Explorer:
+    """Show `timeline_figure` under sliders over steps, zoom and place."""
+    count = min(map(len, runs.values()))
     return Explorer(
-        partial(timeline_figure, runs), step=(1, count, fastest), zoom=(1, 40, 6), place=(0, 100, 40)
+        partial(timeline_figure, runs), step=(1, count, fastest(runs)), zoom=(1, 40, 6), place=(0, 100, 40)
     )
 
 
 def fusion_figure(
     steps: Mapping[str, Sequence[Call]], chains: Mapping[str, Mapping[str, int]], num_layers: int, what: str
 ) -> Picture:
-    """Launches a layer of each way of running a step, and the bytes that each chain of operations moves.
+    """Draw the launches per layer of each way of running a step, and the bytes that each chain of operations moves.
 
     `steps` are the calls of whole steps, views left out; `chains` are bytes by chain and then by the same ways.
     """
@@ -154,25 +160,25 @@ def _stacks(axes: Axes, steps: Mapping[str, Sequence[Call]], num_layers: int) ->
     axes.set_yticks(range(len(steps)), list(steps))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.2 * max(map(len, steps.values())) / num_layers)
-    axes.set_title("launches a layer")
+    axes.set_title("launches per layer")
     quiet(axes)
     handles = [Patch(color=COLORS[which], label=which) for which in kinds]
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.4, -0.03), ncols=3, fontsize=9)
 
 
 def next_size(sizes: Sequence[int], batch: int) -> int | None:
-    """The size of the ladder that a step of `batch` requests runs at; None beyond its end."""
+    """Return the size of the ladder that a step of `batch` requests runs at, or None beyond its end."""
     return next((size for size in sizes if size >= batch), None)
 
 
 def wasted_rows(sizes: Sequence[int], batches: Sequence[int]) -> float:
-    """The share of all rows that are padding, over steps of so many requests. Beyond the ladder a step runs eagerly."""
+    """Return the share of all rows that are padding, in steps of `batches` requests. Beyond the ladder none are."""
     rows = [next_size(sizes, batch) or batch for batch in batches]
     return 1 - sum(batches) / sum(rows)
 
 
 def ladder_figure(ladders: Mapping[str, Sequence[int]], batches: Sequence[int], batch: int) -> Picture:
-    """Padding at each batch size for some ladders, and over the steps of a real run, whose sizes are `batches`."""
+    """Draw the padding of some ladders at each batch size, and over the steps of a real run of `batches` requests."""
     most = max(max(sizes) for sizes in ladders.values())
     with style():
         figure = Picture(figsize=(9, 4))
@@ -254,7 +260,7 @@ def watch(graphs: DecodeGraphs, frames: list[Frame]) -> None:
 
 
 def buffers_figure(frames: Sequence[Frame], replay: int) -> Picture:
-    """What replay number `replay` (from 1) finds in the buffers: its requests, its padding, and what is stale."""
+    """Draw the buffers that replay number `replay` (from 1) finds: its requests, its padding, and stale contents."""
     frame = frames[replay - 1]
     columns = min(
         len(frame.tables[0]), 2 + max(-(-length // frame.block_size) for f in frames for length in f.lengths)
@@ -308,7 +314,7 @@ def _row(axes: Axes, frame: Frame, row: int, columns: int) -> None:
 def graph_gain(
     config: ModelConfig, launches: float, gpu: str, us_a_launch: float, requests: int = 1
 ) -> float:
-    """How many times faster a decode step gets when its launches cost nothing, by data sheet, at 1,024 tokens each.
+    """Return how many times faster a decode step gets without its launches, by data sheet, at 1,024 tokens each.
 
     Python launches ahead of the GPU, so a step takes the longer of the two.
     """
@@ -323,7 +329,7 @@ def bound_figure(
     us_a_launch: float,
     requests: int,
 ) -> Picture:
-    """A decode step in BF16 by data sheet (its bytes and operations) against the time that Python takes to launch it.
+    """Draw the time of a decode step in BF16 by data sheet, and the time that Python takes to launch it.
 
     `launches` gives, for each way to run a step, the number of launches of a model.
     """
@@ -346,8 +352,8 @@ def bound_figure(
         axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.45e3 * max(max(work, host) for _, work, host, _ in rows))
-        axes.set_xlabel("milliseconds a step (calculated, not measured)")
-        axes.set_title(f"{gpu}, {requests} request{'s' * (requests > 1)}, {us_a_launch:g} µs a launch")
+        axes.set_xlabel("milliseconds per step (calculated, not measured)")
+        axes.set_title(f"{gpu}, {requests} request{'s' * (requests > 1)}, {us_a_launch:g} µs per launch")
         handles = [
             Patch(color=DECODE, label="the GPU's work at its data sheet's rates"),
             Patch(color=WASTE, label="launching it, one by one"),
@@ -359,7 +365,7 @@ def bound_figure(
 def bound_explorer(
     models: Mapping[str, ModelConfig], launches: Mapping[str, Callable[[ModelConfig], float]]
 ) -> Explorer:
-    """`bound_figure` under sliders over the GPU, the time of a launch, and the batch."""
+    """Show `bound_figure` under sliders over the GPU, the time of a launch, and the batch."""
     return Explorer(
         partial(bound_figure, models, launches),
         gpu=list(KNOWN_GPUS),

@@ -7,14 +7,17 @@ torch.profiler. It shows each kernel on a GPU, or each operator on a CPU, from s
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from minillm.config import ModelConfig
 from minillm.measure.timing import synchronize
+from minillm.model.transformer import Transformer
 
 STEP = "minillm: one step"  # the name of a step in the profiler's record
 ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty")  # these take memory and launch nothing
@@ -102,13 +105,40 @@ def _call(name: str, func: Any, args: Any, out: Any) -> Call:
         # The first tensor is the target. The largest of the others is the content.
         rest = given[1:]
         return Call(name, False, _nbytes(rest), max((_nbytes([x]) for x in rest), default=_nbytes(given)))
-    memory = {x.untyped_storage().data_ptr() for x in given}
-    if all(x.untyped_storage().data_ptr() in memory for x in made):
+    if not is_launch(func, args, out):
         return Call(name, True)
     read = _nbytes(given)
     if name in LOOKS_UP:
         read = _nbytes(made) + _nbytes(given[1:])
     return Call(name, False, read, _nbytes(made))
+
+
+def is_launch(func: Any, args: Any, out: Any) -> bool:
+    """Return whether an operator that got `args` and returned `out` ran something on the device.
+
+    It did if it writes into its arguments or if its result is new memory. A view does neither.
+    """
+    memory = {x.untyped_storage().data_ptr() for x in tensors(args)}
+    return func._schema.is_mutable or any(
+        x.untyped_storage().data_ptr() not in memory for x in tensors([out])
+    )
+
+
+def launches_by_depth(
+    model: Transformer, count: Callable[[Transformer], int]
+) -> Callable[[ModelConfig], float]:
+    """Return a function that gives the launches in a step of a model like this one with any number of layers.
+
+    `count` is called twice, with the whole model and with its first half of the layers. The difference is what one
+    layer launches. Raises ValueError for a model of one layer.
+    """
+    layers, half = len(model.weights.blocks), copy(model)
+    if layers < 2:
+        raise ValueError(f"The model has {layers} layer. Two are needed to tell a layer from the rest.")
+    half.weights = replace(model.weights, blocks=model.weights.blocks[: layers // 2])
+    whole = count(model)
+    per_layer = (whole - count(half)) / (layers - layers // 2)
+    return lambda config: whole + (config.num_hidden_layers - layers) * per_layer
 
 
 def tensors(values: Iterable[Any]) -> Iterable[Tensor]:

@@ -73,6 +73,12 @@ def test_kernels_are_called_kernels() -> None:
     assert "4 kernels" in axes.get_title(loc="left") and "profile of the GPU" in axes.get_xlabel()
 
 
+def test_the_step_that_shows_first_is_the_fastest() -> None:
+    assert pictures.fastest({"run": [STEP, SHORT, STEP]}) == 2
+    assert pictures.fastest({"one": [SHORT, STEP], "other": [STEP, SHORT, SHORT]}) == 1
+    assert pictures.in_words("run", STEP) == "run: 4 operator calls in 10.00 ms, none running in 35% of it"
+
+
 def test_a_moved_slider_draws_anew() -> None:
     explorer = pictures.timeline_explorer({"run": [STEP, SHORT, STEP]})
     assert explorer.values == {"step": 2, "zoom": 6, "place": 40}

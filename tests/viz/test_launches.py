@@ -10,7 +10,16 @@ import torch
 from minillm.batch import Batch, Chunk
 from minillm.cpu.paged_attention import paged_attention
 from minillm.layer_kv import LayerKV
-from minillm.viz.launches import STEP, Launch, Ledger, Timeline, read, timelines
+from minillm.viz.launches import (
+    STEP,
+    Launch,
+    Ledger,
+    Timeline,
+    is_launch,
+    launches_by_depth,
+    read,
+    timelines,
+)
 
 
 def calls_of(step: Any) -> list[tuple[str, bool, int, int]]:
@@ -58,6 +67,51 @@ def test_a_sparse_product_reads_the_rows_that_it_picks() -> None:
         entries * 4,
     )
     assert out == ("embedding_bag", False, entries * 32 + indices + entries * 4, 2 * 128)
+
+
+@pytest.mark.parametrize(
+    ("func", "args", "launched"),
+    [
+        (torch.ops.aten.add.Tensor, (X, Y), True),
+        (torch.ops.aten.cat.default, ([X, Y],), True),
+        (torch.ops.aten.max.dim, (X, 1), True),
+        (torch.ops.aten.add_.Tensor, (INTO, 1), True),
+        (torch.ops.aten.view.default, (X, [8, 4]), False),
+        (torch.ops.aten.split.Tensor, (X, 2), False),
+    ],
+    ids=["a new tensor", "of a list", "two new tensors", "in place", "a view", "several views"],
+)
+def test_new_memory_or_writing_in_place_is_a_launch(func: Any, args: Any, launched: bool) -> None:
+    assert is_launch(func, args, func(*args)) is launched
+
+
+@dataclass
+class Layers:
+    blocks: list[int]
+
+
+@dataclass
+class Model:
+    weights: Layers
+
+
+@dataclass
+class Depth:
+    num_hidden_layers: int
+
+
+@pytest.mark.parametrize("layers", [2, 5, 6])
+def test_launches_of_another_depth(layers: int) -> None:
+    model: Any = Model(Layers([0] * layers))
+    launches: Any = launches_by_depth(model, lambda some: 5 + 10 * len(some.weights.blocks))  # type: ignore[arg-type]
+    assert [launches(Depth(n)) for n in (1, layers, 32)] == [15, 5 + 10 * layers, 325]
+    assert len(model.weights.blocks) == layers
+
+
+def test_one_layer_cannot_be_told_from_the_rest() -> None:
+    model: Any = Model(Layers([0]))
+    with pytest.raises(ValueError, match="1 layer"):
+        launches_by_depth(model, lambda some: 7)
 
 
 def test_a_view_is_no_launch_and_memory_is_no_call() -> None:
