@@ -36,7 +36,7 @@ def exchanges() -> tuple[tuple[Exchange, ...], tuple[Exchange, ...]]:
         answers = tuple(line[3:].strip() for line in lines if line.startswith("A: "))
         if questions and answers:
             found.append(Exchange(questions, answers))
-    # A fact is learned by repetition: there are 92 capitals.
+    # A fact is learned by repetition.
     found += [e for e in found if uses(e.questions[0], ("country", "capital"))] * 8
     leads = tuple(e for e in found if any(answer.endswith("~") for answer in e.answers))
     return leads, tuple(e for e in found if e not in leads)
