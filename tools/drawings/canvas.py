@@ -101,6 +101,11 @@ class Canvas:
             f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" class="line" stroke-width="{width:g}"{dash}/>'
         )
 
+    def key(self, x: float, y: float, colour: str, text: str) -> None:
+        """Say what a colour means: a small box of it at `x`, and the text. `y` is the middle of both."""
+        self.box(x, y - 8, 16, 16, colour=colour, round_=3)
+        self.text(x + 22, y, text, size=11.5)
+
     def svg(self) -> str:
         body = "\n".join(self._parts)
         return (

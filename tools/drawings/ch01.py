@@ -41,12 +41,9 @@ def loop() -> Canvas:
             canvas.box(160 + column * 68, y, 64, 30, word, colour=colour, size=12)
         canvas.arrow((160 + 5 * 68 + 4, y + 15), (540, y + 15))
         canvas.text(548, y + 15, new, size=13, bold=True)
-    canvas.box(160, 276, 16, 16, colour="prefill")
-    canvas.text(182, 284, "computed, many at once", size=12, ink="faint")
-    canvas.box(340, 276, 16, 16, colour="decode")
-    canvas.text(362, 284, "computed, one token", size=12, ink="faint")
-    canvas.box(500, 276, 16, 16, colour="kv")
-    canvas.text(522, 284, "kept from earlier steps", size=12, ink="faint")
+    canvas.key(160, 284, "prefill", "computed, many at once")
+    canvas.key(340, 284, "decode", "computed, one token")
+    canvas.key(500, 284, "kv", "kept from earlier steps")
     return canvas
 
 

@@ -24,13 +24,9 @@ def recomputed() -> Canvas:
                 kept = cached and column < step - 1 and row > 0
                 colour = "kv" if kept else "decode" if cached and row > 0 else "prefill"
                 canvas.box(left + column * 55, y, 52, 28, WORDS[column], colour=colour, size=12)
-    for x, colour, text in (
-        (20, "prefill", "computed: many tokens in one step (prefill)"),
-        (320, "decode", "computed: one token (decode)"),
-        (535, "kv", "kept: K and V are only read"),
-    ):
-        canvas.box(x, 232, 16, 16, colour=colour, round_=3)
-        canvas.text(x + 22, 240, text, size=11.5)
+    canvas.key(20, 240, "prefill", "computed: many tokens in one step (prefill)")
+    canvas.key(320, 240, "decode", "computed: one token (decode)")
+    canvas.key(535, 240, "kv", "kept: K and V are only read")
     return canvas
 
 
@@ -61,13 +57,9 @@ def rows() -> Canvas:
     canvas.arrow((664, tops[4] + 10), (638, tops[4] + 10))
     canvas.text(668, tops[4] + 3, "this step", size=11.5)
     canvas.text(668, tops[4] + 18, "writes row 4", size=11.5)
-    for x, colour, text in (
-        (112, "kv", "written by earlier steps, read now"),
-        (344, "decode", "written by this step"),
-        (500, "waste", "reserved, not used yet"),
-    ):
-        canvas.box(x, 266, 16, 16, colour=colour, round_=3)
-        canvas.text(x + 22, 274, text, size=11.5)
+    canvas.key(112, 274, "kv", "written by earlier steps, read now")
+    canvas.key(344, 274, "decode", "written by this step")
+    canvas.key(500, 274, "waste", "reserved, not used yet")
     canvas.text(112, 299, "One row of K is H_kv · D numbers, and so is one row of V.", size=11.5, ink="faint")
     return canvas
 

@@ -27,8 +27,7 @@ def memory_levels() -> Canvas:
         canvas.box(294 - width / 2, y, width, 36, name, colour="kv" if chip else "", bold=True)
         canvas.text(600, y + 18, size)
         canvas.text(668, y + 18, rate)
-    canvas.box(24, 230, 16, 16, colour="kv", round_=3)
-    canvas.text(46, 238, "inside a multiprocessor (of all 108 together): here a tile is computed", size=12)
+    canvas.key(24, 238, "kv", "inside a multiprocessor (of all 108 together): here a tile is computed")
     return canvas
 
 
@@ -71,9 +70,8 @@ def number_line() -> Canvas:
                     size=12,
                     anchor="middle",
                 )
-    for y, colour, text in ((320, "waste", "piece 1, × 1/2"), (342, "prefill", "piece 2")):
-        canvas.box(622, y - 8, 16, 16, colour=colour, round_=3)
-        canvas.text(644, y, text, size=11.5)
+    canvas.key(622, 320, "waste", "piece 1, × 1/2")
+    canvas.key(622, 342, "prefill", "piece 2")
     return canvas
 
 

@@ -40,10 +40,8 @@ def hash_chain() -> Canvas:
             )
             canvas.text(x + 64, y + 64, f"name {name}", size=14, bold=True, anchor="middle")
             known.add(name)
-    canvas.box(204, 316, 14, 14, colour="prefill", round_=2)
-    canvas.text(224, 323, "computed: the name is new", size=12)
-    canvas.box(420, 316, 14, 14, colour="kv", round_=2)
-    canvas.text(440, 323, "from the cache: the name is known", size=12)
+    canvas.key(204, 323, "prefill", "computed: the name is new")
+    canvas.key(420, 323, "kv", "from the cache: the name is known")
     return canvas
 
 
