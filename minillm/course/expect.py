@@ -80,6 +80,11 @@ def number(value: Any, name: str = "the result") -> int | float:
     return plain  # type: ignore[no-any-return]
 
 
+def seen(mistakes: Mapping[str, Result], right: Any, tolerance: float = 1e-4) -> dict[str, Result]:
+    """Return the mistakes that give something else than the right result on these numbers."""
+    return {text: value for text, value in mistakes.items() if not _same(value, right, tolerance)}
+
+
 def cases(
     answer: Callable[..., Any],
     right: Callable[..., Any],
@@ -97,12 +102,9 @@ def cases(
     unseen = dict(mistakes or {})
     for given in arguments:
         correct = right(*given)
-        wrong = {message: make(*given) for message, make in (mistakes or {}).items()}
-        wrong = {
-            message: mistaken
-            for message, mistaken in wrong.items()
-            if not _same(mistaken, correct, tolerance)
-        }
+        wrong = seen(
+            {message: make(*given) for message, make in (mistakes or {}).items()}, correct, tolerance
+        )
         unseen = {message: make for message, make in unseen.items() if message not in wrong}
         if isinstance(correct, Tensor):
             close(answer(*given), correct, axes, tolerance=tolerance, mistakes=wrong)

@@ -52,7 +52,7 @@ def _mistakes(t: int, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
         "The exponentials are not divided by their sum, so the weights do not have a sum of 1.": seen.exp()
         @ v[: t + 1],
     }
-    return {text: value for text, value in found.items() if not torch.allclose(value, right, atol=1e-3)}
+    return expect.seen(found, right, tolerance=1e-3)
 
 
 def pick(p: Tensor, u: float) -> int:
@@ -79,7 +79,7 @@ def check_pick(function: Callable[[Tensor, float], Any]) -> None:
                 "2: look for the first end that is greater than u.": 0,
                 "Token 1 has probability 0 and can never be drawn. Look for the first end that is greater than u.": 1,
             }
-        expect.equal(found, right, name, mistakes={text: i for text, i in mistakes.items() if i != right})
+        expect.equal(found, right, name, mistakes=expect.seen(mistakes, right))
     _check_repeats(function, p)
 
 

@@ -80,8 +80,9 @@ def check_positions(function: Callable[[int, int], Any]) -> None:
             ),
         }
         listed = {text: list(value) for text, value in mistakes.items()}
-        seen = {text: value for text, value in listed.items() if value != right}
-        expect.equal(_listed(function(num_tokens, num_computed)), right, name, mistakes=seen)
+        expect.equal(
+            _listed(function(num_tokens, num_computed)), right, name, mistakes=expect.seen(listed, right)
+        )
 
 
 def _listed(value: Any) -> Any:

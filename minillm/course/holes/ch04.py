@@ -35,9 +35,10 @@ def check_slot(function: Callable[..., int]) -> None:
         if place < len(table):
             swapped = "It exchanges // and %. The entry is position // size, the place in the block position % size."
             mistakes[swapped] = table[place] * size + entry
-        seen = {text: value for text, value in mistakes.items() if value != right}
         name = f"slot({table}, position={position}, size={size})"
-        expect.equal(function(list(table), position, size), right, name, mistakes=seen)
+        expect.equal(
+            function(list(table), position, size), right, name, mistakes=expect.seen(mistakes, right)
+        )
 
 
 def own_block(blocks: Any, table: list[int], entry: int) -> tuple[int, int] | None:

@@ -56,10 +56,9 @@ def _check_piece(
     wrong = _mistakes(*kept, scores, values)
     for index, name in enumerate(STATE):
         given = {f"{when} {text}": value for text, value in wrong[name].items()}
-        seen = {text: value for text, value in given.items() if not torch.allclose(value, right[index])}
-        expect.close(
-            result[index], right[index], "rows D" if index == 2 else "rows", mistakes=seen, name=f"new_{name}"
-        )
+        mistakes = expect.seen(given, right[index])
+        axes = "rows D" if index == 2 else "rows"
+        expect.close(result[index], right[index], axes, mistakes=mistakes, name=f"new_{name}")
     for before, after, name in zip(kept, state, STATE, strict=True):
         expect.that(
             torch.equal(before, after), f"It changes `{name}` in place. Compute a new tensor instead."

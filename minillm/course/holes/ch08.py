@@ -21,9 +21,8 @@ def check_chunk_size(function: Callable[[int, int], int]) -> None:
             "It waits until the whole prompt fits. A chunk computes what fits now.": missing
             * (missing <= left),
         }
-        seen = {text: value for text, value in mistakes.items() if value != right}
         name = f"chunk_size(missing={missing}, left={left})"
-        expect.equal(function(missing, left), right, name, mistakes=seen)
+        expect.equal(function(missing, left), right, name, mistakes=expect.seen(mistakes, right))
 
 
 def goodput(served: Sequence[Served], seconds: float, ttft_limit: float, gap_limit: float) -> float:

@@ -27,8 +27,8 @@ def check_chain(function: Callable[..., Any]) -> None:
     ):
         found = function(list(token_ids), size, ROOT, block_hash)
         right = chain(token_ids, size, ROOT, block_hash)
-        seen = {text: value for text, value in _chain_mistakes(token_ids, size).items() if value != right}
-        expect.equal(found, right, f"chain({token_ids}, size={size}, …)", mistakes=seen)
+        mistakes = expect.seen(_chain_mistakes(token_ids, size), right)
+        expect.equal(found, right, f"chain({token_ids}, size={size}, …)", mistakes=mistakes)
 
 
 def _chain_mistakes(token_ids: Sequence[int], size: int) -> dict[str, list[bytes]]:
@@ -80,9 +80,10 @@ def check_reused(function: Callable[[int, int, int], Any]) -> None:
     for num_tokens, num_known, size in ((9, 1, 2), (6, 3, 2), (7, 3, 2), (35, 0, 16), (48, 3, 16), (3, 0, 4)):
         right = reused(num_tokens, num_known, size)
         mistakes = _reused_mistakes(num_tokens, num_known, size)
-        seen = {text: value for text, value in mistakes.items() if value != right}
         name = f"reused(num_tokens={num_tokens}, num_known={num_known}, size={size})"
-        expect.equal(function(num_tokens, num_known, size), right, name, mistakes=seen)
+        expect.equal(
+            function(num_tokens, num_known, size), right, name, mistakes=expect.seen(mistakes, right)
+        )
 
 
 def _reused_mistakes(num_tokens: int, num_known: int, size: int) -> dict[str, int]:

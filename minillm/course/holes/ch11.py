@@ -45,9 +45,8 @@ def check_fused_bytes(function: Callable[[Chain, dict[str, int], Sequence[str]],
         counted["It takes one size for all tensors. Look each name up in `sizes`."] = (
             len(ends) * sizes[chain[0][0]]
         )
-        seen = {text: value for text, value in counted.items() if value != right}
         found = function([(output, list(inputs)) for output, inputs in chain], dict(sizes), list(results))
-        expect.equal(found, right, f"fused_bytes of {chain}", mistakes=seen)
+        expect.equal(found, right, f"fused_bytes of {chain}", mistakes=expect.seen(counted, right))
 
 
 def graph_size(sizes: Sequence[int], num_requests: int) -> int | None:
@@ -76,8 +75,7 @@ def check_graph_size(function: Callable[[Sequence[int], int], int | None]) -> No
         }
         if (found := _size_or_none(function, sizes, num_requests)) is None:
             raise Wrong(f"{name} is None, but the graph of {right} rows has room.")
-        seen = {text: value for text, value in mistakes.items() if value not in (right, None)}
-        expect.equal(found, right, name, mistakes=seen)
+        expect.equal(found, right, name, mistakes=expect.seen(mistakes, right))
     found = _size_or_none(function, sizes, 25)
     expect.that(
         found is None,
