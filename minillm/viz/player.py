@@ -82,7 +82,12 @@ class Player:
         if axis not in ("steps", "time"):
             raise ValueError(f"axis={axis!r}: use 'steps' or 'time'")
         self.recording = source if isinstance(source, Recording) else record(source, **settings)
-        self.options = {"panels": list(panels), "axis": axis, "speed": speed, "position": position}
+        self.options: dict[str, Any] = {
+            "panels": list(panels),
+            "axis": axis,
+            "speed": speed,
+            "position": position,
+        }
         self.player_id = uuid.uuid4().hex[:12]
         self._lock = threading.Lock()  # held while the recording is read or sent
         self.recording.extend()
@@ -146,7 +151,8 @@ class Player:
         """Return the outputs for viewers without a kernel, each with its metadata."""
         if not self.recording.num_events:
             return [({"text/html": ""}, {}), ({"text/html": ""}, {})]
-        picture = stand_in(self.recording.trace)
+        blocks = not {"memory", "meters"}.isdisjoint(self.options["panels"])
+        picture = stand_in(self.recording.trace, self.options["axis"], blocks)
         return [
             ({"text/html": self.html()}, {}),
             (

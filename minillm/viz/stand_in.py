@@ -1,9 +1,7 @@
-"""The picture that takes the player's place where no script runs: requests over time, tokens per step, blocks held.
+"""The picture that takes the player's place where no script runs: requests and tokens per step, blocks held.
 
 It is drawn from the same trace, in the same colours.
 """
-
-from itertools import groupby
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
@@ -15,20 +13,24 @@ COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WAST
 MAX_ROWS = 60
 
 
-def stand_in(trace: Trace) -> Picture:
-    """Return the picture of a whole run; of more than 60 requests, the first 60 are drawn."""
+def stand_in(trace: Trace, axis: str = "steps", blocks: bool = True) -> Picture:
+    """Return the picture of a whole run over its steps or, with `axis="time"`, over milliseconds.
+
+    Of more than 60 requests, the first 60 are drawn. `blocks` adds the number of blocks that are held.
+    """
     steps = trace.of(StepRecord)
     requests = [record.request_id for record in trace.of(RequestAdded)][:MAX_ROWS]
+    places = _places(steps, axis)
+    heights = [0.13 * len(requests) + 0.3, 0.7, *([0.7] if blocks else [])]
     with style():
-        figure = Picture(figsize=(8.6, 2.9 + 0.13 * len(requests)))
-        tape, tokens, blocks = figure.subplots(
-            3, 1, sharex=True, height_ratios=[0.13 * len(requests) + 0.3, 0.7, 0.7]
-        )
-        _tape(tape, trace, steps, requests)
-        _tokens(tokens, steps)
-        _blocks(blocks, steps)
-        blocks.set_xlabel("step")
-        blocks.set_xlim(0, max(1, len(steps)))
+        figure = Picture(figsize=(8.6, 1.5 + sum(heights[1:]) + 0.13 * len(requests)))
+        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        _tape(axes[0], trace, steps, requests, places)
+        _tokens(axes[1], steps, places)
+        if blocks:
+            _blocks(axes[2], steps, places)
+        axes[-1].set_xlabel("step" if axis == "steps" else "ms")
+        axes[-1].set_xlim(0, _end(places))
         handles = [
             Patch(color=COLORS[kind], label=kind) for kind in COLORS if any(s.num_tokens(kind) for s in steps)
         ]
@@ -36,48 +38,60 @@ def stand_in(trace: Trace) -> Picture:
     return figure
 
 
-def _tape(axes: Axes, trace: Trace, steps: list[StepRecord], requests: list[str]) -> None:
+def _places(steps: list[StepRecord], axis: str) -> list[tuple[float, float]]:
+    """Return where each step begins on the x axis, and its width."""
+    if axis == "steps":
+        return [(float(number), 1.0) for number in range(len(steps))]
+    return [(1e3 * (step.start - steps[0].start), 1e3 * (step.end - step.start)) for step in steps]
+
+
+def _end(places: list[tuple[float, float]]) -> float:
+    return sum(places[-1]) if places else 1.0
+
+
+def _tape(
+    axes: Axes,
+    trace: Trace,
+    steps: list[StepRecord],
+    requests: list[str],
+    places: list[tuple[float, float]],
+) -> None:
     rows = {name: row for row, name in enumerate(requests)}
-    spans: dict[tuple[str, Kind], list[int]] = {}
-    for number, step in enumerate(steps):
+    spans: dict[tuple[str, Kind], list[tuple[float, float]]] = {}
+    for place, step in zip(places, steps, strict=True):
         for part in step.scheduled:
-            spans.setdefault((part.request_id, part.kind), []).append(number)
+            spans.setdefault((part.request_id, part.kind), []).append(place)
         for name in step.preempted:
             if name in rows:
-                axes.plot(number, rows[name], "x", color=INK, ms=4, mew=1.3, zorder=3)
-    last = {name: max((s[-1] for (n, _), s in spans.items() if n == name), default=0) for name in requests}
+                axes.plot(place[0], rows[name], "x", color=INK, ms=4, mew=1.3, zorder=3)
+    last = {
+        name: max((_end(s) for (n, _), s in spans.items() if n == name), default=0.0) for name in requests
+    }
     done = {record.request_id for record in trace.of(RequestFinished)}
     for name, row in rows.items():
-        axes.hlines(row, 0, last[name] if name in done else len(steps), color=FAINT, lw=0.6, zorder=0)
-    for (name, kind), numbers in spans.items():
+        axes.hlines(row, 0, last[name] if name in done else _end(places), color=FAINT, lw=0.6, zorder=0)
+    for (name, kind), parts in spans.items():
         if name in rows:
-            axes.broken_barh(_runs(numbers), (rows[name] - 0.4, 0.8), facecolors=COLORS[kind])
+            axes.broken_barh(parts, (rows[name] - 0.4, 0.8), facecolors=COLORS[kind])
     axes.set_ylim(len(requests) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_ylabel("request")
 
 
-def _runs(numbers: list[int]) -> list[tuple[float, float]]:
-    """Steps that follow one another as (start, width)."""
-    grouped = groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0])
-    starts = [[number for _, number in group] for _, group in grouped]
-    return [(float(one[0]), float(len(one))) for one in starts]
-
-
-def _tokens(axes: Axes, steps: list[StepRecord]) -> None:
+def _tokens(axes: Axes, steps: list[StepRecord], places: list[tuple[float, float]]) -> None:
     base = [0] * len(steps)
-    x = [number + 0.5 for number in range(len(steps))]
+    left, widths = [start for start, _ in places], [width for _, width in places]
     for kind, color in COLORS.items():
         heights = [step.num_tokens(kind) for step in steps]
-        axes.bar(x, heights, bottom=base, width=1.0, color=color, lw=0)
+        axes.bar(left, heights, bottom=base, width=widths, align="edge", color=color, lw=0)
         base = [low + height for low, height in zip(base, heights, strict=True)]
     axes.set_ylabel("tokens")
 
 
-def _blocks(axes: Axes, steps: list[StepRecord]) -> None:
+def _blocks(axes: Axes, steps: list[StepRecord], places: list[tuple[float, float]]) -> None:
     counts = [step.blocks for step in steps]
     held = [0 if count is None else count.total - count.free for count in counts]
-    x = [number + 0.5 for number in range(len(steps))]
-    axes.fill_between(x, held, step="mid", color=KV, lw=0)
+    left, widths = [start for start, _ in places], [width for _, width in places]
+    axes.bar(left, held, width=widths, align="edge", color=KV, lw=0)
     axes.set_ylim(0, max([1, *(count.total for count in counts if count is not None)]))
     axes.set_ylabel("blocks")

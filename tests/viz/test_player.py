@@ -135,3 +135,18 @@ def test_the_stand_in_of_a_run_without_blocks_or_steps():
     trace.append(RequestAdded(0, "a", 2, [5, 6]))
     trace.append(StepRecord(0, 0, 1, [], 1, 0, Phases(0, 0, 0, 0), preempted=["a"]))
     assert stand_in(trace).png()
+
+
+def test_the_stand_in_shows_the_axis_and_the_panels_of_the_player(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(module, "stand_in", lambda *args: asked.append(args[1:]) or stand_in(*args))
+    trace = Trace()
+    trace.append(RequestAdded(0, "a", 2, [5, 6]))
+    for step, start in enumerate((1.0, 1.5)):
+        trace.append(StepRecord(step, start, start + 0.25 * (step + 1), [], 1, 0, Phases(0, 0, 0, 0)))
+    for panels in (["tape", "text"], ["tape", "memory"], ["meters"]):
+        Player(trace, panels, axis="time").show_stills()
+    assert asked == [("time", False), ("time", True), ("time", True)]
+    _tape, tokens = stand_in(trace, "time", blocks=False).axes
+    assert tokens.get_xlabel() == "ms" and tokens.get_xlim() == (0, 1000)
+    assert [(bar.get_x(), bar.get_width()) for bar in tokens.patches[:2]] == [(0, 250), (500, 500)]

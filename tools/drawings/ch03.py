@@ -72,7 +72,7 @@ def rope_position() -> Canvas:
         "A decode step: its one token is token 0 of the step, but token 10 of the text, and RoPE uses 10",
     )
     words = ("Once", "upon", "a", "time", "there", "was", "a", "little", "girl", "who", "lived")
-    canvas.text(20, 24, "RoPE turns a pair of numbers by 30° × the position in the text", bold=True)
+    canvas.text(20, 24, "RoPE rotates a pair of numbers by 30° × the position in the text", bold=True)
     canvas.text(58, 58, "position", size=11, ink="faint", anchor="end")
     for position, word in enumerate(words):
         x = 70 + position * 60
@@ -84,7 +84,7 @@ def rope_position() -> Canvas:
     canvas.text(
         370,
         188,
-        "keys in the cache were turned when they were written",
+        "keys in the cache were rotated when they were written",
         size=11.5,
         ink="faint",
         anchor="middle",
