@@ -5,8 +5,8 @@ from math import log
 from tools.drawings.canvas import Canvas
 
 LEVELS = (
-    ("registers", "27 MiB", "fastest", 190.0),
-    ("shared memory and L1", "20 MiB", "19 TB/s", 290.0),
+    ("registers", "27 MiB", "fastest", 250.0),
+    ("shared memory and L1", "20 MiB", "19 TB/s", 250.0),
     ("L2 cache", "40 MiB", "7 TB/s", 390.0),
     ("GPU memory (HBM)", "80 GiB", "2 TB/s", 540.0),
 )
