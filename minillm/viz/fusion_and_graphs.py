@@ -285,7 +285,7 @@ def buffers_figure(frames: Sequence[Frame], replay: int) -> Picture:
         handles = [
             Patch(color=DECODE, label="a request: written and read"),
             Patch(color=KV, label="blocks that it reads"),
-            Patch(fc="white", ec=WASTE, hatch="////", label="stale, and not read"),
+            Patch(fc="white", ec=WASTE, hatch="////", label="stale"),
             Patch(color=WASTE, label="padding: -1 writes nothing, 0 reads nothing"),
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=9, columnspacing=1.2)

@@ -44,7 +44,7 @@ class Ledger(TorchDispatchMode):
     """Note each operator that is called in `with Ledger() as ledger: step()`, in order.
 
     A launch counts as reading its tensors and writing its result. That holds on a GPU for tensors larger than its
-    cache. An operator in place counts as writing as much as it is given.
+    cache. An operator that copies into a part of a tensor counts as writing as much as it is given.
     """
 
     def __init__(self) -> None:
@@ -101,6 +101,8 @@ def _call(name: str, func: Any, args: Any, out: Any) -> Call:
         rows = given[indices].numel() * given[matrix].shape[axis] * given[matrix].element_size()
         rest = [x for i, x in enumerate(given) if i != matrix]
         return Call(name, False, _nbytes(rest) + rows, _nbytes(made[:1]))
+    if torch.Tag.pointwise in func.tags and name.endswith("_"):  # y.mul_(x) reads x and y, and writes y
+        return Call(name, False, _nbytes(given), _nbytes(given[:1]))
     if func._schema.is_mutable:
         # The first tensor is the target. The largest of the others is the content.
         rest = given[1:]
