@@ -1,4 +1,4 @@
-"""What one step of a transformer costs: floating-point operations and bytes, from a `ModelConfig` alone.
+"""Count the cost of one step of a transformer, floating-point operations and bytes, from a `ModelConfig` alone.
 
 A step runs some new tokens of some requests through the model once. Prefill is one request with many new
 tokens, decode many requests with one each, and what an engine runs is any mixture (`step_cost`).
@@ -51,19 +51,19 @@ def step_cost(
     bytes_per_weight: float = 2,
     bytes_per_kv: float = 2,
 ) -> Cost:
-    """Cost of one step: request r computes `query_lens[r]` new tokens after `context_lens[r]` cached ones.
+    """Return the cost of one step: request r computes `query_lens[r]` new tokens after `context_lens[r]` cached ones.
 
-    Attention counts the pairs a query may see (causal, within the layer's sliding window). The cache is
-    written for every new token, and each visible entry, new ones included, is read once. The embedding table
-    is read only at the rows of the new tokens; the head is read whole if there is anything to predict.
-    `num_logits` is the number of positions the head runs at: by default one a request, the one sampled from.
+    Attention counts the pairs that a query may see (causal, within the layer's sliding window). The cache is written
+    for every new token, and each visible entry, new ones included, is read once. The embedding table is read only at
+    the rows of the new tokens. The head is read whole if there is anything to predict. `num_logits` is the number of
+    positions at which the head runs: by default one per request, from which the next token is sampled.
 
     `bytes_per_weight` and `bytes_per_kv` may be fractions (int4 with its scales).
     Raises ValueError for unequal lengths, no requests, an empty query or a negative context.
     """
     if len(query_lens) != len(context_lens) or not query_lens:
         raise ValueError(
-            f"{len(query_lens)} query_lens and {len(context_lens)} context_lens: need one each a request"
+            f"{len(query_lens)} query_lens and {len(context_lens)} context_lens: give one of each per request"
         )
     if min(query_lens) < 1 or min(context_lens) < 0:
         raise ValueError(

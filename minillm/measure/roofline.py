@@ -1,8 +1,8 @@
-"""The roofline: the least time a step can take on a machine, and which of its two roofs it hits.
+"""The roofline: the least time that a step can take on a machine, and which of the two roofs limits it.
 
-A step must do its operations and must move its bytes. If the two overlap perfectly it takes as long as the
-longer of them. It is a bound, not a forecast: good kernels reach 60-90 % of it, and it knows nothing of
-launch overhead, which rules small models. Source: Williams, Waterman, Patterson, CACM 52(4), 2009.
+A step must do its operations and must move its bytes. If both overlap perfectly, it takes as long as the longer of
+the two. It is a bound, not a forecast: good kernels reach 60-90 % of it, and launch overhead, which dominates small
+models, is not in it. Source: Williams, Waterman, Patterson, CACM 52(4), 2009.
 """
 
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ class StepTime:
 
     @property
     def seconds(self) -> float:
-        """The bound: the longer of the two."""
+        """Return the bound: the longer of the two."""
         return max(self.compute_s, self.memory_s)
 
     @property
     def bound(self) -> Literal["compute", "memory"]:
-        """Which of the two it is."""
+        """Return which of the two it is."""
         return "compute" if self.compute_s >= self.memory_s else "memory"
 
 
 def time_at(cost: Cost, machine: Machine, dtype: str) -> StepTime:
-    """The least time for `cost` on `machine`, multiplying in `dtype` (a torch name; ValueError if it cannot).
+    """Return the least time for `cost` on `machine`, multiplying in `dtype`, a torch name.
 
-    What the weights are *stored* as is already in the cost's bytes: int4 weights multiplied in bfloat16 are
-    `bytes_per_weight=0.5` there and "bfloat16" here. The read bandwidth serves for all bytes, because nearly
-    all of them are read.
+    The format in which weights are *stored* is already in the cost's bytes: int4 weights that are multiplied in
+    bfloat16 are `bytes_per_weight=0.5` there and "bfloat16" here. The read bandwidth is used for all bytes, because
+    nearly all of them are read. Raises ValueError if the machine has no rate for `dtype`.
     """
     return StepTime(compute_s=cost.flops / machine.rate(dtype), memory_s=cost.bytes / machine.read_bandwidth)
 
 
 def ridge(machine: Machine, dtype: str) -> float:
-    """FLOP per byte where the two roofs meet: below it a step waits for memory, above it for arithmetic."""
+    """Return the FLOP per byte where the two roofs meet. Below it a step waits for memory, above it for arithmetic."""
     return machine.rate(dtype) / machine.read_bandwidth

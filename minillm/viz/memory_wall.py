@@ -1,8 +1,7 @@
-"""Chapter 2's pictures: steps as dots on a roofline, and measured step times beside their bound.
+"""Draw chapter 02's pictures: steps as dots on a roofline, and measured step times with their bounds.
 
-A roofline (Williams, Waterman, Patterson, CACM 52(4), 2009) has two logarithmic axes: FLOP per byte, which is the
-step's own, and FLOP per second, which is what the machine makes of it. A dot on the roof is a bound; a measured one
-lies below.
+A roofline (Williams, Waterman, Patterson, CACM 52(4), 2009) has two logarithmic axes. Across: the step's FLOP per
+byte. Up: the FLOP per second that the machine does. A dot on the roof is a bound. A measured dot is below it.
 """
 
 import math
@@ -28,12 +27,12 @@ INTENSITY = (
     500_000,
 )  # the x axis, FLOP per byte: from a float32 decode to a prompt of 128K tokens on int4
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "int4": 0.5}  # int4's scales: chapter 7
-SLACK = 1.15  # how far from its place a label stands, as a factor
+SLACK = 1.15  # how far a label is from its place, as a factor
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One step: drawn on the roof, or, where it was measured in `seconds`, at what it achieved."""
+    """One step. It is drawn on the roof, or at the rate that it achieved if it was measured in `seconds`."""
 
     name: str
     cost: Cost
@@ -41,13 +40,13 @@ class Dot:
     seconds: float | None = None
 
     def achieved(self, machine: Machine, dtype: str) -> float:
-        """FLOP per second: measured, or the most that the machine allows."""
+        """Return FLOP per second: measured, or the most that the machine allows."""
         return self.cost.flops / (self.seconds or time_at(self.cost, machine, dtype).seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A step of `size` (requests, or prompt tokens), measured; `overhead`: its calls' time with nothing to compute."""
+    """A measured step of `size` requests or prompt tokens; `overhead` is its calls' time with nothing to compute."""
 
     size: int
     cost: Cost
@@ -56,7 +55,7 @@ class Timing:
 
 
 def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bool = True) -> Picture:
-    """The machine's roofline for matmuls in `dtype`, and the dots with their names."""
+    """Draw the machine's roofline for matmuls in `dtype`, and the dots with their names."""
     with style():
         picture = Picture(figsize=(8, 4))
         axes = picture.subplots()
@@ -69,7 +68,7 @@ def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bo
 
 
 def steps_of(trace: Trace, config: ModelConfig, bytes_per_number: int) -> list[Dot]:
-    """Every step of a run as a measured dot: the cost of what was scheduled, the seconds of the forward pass."""
+    """Return each step of a run as a dot, with the cost of its tokens and the measured seconds of its forward pass."""
     dots: list[Dot] = []
     for step in trace.of(StepRecord):
         queries = [part.num_tokens for part in step.scheduled]
@@ -85,7 +84,7 @@ def steps_of(trace: Trace, config: ModelConfig, bytes_per_number: int) -> list[D
 
 
 def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Picture:
-    """A run's steps on the roofline: all faintly, `step` plainly with its figures."""
+    """Draw a run's steps on the roofline: `step` with its numbers, and all others faintly."""
     dot = dots[step]
     assert dot.seconds is not None
     bound = time_at(dot.cost, machine, dtype)
@@ -112,9 +111,10 @@ def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Pict
 def forecast_of(
     config: ModelConfig, machine: Machine, *, weights: str, batch: int, context: int, model: str = ""
 ) -> Picture:
-    """Prefill of `context` tokens and a decode step of `batch` requests of that length, as bounds, with their figures.
+    """Draw the bounds of a prefill of `context` tokens and of a decode step of `batch` requests of that length.
 
-    `weights` is how they are stored; they are multiplied in float32 if they are float32 or on a CPU, else in bfloat16.
+    `weights` is the format in which weights are stored. They are multiplied in float32 if they are float32 or if the
+    machine is a CPU, and in bfloat16 otherwise.
     """
     dtype = "float32" if weights == "float32" or machine.device == "cpu" else "bfloat16"
     width: dict[str, Any] = {
@@ -136,7 +136,7 @@ def forecast_of(
         _say(notes, 0.91, f"{_seconds(steps[0].seconds)}, bound by {steps[0].bound}")
         _say(notes, 0.84, f"{_number(rates[0])} tokens/s · {_number(prefill.intensity)} FLOP/byte")
         _say(notes, 0.71, f"Decode: {batch:,} × 1 token, context {context:,}", DECODE, bold=True)
-        _say(notes, 0.63, f"{_seconds(steps[1].seconds)} a step, bound by {steps[1].bound}")
+        _say(notes, 0.63, f"{_seconds(steps[1].seconds)} per step, bound by {steps[1].bound}")
         _say(notes, 0.56, f"{_number(rates[1])} tokens/s, {_number(rates[1] / batch)} for each request")
         _say(notes, 0.49, f"{_number(decode.intensity)} FLOP/byte; ridge at {_number(ridge(machine, dtype))}")
         _say(notes, 0.34, f"The decode step's {_bytes(decode.bytes)}", bold=True)
@@ -146,7 +146,7 @@ def forecast_of(
 
 
 def calculator(models: Mapping[str, ModelConfig], machines: Mapping[str, Machine]) -> Explorer:
-    """`forecast_of` under a control for each of its arguments."""
+    """Return `forecast_of` with a control for each of its arguments."""
 
     def draw(model: str, machine: str, weights: str, batch: int, context: int) -> Picture:
         return forecast_of(
@@ -166,14 +166,14 @@ def calculator(models: Mapping[str, ModelConfig], machines: Mapping[str, Machine
 def times_of(
     decode: Sequence[Timing], prefill: Sequence[Timing], machine: Machine, dtype: str, *, context: int
 ) -> Picture:
-    """Measured time of a step against the number of requests, and of a prompt against its tokens, with the bound."""
+    """Draw the measured times of decode steps by their requests, and of prefills by their tokens, with the bounds."""
     with style():
         picture = Picture(figsize=(8.6, 3.8))
         left, right = picture.subplots(1, 2, sharey=True)
-        left.set_title(f"A decode step, {context} tokens in sight")
+        left.set_title(f"Decode: a step, {context} tokens of context")
         left.set_xlabel("requests in the batch")
         left.set_ylabel("time of a step (ms)")
-        right.set_title("A prompt's prefill")
+        right.set_title("Prefill: a whole prompt")
         right.set_xlabel("tokens of the prompt")
         for axes, timings, color in ((left, decode, DECODE), (right, prefill, PREFILL)):
             sizes = [timing.size for timing in timings]
@@ -203,7 +203,7 @@ def _span(machine: Machine, dtype: str, dots: Sequence[Dot]) -> tuple[float, flo
 
 
 def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot], span: tuple[float, float]) -> None:
-    """The two roofs, the ridge between them, and axes that have room for the dots."""
+    """Draw the two roofs, the ridge between them, and axes that have room for the dots."""
     peak, corner = machine.rate(dtype), ridge(machine, dtype)
     low, high = span
     floor = low * machine.read_bandwidth
@@ -237,17 +237,17 @@ def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot], span: t
 
 
 def _doubt(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
-    """Say so where a step did more arithmetic than the roof allows: then the roof is wrong, and not the step."""
+    """Write a warning if a step is above the flat roof: then the measurement of the machine is wrong."""
     if any(dot.achieved(machine, dtype) > 1.1 * machine.rate(dtype) for dot in dots):
         text = (
-            "Above the roof? Then the machine was busy when its roof was measured.\n"
-            "Again, and better: this_machine(refresh=True)"
+            "A dot is above the roof: the machine was busy when its roof was measured.\n"
+            "Measure it again: this_machine(refresh=True)"
         )
         axes.text(0.98, 0.03, text, color=REJECTED, ha="right", fontsize=9, transform=axes.transAxes)
 
 
 def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels: bool) -> None:
-    """The dots, each with its name below it: to the right, or to the left where its right neighbour is close."""
+    """Draw the dots, each with its name below it: to the right, or to the left if its right neighbour is close."""
     placed = [(dot.cost.intensity, dot.achieved(machine, dtype), dot) for dot in dots]
     for x, y, dot in placed:
         axes.scatter(x, y, s=70, color=dot.color, zorder=3)
@@ -268,16 +268,16 @@ def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels:
 def _say(
     axes: Axes, height: float, text: str, dot: str = "", *, color: str = INK, bold: bool = False
 ) -> None:
-    """Write a line of the figures beside a roofline; `dot` is the colour of the dot that it is about."""
+    """Write a line of the text next to a roofline. `dot` is the colour of the dot that it describes."""
     if dot:
         axes.plot(0.02, height - 0.025, "o", ms=8, color=dot, clip_on=False)
     weight = "bold" if bold else "normal"
     said = axes.text(0.07 if dot else 0, height, text, color=color, fontweight=weight, fontsize=9.5, va="top")
-    said.set_in_layout(False)  # a longer number must not move the roofline beside it
+    said.set_in_layout(False)  # a longer number must not move the roofline
 
 
 def _shares(axes: Axes, cost: Cost) -> None:
-    """A bar of the bytes of a step: what of them is weights, and what is the KV cache."""
+    """Draw a bar of a step's bytes: the share of the weights, and that of the KV cache."""
     kv = (cost.kv_read_bytes + cost.kv_write_bytes) / cost.bytes
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
@@ -289,7 +289,7 @@ def _shares(axes: Axes, cost: Cost) -> None:
 
 
 def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: Mapping[str, Any]) -> None:
-    """Whether weights and cache fit into the machine's memory."""
+    """Write whether weights and cache fit into the machine's memory."""
     kv = tokens * config.kv_bytes_per_token(width["bytes_per_kv"])
     need = config.num_parameters * width["bytes_per_weight"] + kv
     text = f"needs {_number(need / 2**30)} of {machine.memory_bytes / 2**30:,.0f} GiB"
@@ -304,7 +304,7 @@ def _fit(axes: Axes, config: ModelConfig, machine: Machine, tokens: int, width: 
 
 
 def _powers(label: str, low: int, high: int, *, first: int) -> widgets.Widget:
-    """A slider over powers of two."""
+    """Return a slider over powers of two."""
     options = [(f"{2**i:,}", 2**i) for i in range(low, high + 1)]
     return widgets.SelectionSlider(options=options, value=first, **_labelled(label))
 
@@ -334,7 +334,7 @@ def _bytes(value: float) -> str:
 
 
 def _rate(value: float) -> str:
-    """5.4e9 -> "5.4 G"."""
+    """Return a rate with its unit's prefix: 5.4e9 -> "5.4 G"."""
     for unit, size in (("P", 1e15), ("T", 1e12)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -195,8 +195,8 @@ def test_bytes_per_weight_and_per_kv_may_be_fractions() -> None:
 @pytest.mark.parametrize(
     ("query_lens", "context_lens", "num_logits", "complaint"),
     [
-        ([1, 2], [0], None, "one each a request"),
-        ([], [], None, "one each a request"),
+        ([1, 2], [0], None, "one of each per request"),
+        ([], [], None, "one of each per request"),
         ([0], [4], None, "must be >= 1"),
         ([1], [-1], None, ">= 0"),
         ([3], [0], 4, "num_logits=4"),

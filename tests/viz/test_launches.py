@@ -46,7 +46,17 @@ SIZE = 4 * 8 * 4
         (lambda: INTO.index_copy_(0, torch.arange(4), X), ("index_copy_", False, SIZE + 32, SIZE)),
         (lambda: torch.rms_norm(X, (8,), Y[0], 1e-5), ("rms_norm", False, SIZE + 32, SIZE)),
     ],
-    ids=["add", "view", "transpose", "cat", "sum", "index", "changed in place", "copied in place", "fused by torch"],
+    ids=[
+        "add",
+        "view",
+        "transpose",
+        "cat",
+        "sum",
+        "index",
+        "changed in place",
+        "copied in place",
+        "fused by torch",
+    ],
 )
 def test_an_operator_and_its_bytes(step: Any, expected: tuple[str, bool, int, int]) -> None:
     assert calls_of(step)[-1] == expected
