@@ -190,6 +190,11 @@ def _print_heading(report: dict[str, Any], console: "Console") -> None:
         f"So one token of {report['model']} in {report['dtype']} takes at least "
         f"{roofline['decode_seconds_at_batch_1'] * 1e3:.2f} ms here ({roofline['bound']} bound).\n"
     )
+    if roofline["doubtful"]:
+        console.print(
+            f"These figures scatter by more than a factor of 1.5 and are doubtful: {', '.join(roofline['doubtful'])}. "
+            "Something else was using the machine.\n"
+        )
     story = report["story"]
     console.print(story["prompt"], style="bold", markup=False, end="")
     console.print(story["text"] + "\n", markup=False)

@@ -162,17 +162,25 @@ class _Run:
         return statistics.median(spans)
 
 
-def _base(model: str, **arguments: Any) -> LLM:
-    """Return the engine that every rung is made from. Its context is at most 1,024 tokens: rungs reserve whole rows."""
+def base_of(model: str, **arguments: Any) -> LLM:
+    """Return the engine that every rung is made from. Its context is at most 1,024 tokens: rungs reserve whole rows.
+
+    `arguments` are those of `LLM`, such as `trace=True`. All rungs get them too.
+    """
     llm = LLM(model, **arguments)
     return llm.variant(max_model_len=min(1024, llm.engine.max_model_len))
 
 
-def _run(llm: LLM, max_tokens: int) -> _Run:
-    """Send every prompt twice, all at once, each with its own output length of at most `max_tokens`."""
+def workload(max_tokens: int) -> tuple[list[str], list[SamplingParams]]:
+    """Return every prompt twice, and for each its own output length of at most `max_tokens`."""
     prompts = [PREFACE + prompt for prompt in PROMPTS] * ROUNDS_OF_PROMPTS
     lengths = [max(2, round(max_tokens * share)) for share in SHARES + SHARES[::-1]]
-    params = [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in lengths]
+    return prompts, [SamplingParams(temperature=0.0, max_tokens=n, ignore_eos=True) for n in lengths]
+
+
+def _run(llm: LLM, max_tokens: int) -> _Run:
+    """Send the whole workload at once."""
+    prompts, params = workload(max_tokens)
     synchronize(llm.model.device)
     began = time.perf_counter()
     outputs = llm.generate(prompts, params)
@@ -198,12 +206,12 @@ def tour(
     """
     model = model or os.environ.get("MINILLM_MODEL") or "tinytales"
     say(0.0, "loading the model")
-    base = _base(model)
+    base = base_of(model)
     say(0.03, "measuring this machine")
     machine = this_machine(base.model.device)
     say(0.10, "writing a story")
     story = base.generate(PROMPTS[0], SamplingParams(max_tokens=90, temperature=0.8, seed=7))[0]
-    results, engines = _engines(base)
+    results, engines = engines_of(base)
     say(0.12, "choosing the number of tokens")
     max_tokens = _tokens_that_fit(list(engines.values()), seconds_a_round)
     dtype = str(base.model.dtype).removeprefix("torch.")
@@ -222,7 +230,12 @@ def tour(
             "rounds": rounds,
             "cache_tokens": ROWS * base.engine.max_model_len,
         },
-        "roofline": {**asdict(machine), "decode_seconds_at_batch_1": bound.seconds, "bound": bound.bound},
+        "roofline": {
+            **asdict(machine),
+            "doubtful": machine.doubtful,
+            "decode_seconds_at_batch_1": bound.seconds,
+            "bound": bound.bound,
+        },
         "story": {"prompt": story.prompt, "text": story.outputs[0].text},
         "rungs": [],
     }
@@ -244,7 +257,7 @@ def tour(
     return report
 
 
-def _engines(base: LLM) -> tuple[list[Result], dict[str, LLM]]:
+def engines_of(base: LLM) -> tuple[list[Result], dict[str, LLM]]:
     """Return an empty result per rung, and the engines of the rungs that can run here, by name."""
     results, engines = [], {}
     for step in LADDER:
@@ -309,7 +322,7 @@ def _print_peak(model: str, name: str, max_tokens: int) -> None:
     try:
         with peak_memory(device) as memory:
             step = next(step for step in LADDER if step.name == name)
-            _run(step.make(_base(model, max_num_seqs=1)), max_tokens)
+            _run(step.make(base_of(model, max_num_seqs=1)), max_tokens)
     except NoCounterError:
         print(json.dumps(None))
     else:

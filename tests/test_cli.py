@@ -182,6 +182,23 @@ def test_a_file_gets_each_rung_at_once(
         assert line.count("\n") == 1, "one line each, however narrow the terminal"
 
 
+@pytest.mark.parametrize("doubtful", [[], ["read", "int8"]])
+def test_figures_that_scatter_are_shown_as_doubtful(
+    doubtful: list[str],
+    report: dict,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def short_tour(model: object, say: object, *, begun: Callable, measured: Callable) -> dict:
+        begun(report | {"roofline": report["roofline"] | {"doubtful": doubtful}})
+        return report
+
+    monkeypatch.setattr(tour_module, "tour", short_tour)
+    assert main(["tour", "--out", str(tmp_path)]) == 0
+    assert ("are doubtful: read, int8." in capsys.readouterr().out) == bool(doubtful)
+
+
 def test_what_was_not_measured_is_not_shown(report: dict) -> None:
     assert all(rung["peak_bytes"] is None for rung in report["rungs"])
 

@@ -1,9 +1,9 @@
 """This machine, measured once and remembered in the user's cache folder.
 
-Measuring takes seconds and every chapter wants the figures, so they are kept as JSON: one file a kind of
-device, with the machine's name, torch's version and, in its `source`, the date. Another name (threads
-included) or another torch makes it stale. Remembering is a convenience: where it fails, a warning says so and
-the figures are measured again.
+Measuring takes seconds and several chapters need the figures, so they are kept as JSON: one file for each kind of
+device, with the machine's name, torch's version and, in its `source`, the date. Another name (threads included) or
+another torch makes it stale. Figures that scatter are returned but not kept: a quieter moment gives better ones. If
+the file cannot be read or written, a warning says so and the figures are measured again.
 """
 
 import json
@@ -23,23 +23,25 @@ from minillm.measure.timing import device_name
 
 
 def this_machine(device: torch.device | str | None = None, *, refresh: bool = False) -> Machine:
-    """`measure_machine(device)`, or what it gave last time. `refresh=True` measures anew, whatever is stored.
+    """Return the stored figures of `device`, or measure it. `refresh=True` measures in any case.
 
-    Figures taken while the machine was busy are low and stay so until refreshed.
+    New figures are stored unless one of them is doubtful (`Machine.doubtful`). Figures that were taken while the
+    machine was evenly busy are low, and remain until refreshed.
     """
     device = default_device() if device is None else torch.device(device)
     known = None if refresh else _read(device)
     if known is not None:
         return known
     machine = measure_machine(device)
-    _write(device, machine)
+    if not machine.doubtful:
+        _write(device, machine)
     return machine
 
 
 def cache_dir() -> Path:
-    """Where minillm keeps what it can make again: $MINILLM_CACHE, or `minillm` in the system's cache folder.
+    """Return the folder for files that can be made again: $MINILLM_CACHE, or `minillm` in the system's cache folder.
 
-    Raises RuntimeError where the user has no home folder.
+    Raises RuntimeError if the user has no home folder.
     """
     if chosen := os.environ.get("MINILLM_CACHE"):
         return Path(chosen)
@@ -50,7 +52,7 @@ def cache_dir() -> Path:
 
 
 def _identity(device: torch.device) -> dict[str, str]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     return {"name": device_name(device), "torch": torch.__version__}
 
 
@@ -59,17 +61,18 @@ def _path(device: torch.device) -> Path:
 
 
 def _read(device: torch.device) -> Machine | None:
-    """The stored figures; None if there are none, or they are another machine's, or the file is damaged."""
+    """Return the stored figures; None if none are of this machine, one is doubtful, or the file is damaged."""
     try:
         record: dict[str, Any] = store.read(_path(device))
         if record["identity"] != _identity(device):
             return None
         fields = record["machine"]
         fields["spread"] = {figure: (low, high) for figure, (low, high) in fields["spread"].items()}
-        return Machine(**fields)
+        machine = Machine(**fields)
+        return None if machine.doubtful else machine
     except FileNotFoundError:
         return None
-    # Anything may stand in a damaged file: text that is no JSON, JSON of another shape, impossible numbers.
+    # A damaged file may hold anything: text that is no JSON, JSON of another shape, impossible numbers.
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         warnings.warn(
             f"this machine's stored figures cannot be used, so it is measured again: {error!r}", stacklevel=3

@@ -1,4 +1,4 @@
-"""What a machine can do, in the three numbers a roofline needs: bytes per second, FLOP per second, bytes.
+"""Describe a machine by the three numbers that a roofline needs: bytes per second, FLOP per second, bytes.
 
 Source of the model: Williams, Waterman, Patterson, "Roofline: an insightful visual performance model",
 CACM 52(4), 2009. The figures are either measured (`probe`) or printed by the maker (`known_gpus`); `source`
@@ -8,6 +8,8 @@ says which, because a maker's peak and a measured rate differ by 10-40 % and mus
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+MOST_SCATTER = 1.5  # highest over lowest value of a figure; above it, something else was using the machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +48,8 @@ class Machine:
                 f"{self.name} has no matmul rate for {dtype!r}; it has {', '.join(self.matmul_rate)}"
             )
         return self.matmul_rate[dtype]
+
+    @property
+    def doubtful(self) -> list[str]:
+        """Return the figures, as named in `spread`, whose values scatter by more than a factor of 1.5."""
+        return [name for name, (low, high) in self.spread.items() if high > MOST_SCATTER * low]

@@ -15,11 +15,12 @@ from functools import partial
 
 import torch
 
-from minillm.measure.machine import Machine
+from minillm.measure.machine import MOST_SCATTER, Machine
 from minillm.measure.timing import Spread, device_name, median_of
 
 MATMUL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 _SECONDS_PER_FIGURE = 0.3
+_ATTEMPTS = 3  # at most, for a figure that scatters
 _BUFFER_BYTES = 2**30  # eight times a B200's L2, and more than twice the L3 of all but the oddest server
 
 
@@ -29,10 +30,12 @@ def default_device() -> torch.device:
 
 
 def measure_machine(device: torch.device | str | None = None) -> Machine:
-    """The figures of `device` (by default the GPU if there is one), each a median with its spread.
+    """Return the figures of `device` (by default the GPU if there is one), each a median with its spread.
 
-    A dtype that the device cannot multiply is absent from `matmul_rate`. Whatever else runs meanwhile lowers
-    the figures. Raises ValueError for a device that is neither a CPU nor CUDA.
+    A dtype that the device cannot multiply is absent from `matmul_rate`. Another program that runs at the same time
+    lowers the figures and scatters them: such a figure is measured again, and the steadiest of three attempts is
+    kept. If it still scatters, it is one of `Machine.doubtful`. Raises ValueError for a device that is neither a CPU
+    nor CUDA.
     """
     device = default_device() if device is None else torch.device(device)
     if device.type not in ("cpu", "cuda"):
@@ -103,11 +106,16 @@ def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _rate(work: float, fn: Callable[[], object], device: torch.device) -> Spread:
-    """`work` per second of `fn`, over as many rounds as the time allows, 3 to 30."""
-    once = median_of(fn, rounds=1, device=device).median
-    rounds = min(30, max(3, int(_SECONDS_PER_FIGURE / once)))
-    seconds = median_of(fn, rounds=rounds, device=device)
-    return Spread(work / seconds.median, work / seconds.high, work / seconds.low)
+    """Return `work` per second of `fn`, over as many rounds as the time allows, 3 to 30: the steadiest attempt."""
+    attempts: list[Spread] = []
+    while len(attempts) < _ATTEMPTS:
+        once = median_of(fn, rounds=1, device=device).median
+        rounds = min(30, max(3, int(_SECONDS_PER_FIGURE / once)))
+        seconds = median_of(fn, rounds=rounds, device=device)
+        attempts.append(Spread(work / seconds.median, work / seconds.high, work / seconds.low))
+        if attempts[-1].high <= MOST_SCATTER * attempts[-1].low:
+            break
+    return min(attempts, key=lambda attempt: attempt.high / attempt.low)
 
 
 def _memory_bytes(device: torch.device) -> int:

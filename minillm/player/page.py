@@ -15,7 +15,7 @@ from typing import Any
 
 from minillm.player.recording import Piece
 
-MODULE = Path(__file__).parent / "player.js"
+FOLDER = Path(__file__).parent
 
 # In a notebook's editor the live widget, if there is one, is shown instead; it may come a little later.
 _LOADER = """
@@ -41,18 +41,20 @@ _HIDE = ".jp-OutputArea-child:has(> * [data-minillm-player].on) + .jp-OutputArea
 
 
 @cache
-def module() -> str:
-    """Return the source of player.js."""
-    return MODULE.read_text(encoding="utf-8")
+def module(file: str = "player.js") -> str:
+    """Return the source of player.js or of another module of this folder."""
+    return (FOLDER / file).read_text(encoding="utf-8")
 
 
-def fragment(recording: Piece, options: Mapping[str, Any] | None = None, player_id: str = "") -> str:
+def fragment(
+    recording: Piece, options: Mapping[str, Any] | None = None, player_id: str = "", file: str = "player.js"
+) -> str:
     """Return HTML that shows `recording` when its script runs, and nothing if it does not run.
 
-    `options` are those of `mount` in player.js. A widget of the same `player_id` in the same page replaces it.
+    `options` are those of `mount` in the module `file`. A widget of the same `player_id` in the same page replaces it.
     """
     script = (
-        _LOADER.replace("MODULE", json.dumps(_packed(module())))
+        _LOADER.replace("MODULE", json.dumps(_packed(module(file))))
         .replace("RECORDING", json.dumps(_packed(json.dumps(recording, separators=(",", ":")))))
         .replace("OPTIONS", json.dumps(dict(options or {})))
     )
@@ -62,13 +64,18 @@ def fragment(recording: Piece, options: Mapping[str, Any] | None = None, player_
     )
 
 
-def page(recording: Piece, options: Mapping[str, Any] | None = None, title: str = "minillm") -> str:
+def page(
+    recording: Piece,
+    options: Mapping[str, Any] | None = None,
+    title: str = "minillm",
+    file: str = "player.js",
+) -> str:
     """Return a whole HTML document that shows `recording`."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     style = (
         "<style>:root { color-scheme: light dark; } body { margin: 1rem auto; max-width: 1200px; }</style>"
     )
-    body = fragment(recording, options)
+    body = fragment(recording, options, file=file)
     head += f"<title>{escape(title)}</title>{style}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 

@@ -54,19 +54,6 @@ class Timing:
     overhead: float
 
 
-def roofline_of(machine: Machine, dtype: str, dots: Iterable[Dot], *, labels: bool = True) -> Picture:
-    """Draw the machine's roofline for matmuls in `dtype`, and the dots with their names."""
-    with style():
-        picture = Picture(figsize=(8, 4))
-        axes = picture.subplots()
-        axes.set_title(f"{machine.name}, {dtype}")
-        dots = list(dots)
-        _roof(axes, machine, dtype, dots, _span(machine, dtype, dots))
-        _dots(axes, machine, dtype, dots, labels)
-        _doubt(axes, machine, dtype, dots)
-        return picture
-
-
 def steps_of(trace: Trace, config: ModelConfig, bytes_per_number: int) -> list[Dot]:
     """Return each step of a run as a dot, with the cost of its tokens and the measured seconds of its forward pass."""
     dots: list[Dot] = []
@@ -96,7 +83,7 @@ def run_of(machine: Machine, dtype: str, dots: Sequence[Dot], step: int) -> Pict
             f"({dot.seconds / bound.seconds:.1f} × the bound)"
         )
         _roof(axes, machine, dtype, dots, _span(machine, dtype, dots))
-        _doubt(axes, machine, dtype, dots)
+        write_doubts(axes, machine, dtype, dots)
         for other in dots:
             axes.scatter(
                 other.cost.intensity, other.achieved(machine, dtype), s=22, color=other.color, alpha=0.25
@@ -129,7 +116,7 @@ def forecast_of(
         axes, notes = picture.subplots(1, 2, width_ratios=[1.5, 1])
         axes.set_title(f"{model} on {machine.name.removeprefix('NVIDIA ')}")
         _roof(axes, machine, dtype, dots, INTENSITY)
-        _dots(axes, machine, dtype, dots, labels=True)
+        _dots(axes, machine, dtype, dots)
         steps = [time_at(dot.cost, machine, dtype) for dot in dots]
         rates = [context / steps[0].seconds, batch / steps[1].seconds]
         _say(notes, 0.99, f"Prefill: {context:,} tokens of one prompt", PREFILL, bold=True)
@@ -236,33 +223,36 @@ def _roof(axes: Axes, machine: Machine, dtype: str, dots: Sequence[Dot], span: t
     axes.text(corner, peak * SLACK, f"ridge: {corner:,.0f}", ha="center", va="bottom", fontsize=9.5)
 
 
-def _doubt(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
-    """Write a warning if a step is above the flat roof: then the measurement of the machine is wrong."""
+def write_doubts(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
+    """Write why the measurement of the machine cannot be trusted, and the remedy. Write nothing if it can."""
+    doubts = []
+    for name in machine.doubtful:
+        if name in ("read", dtype):
+            low, high = machine.spread[name]
+            doubts.append(f"Doubtful: {name} scattered by a factor of {high / low:.1f}.")
     if any(dot.achieved(machine, dtype) > 1.1 * machine.rate(dtype) for dot in dots):
-        text = (
-            "A dot is above the roof: the machine was busy when its roof was measured.\n"
-            "Measure it again: this_machine(refresh=True)"
-        )
+        doubts.append("A dot is above the roof: the machine was busy when its roof was measured.")
+    if doubts:
+        text = "\n".join([*doubts, "Measure it again on an idle machine: this_machine(refresh=True)"])
         axes.text(0.98, 0.03, text, color=REJECTED, ha="right", fontsize=9, transform=axes.transAxes)
 
 
-def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot], labels: bool) -> None:
+def _dots(axes: Axes, machine: Machine, dtype: str, dots: Iterable[Dot]) -> None:
     """Draw the dots, each with its name below it: to the right, or to the left if its right neighbour is close."""
     placed = [(dot.cost.intensity, dot.achieved(machine, dtype), dot) for dot in dots]
     for x, y, dot in placed:
         axes.scatter(x, y, s=70, color=dot.color, zorder=3)
-        if labels:
-            crowded = any(x < other < 20 * x for other, _, _ in placed)
-            to_left = crowded or x > INTENSITY[1] / 20  # never out of the axes
-            axes.annotate(
-                dot.name,
-                (x, y),
-                (-7 if to_left else 7, -14),
-                textcoords="offset points",
-                fontweight="bold",
-                ha="right" if to_left else "left",
-                path_effects=[withStroke(linewidth=3, foreground=PAPER)],
-            )
+        crowded = any(x < other < 20 * x for other, _, _ in placed)
+        to_left = crowded or x > INTENSITY[1] / 20  # never out of the axes
+        axes.annotate(
+            dot.name,
+            (x, y),
+            (-7 if to_left else 7, -14),
+            textcoords="offset points",
+            fontweight="bold",
+            ha="right" if to_left else "left",
+            path_effects=[withStroke(linewidth=3, foreground=PAPER)],
+        )
 
 
 def _say(

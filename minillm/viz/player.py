@@ -12,7 +12,7 @@ import base64
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, Self
 
 import anywidget
 import ipywidgets as widgets
@@ -24,6 +24,7 @@ from minillm.measure.trace import Trace
 from minillm.player.page import fragment, module
 from minillm.player.recording import Piece, Recording
 from minillm.viz.stand_in import stand_in
+from minillm.viz.style import Picture
 
 PANELS = ("tape", "memory", "text", "meters")
 SETTINGS = ("block_size", "max_num_batched_tokens", "max_num_seqs", "scheduling_policy", "kv_cache")
@@ -49,63 +50,62 @@ def view(widget: widgets.Widget) -> dict[str, Any]:
 
 
 class PlayerWidget(anywidget.AnyWidget):  # type: ignore[misc]
-    """The view of a `Player` in JupyterLab: it holds no state of its own."""
+    """The view of a recording in JupyterLab: it holds no state of its own."""
 
     _esm = module()
     player_id = traitlets.Unicode().tag(sync=True)
     options = traitlets.Dict().tag(sync=True)
     # A page that opens later gets the whole recording so far.
-    recording = traitlets.Any().tag(sync=True, to_json=lambda player, widget: player.whole())
+    recording = traitlets.Any().tag(sync=True, to_json=lambda live, widget: live.whole())
     live = traitlets.Bool(False).tag(sync=True)
 
 
-class Player:
-    """A recording with its widget. `panels` are some of "tape", "memory", "text" and "meters", in their order.
+class Growing(Protocol):
+    """A recording that can be sent in pieces while it grows."""
 
-    `axis` is "steps" or "time" and `position` the step that shows first (the last one by default). For a trace that has
-    no LLM, give `block_size` and other engine arguments as `settings`; words are token ids then.
+    @property
+    def num_events(self) -> int: ...
+
+    def extend(self) -> Piece: ...
+
+    def whole(self) -> Piece: ...
+
+    def since(self, start: int, first_word: int) -> Piece: ...
+
+
+class Live:
+    """A recording with its widget: followed while it grows, replayed afterwards, and a picture for other viewers.
+
+    A subclass names the module that draws it, its widget, and makes the picture (`still`).
     """
 
-    def __init__(
-        self,
-        source: LLM | Trace | Recording,
-        panels: Sequence[str] = PANELS,
-        *,
-        axis: str = "steps",
-        position: int | None = None,
-        speed: float = 1.0,
-        **settings: int | str,
-    ) -> None:
-        for name in panels:
-            if name not in PANELS:
-                raise ValueError(f"panels has {name!r}: choose from {', '.join(PANELS)}")
-        if axis not in ("steps", "time"):
-            raise ValueError(f"axis={axis!r}: use 'steps' or 'time'")
-        self.recording = source if isinstance(source, Recording) else record(source, **settings)
-        self.options: dict[str, Any] = {
-            "panels": list(panels),
-            "axis": axis,
-            "speed": speed,
-            "position": position,
-        }
+    file = "player.js"
+    widget_type: type[PlayerWidget] = PlayerWidget
+
+    def __init__(self, recording: Growing, options: Mapping[str, Any]) -> None:
+        self._recording, self.options = recording, dict(options)
         self.player_id = uuid.uuid4().hex[:12]
         self._lock = threading.Lock()  # held while the recording is read or sent
-        self.recording.extend()
-        self.widget = PlayerWidget(player_id=self.player_id, options=self.options, recording=self)
+        recording.extend()
+        self.widget = self.widget_type(player_id=self.player_id, options=self.options, recording=self)
         self.widget.on_msg(self._on_message)
         self._stills: list[DisplayHandle] = []
         self._stop: threading.Event | None = None
         self._thread: threading.Thread | None = None
 
+    def still(self) -> Picture:
+        """Return the picture for viewers that run no script."""
+        raise NotImplementedError
+
     def whole(self) -> Piece:
         """Return the recording so far as one piece."""
         with self._lock:
-            return self.recording.whole()
+            return self._recording.whole()
 
     def update(self) -> None:
         """Send what is new in the trace to the browser."""
         with self._lock:
-            piece = self.recording.extend()
+            piece = self._recording.extend()
             live = self._thread is not None
             if piece["events"] or self.widget.live != live:
                 self.widget.send({"kind": "piece", "piece": piece, "live": live})
@@ -134,7 +134,7 @@ class Player:
 
     def html(self) -> str:
         """Return HTML that replays the run without a kernel."""
-        return fragment(self.whole(), self.options, self.player_id)
+        return fragment(self.whole(), self.options, self.player_id, self.file)
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.wait(INTERVAL):
@@ -144,15 +144,14 @@ class Player:
         """The browser has missed something: it says from where."""
         if content.get("kind") == "want":
             with self._lock:
-                piece = self.recording.since(int(content["start"]), int(content["first_word"]))
+                piece = self._recording.since(int(content["start"]), int(content["first_word"]))
                 self.widget.send({"kind": "piece", "piece": piece, "live": self.widget.live})
 
     def _still_contents(self) -> list[tuple[dict[str, str], dict[str, Any]]]:
         """Return the outputs for viewers without a kernel, each with its metadata."""
-        if not self.recording.num_events:
+        if not self._recording.num_events:
             return [({"text/html": ""}, {}), ({"text/html": ""}, {})]
-        blocks = not {"memory", "meters"}.isdisjoint(self.options["panels"])
-        picture = stand_in(self.recording.trace, self.options["axis"], blocks)
+        picture = self.still()
         return [
             ({"text/html": self.html()}, {}),
             (
@@ -161,7 +160,7 @@ class Player:
             ),
         ]
 
-    def __enter__(self) -> "Player":
+    def __enter__(self) -> Self:
         self._ipython_display_()
         self.follow()
         return self
@@ -179,3 +178,34 @@ class Player:
     def _ipython_display_(self) -> None:
         display(view(self.widget), raw=True)
         self.show_stills()
+
+
+class Player(Live):
+    """A recording with its widget. `panels` are some of "tape", "memory", "text" and "meters", in their order.
+
+    `axis` is "steps" or "time" and `position` the step that shows first (the last one by default). For a trace that has
+    no LLM, give `block_size` and other engine arguments as `settings`; words are token ids then.
+    """
+
+    def __init__(
+        self,
+        source: LLM | Trace | Recording,
+        panels: Sequence[str] = PANELS,
+        *,
+        axis: str = "steps",
+        position: int | None = None,
+        speed: float = 1.0,
+        **settings: int | str,
+    ) -> None:
+        for name in panels:
+            if name not in PANELS:
+                raise ValueError(f"panels has {name!r}: choose from {', '.join(PANELS)}")
+        if axis not in ("steps", "time"):
+            raise ValueError(f"axis={axis!r}: use 'steps' or 'time'")
+        self.recording = source if isinstance(source, Recording) else record(source, **settings)
+        options = {"panels": list(panels), "axis": axis, "speed": speed, "position": position}
+        super().__init__(self.recording, options)
+
+    def still(self) -> Picture:
+        blocks = not {"memory", "meters"}.isdisjoint(self.options["panels"])
+        return stand_in(self.recording.trace, self.options["axis"], blocks)

@@ -76,6 +76,34 @@ def test_refresh_measures_anew_and_stores_it(measured: list[Machine]) -> None:
     assert local.this_machine("cpu") == anew == measured[1]
 
 
+def test_doubtful_figures_are_returned_but_not_kept(
+    measured: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = replace(MACHINE, spread={"read": (0.9e10, 1.1e10), "float32": (1e11, 1.6e11)})
+    monkeypatch.setattr(local, "measure_machine", lambda device: busy)
+    assert local.this_machine("cpu").doubtful == ["float32"]
+    assert not stored().exists()
+
+
+def test_doubtful_figures_do_not_replace_good_ones(
+    measured: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = local.this_machine("cpu")
+    monkeypatch.setattr(
+        local, "measure_machine", lambda device: replace(MACHINE, spread={"read": (1.0, 2.0)})
+    )
+    assert local.this_machine("cpu", refresh=True).doubtful == ["read"]
+    assert local.this_machine("cpu") == good
+
+
+def test_doubtful_figures_from_an_older_version_are_measured_again(measured: list[Machine]) -> None:
+    local.this_machine("cpu")
+    record = json.loads(stored().read_text())
+    record["machine"]["spread"]["read"] = [1e9, 2e9]
+    stored().write_text(json.dumps(record))
+    assert local.this_machine("cpu") == measured[1]
+
+
 @pytest.mark.parametrize("field", ["name", "torch"])
 def test_another_name_or_torch_makes_it_stale(field: str, measured: list[Machine]) -> None:
     local.this_machine("cpu")

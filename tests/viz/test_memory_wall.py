@@ -1,6 +1,7 @@
 """Chapter 2's pictures show their numbers: dots where the costs put them, bars as long as shares, text that agrees."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from matplotlib.colors import to_hex
@@ -16,6 +17,7 @@ from minillm.viz.style import DECODE, KV, PREFILL, REJECTED, Picture
 
 A100, H100 = KNOWN_GPUS["A100"], KNOWN_GPUS["H100"]
 LLAMA = KNOWN_MODELS["llama_3_8b"]
+MEASURED = Dot("measured", decode_cost(LLAMA, 1000), DECODE, seconds=1.0)
 
 
 def words(picture: Picture) -> str:
@@ -28,7 +30,7 @@ def places(picture: Picture) -> list[tuple[float, float]]:
 
 
 def test_the_roof_has_its_corner_at_the_ridge() -> None:
-    roof = memory_wall.roofline_of(A100, "bfloat16", []).axes[0].lines[0]
+    roof = memory_wall.run_of(A100, "bfloat16", [MEASURED], 0).axes[0].lines[0]
     low, corner, _ = roof.get_xdata()
     assert corner == ridge(A100, "bfloat16")
     floor, peak, flat = roof.get_ydata()
@@ -40,7 +42,7 @@ def test_a_bound_lies_on_the_roof_and_a_measured_step_where_it_came() -> None:
     cost = decode_cost(LLAMA, 1000)
     bound = time_at(cost, A100, "bfloat16").seconds
     dots = [Dot("bound", cost, DECODE), Dot("measured", cost, DECODE, seconds=3 * bound)]
-    on_roof, below = places(memory_wall.roofline_of(A100, "bfloat16", dots))
+    on_roof, below, _ = places(memory_wall.run_of(A100, "bfloat16", dots, 1))
     assert on_roof == pytest.approx((cost.intensity, cost.intensity * A100.read_bandwidth))
     assert below[1] == pytest.approx(on_roof[1] / 3)
 
@@ -49,13 +51,18 @@ def test_a_bound_lies_on_the_roof_and_a_measured_step_where_it_came() -> None:
 def test_every_dot_is_in_the_picture_and_one_above_the_roof_is_called_impossible(factor: float) -> None:
     cost = prefill_cost(LLAMA, 2000)
     dot = Dot("step 0: prompts", cost, PREFILL, seconds=factor * time_at(cost, A100, "bfloat16").seconds)
-    for picture in (
-        memory_wall.roofline_of(A100, "bfloat16", [dot]),
-        memory_wall.run_of(A100, "bfloat16", [dot], 0),
-    ):
-        low, high = picture.axes[0].get_ylim()
-        assert all(low < y < high for _, y in places(picture))
-        assert ("the machine was busy" in words(picture)) == (factor < 0.9)
+    picture = memory_wall.run_of(A100, "bfloat16", [dot], 0)
+    low, high = picture.axes[0].get_ylim()
+    assert all(low < y < high for _, y in places(picture))
+    assert ("the machine was busy" in words(picture)) == (factor < 0.9)
+
+
+def test_a_machine_that_scattered_is_called_doubtful() -> None:
+    spread = {"read": (1.0, 1.6), "bfloat16": (1.0, 1.4), "int8": (1.0, 9.0)}
+    said = words(memory_wall.run_of(replace(A100, spread=spread), "bfloat16", [MEASURED], 0))
+    assert "Doubtful: read scattered by a factor of 1.6." in said and "this_machine(refresh=True)" in said
+    assert "bfloat16 scattered" not in said and "int8" not in said
+    assert "oubtful" not in words(memory_wall.run_of(A100, "bfloat16", [MEASURED], 0))
 
 
 def step_record(parts: list[ScheduledRequest], forward: float) -> StepRecord:
@@ -145,11 +152,11 @@ def test_times_are_drawn_in_milliseconds_beside_their_bound() -> None:
 
 def test_the_axis_has_room_for_the_ridge_and_all_dots() -> None:
     dots = [
-        Dot("near", decode_cost(LLAMA, 1000), DECODE),
-        Dot("far", prefill_cost(LLAMA, 100_000), PREFILL),
+        Dot("near", decode_cost(LLAMA, 1000), DECODE, seconds=1.0),
+        Dot("far", prefill_cost(LLAMA, 100_000), PREFILL, seconds=1.0),
     ]
-    low, high = memory_wall.roofline_of(A100, "bfloat16", dots).axes[0].get_xlim()
+    low, high = memory_wall.run_of(A100, "bfloat16", dots, 0).axes[0].get_xlim()
     assert low < min(dot.cost.intensity for dot in dots) / 4
     assert high > max(dot.cost.intensity for dot in dots) * 4
-    low, high = memory_wall.roofline_of(A100, "bfloat16", dots[:1]).axes[0].get_xlim()
+    low, high = memory_wall.run_of(A100, "bfloat16", dots[:1], 0).axes[0].get_xlim()
     assert low < ridge(A100, "bfloat16") < high < 10_000

@@ -19,7 +19,7 @@ from minillm.measure.known_models import KNOWN_MODELS
 from minillm.viz import continuous_batching as batching
 from minillm.viz import flash_attention as flash
 from minillm.viz import fusion_and_graphs as graphs
-from minillm.viz import kv_cache, memory_wall, two_phases
+from minillm.viz import kv_cache, memory_wall, two_phases, your_machine
 from minillm.viz import paged_attention as paged
 from minillm.viz import prefix_caching as prefix
 from minillm.viz.launches import Call
@@ -65,7 +65,7 @@ def history() -> paged.History:
 
 
 PICTURES: dict[str, Callable[[], Picture]] = {
-    "00 roofline": lambda: memory_wall.roofline_of(
+    "00 roofline": lambda: your_machine.machine_figure(
         H100,
         "bfloat16",
         [
