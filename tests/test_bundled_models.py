@@ -1,6 +1,7 @@
 """What ships with the package: its size, its files, that `transformers` agrees, and that training shows."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,29 @@ def test_the_card_says_what_is_in_the_folder(name: str) -> None:
     figures = json.loads((BUNDLED / "evaluation.json").read_text())
     with LLM(name, max_num_seqs=1) as llm:
         assert f"{llm.model.config.num_parameters:,}" in card
-    for kind in "stories", "prose":
+    for kind in "stories", "tales":
         for value in figures[kind]["perplexity"].values():
             assert f"{value:.2f}" in card
     assert "license: mit" in card
 
 
+def test_heldout_texts_are_small_and_apart() -> None:
+    texts = {file.stem: file.read_text(encoding="utf-8") for file in (BUNDLED / "heldout").glob("*.txt")}
+    assert set(texts) == {"stories", "tales", "calibration"}
+    assert all(len(text.encode()) <= 100_000 for text in texts.values())
+    documents = [set(text.strip().split("\n\n\n")) for text in texts.values()]
+    assert sum(map(len, documents)) == len(set().union(*documents)), "a document is in two splits"
+
+
+def test_the_draft_is_worth_its_time() -> None:
+    """Later chapters reckon with these: measured when the weights were made, on the machine that the file names."""
+    figures = json.loads((BUNDLED / "evaluation.json").read_text())
+    assert 0.78 <= figures["stories"]["draft acceptance, greedy"] <= 0.85
+    assert figures["draft step / target step"] <= 0.18
+
+
 def test_heldout_text_is_long_enough() -> None:
-    assert sum(len(heldout(kind).encode()) for kind in ("stories", "prose")) >= 200_000
+    assert sum(len(heldout(kind).encode()) for kind in ("stories", "tales")) >= 150_000
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -71,7 +87,7 @@ def test_transformers_loads_it_and_agrees(name: str) -> None:
         assert greedy.outputs[0].token_ids[:end] == expected[0, len(prompt) :].tolist()[:end]
 
 
-@pytest.mark.parametrize("kind", ["stories", "prose"])
+@pytest.mark.parametrize("kind", ["stories", "tales"])
 def test_the_target_beats_the_draft_and_both_the_trigram(kind: str) -> None:
     figures = json.loads((BUNDLED / "evaluation.json").read_text())[kind]["perplexity"]
     text = heldout(kind)[:24_000]
@@ -80,18 +96,18 @@ def test_the_target_beats_the_draft_and_both_the_trigram(kind: str) -> None:
         with LLM(name) as llm:
             found[name] = perplexity(llm, text)
     assert found["tinytales"] * 1.1 < found["tinytales-draft"] < figures["trigram"]
-    assert found["tinytales"] > 1.8, "text this predictable would hide every loss of precision"
+    assert found["tinytales"] > 1.4, "text this predictable would hide every loss of precision"
 
 
 def test_the_recorded_perplexity_is_what_is_measured() -> None:
-    recorded = json.loads((BUNDLED / "evaluation.json").read_text())["prose"]["perplexity"]["draft"]
+    recorded = json.loads((BUNDLED / "evaluation.json").read_text())["tales"]["perplexity"]["draft"]
     with LLM("tinytales-draft") as llm:
-        assert perplexity(llm, heldout("prose")) == pytest.approx(recorded, rel=1e-3)
+        assert perplexity(llm, heldout("tales")) == pytest.approx(recorded, rel=1e-3)
 
 
 def share_of_known_words(text: str) -> float:
-    vocabulary = set(heldout("stories").lower().split())
-    words = text.lower().split()
+    vocabulary = set(re.findall("[a-z]+", (heldout("stories") + heldout("calibration")).lower()))
+    words = re.findall("[a-z]+", text.lower())
     return sum(word in vocabulary for word in words) / len(words)
 
 
@@ -103,10 +119,10 @@ def test_stories_read_as_sentences() -> None:
 
 
 def test_asked_for_a_story_it_tells_one() -> None:
-    params = SamplingParams(max_tokens=120, temperature=0.5, seed=2)
+    params = SamplingParams(max_tokens=120, temperature=0)
     with LLM("tinytales") as llm:
         talks = [
-            [{"role": "user", "content": f"Tell me a story about {name}."}] for name in ("Nina", "Bruno")
+            [{"role": "user", "content": f"Tell me a story about {name}."}] for name in ("Hetty", "Bruno")
         ]
         for answer in llm.chat(talks, params):
             assert len(answer.outputs[0].text) > 200

@@ -19,10 +19,9 @@ minillm/course/ answer.py expect.py guard.py sandbox.py source.py worker.py
 minillm/course/checks/ ch01.py ch02.py ch03.py ch05.py ch08.py ch11.py
 minillm/course/exercises/ ch02.py ch03.py ch04.py ch05.py ch08.py ch11.py
 minillm/engine/ scheduler.py
-minillm/measure/ known_gpus.py local.py machine.py memory.py probe.py timing.py trace.py
+minillm/measure/ known_gpus.py memory.py timing.py trace.py
 minillm/model/ tokenizer.py
 minillm/sampling/ transforms.py
-notebooks/ 00_your_machine.ipynb
 solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
   08_continuous_batching.ipynb 11_fusion_and_graphs.ipynb conftest.py
 tests/ conftest.py test_bundled_models.py
