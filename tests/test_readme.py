@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from minillm.cli import main
 from tools import readme
@@ -40,6 +41,16 @@ def test_an_example_with_the_real_model_waits_for_it() -> None:
 def test_an_example_that_fails_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="minillm generate ended with status 2"):
         readme.with_outputs("```sh\nminillm generate  # without a prompt\n```\n")
+
+
+def test_a_moving_picture_comes_before_the_first_table() -> None:
+    pictures = list(re.finditer(r"!\[.{20,}\]\((.*)\)", TEXT))
+    assert pictures[0].start() < TEXT.index("\n|")
+    path = ROOT / pictures[0][1]
+    assert path.stat().st_size <= 1_000_000
+    with Image.open(path) as picture:
+        assert getattr(picture, "n_frames", 1) > 20
+    assert all((ROOT / picture[1]).exists() for picture in pictures)
 
 
 def test_its_make_targets_exist() -> None:

@@ -19,6 +19,7 @@ from minillm.viz.player import record
 
 WIDTH, HEIGHT = 880, 560
 MAX_BYTES = 1_000_000
+COLOURS = 48
 PROMPTS = (
     "Once upon a time",
     "Hello, my name is Anna, and I",
@@ -35,7 +36,7 @@ window.player = mount(document.getElementById("place"), %s, %s);</script>"""
 
 def recording() -> dict[str, object]:
     """Return the recording of one run."""
-    engine = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "block_size": 8, "num_gpu_blocks_override": 26}
+    engine = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "block_size": 8, "num_gpu_blocks_override": 24}
     params = [
         SamplingParams(temperature=0.7, seed=3, max_tokens=36 + 6 * i, ignore_eos=True) for i in range(6)
     ]
@@ -67,7 +68,9 @@ def frames(piece: dict[str, object], every: int = 2) -> list[Image.Image]:
 
 def save(pictures: list[Image.Image], path: Path) -> None:
     """Write an endless GIF; the last picture stays for two seconds. Raises ValueError if it is too large."""
-    small = [picture.quantize(64, dither=Image.Dither.NONE) for picture in pictures]
+    # One palette for all pictures: a pixel that stays the same costs almost nothing.
+    palette = pictures[len(pictures) // 2].quantize(COLOURS, dither=Image.Dither.NONE)
+    small = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [100] * (len(small) - 1) + [2000]
     small[0].save(path, save_all=True, append_images=small[1:], duration=times, loop=0, optimize=True)
     if (size := path.stat().st_size) > MAX_BYTES:

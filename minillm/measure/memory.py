@@ -66,7 +66,7 @@ def peak_memory(device: torch.device | str = "cpu") -> Iterator[PeakMemory]:
     if measurements:
         _credit(measurements, device)
     if device.type == "cpu":
-        _trim_heap()
+        trim_heap()
     _reset_peak(device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else rss_bytes()
     measurement = PeakMemory(before, before)
@@ -139,7 +139,7 @@ def _status_bytes(field: str) -> int:
     raise NoCounterError(f"{_STATUS} has no {field} here")
 
 
-def _trim_heap() -> None:
+def trim_heap() -> None:
     """Make the resident set what is in use: collect garbage, give back what the C library has in reserve."""
     gc.collect()
     # Without this a tensor may measure 0 after another of its size: it fits into what that has left behind.

@@ -120,7 +120,7 @@ def test_a_block_that_raises_is_closed() -> None:
 
 
 def test_resident_memory_grows_by_what_is_kept() -> None:
-    memory._trim_heap()
+    memory.trim_heap()
     before = rss_bytes()
     kept = touch(40)
     assert abs(rss_bytes() - before - kept.nbytes) < ERROR
