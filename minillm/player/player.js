@@ -486,7 +486,7 @@ class Tape extends Panel {
     ink.fillRect(here - 0.75, 0, 1.5, bottom + 4);
     const counts = { finished: 0, waiting: 0, preempted: 0, "": 0 };
     for (const request of view.run.requests) {
-      const doing = view.run.doing(request, view.step);
+      const doing = request.finish?.step <= view.step ? "finished" : view.run.doing(request, view.step);
       counts[doing] = (counts[doing] ?? 0) + 1;
     }
     const here_ = view.run.requests.length - counts[""];
@@ -1032,7 +1032,7 @@ class Text extends Panel {
     while (begin > 0 && places[begin - 1].line >= top && left + places[begin - 1].x > -width) begin--;
     if (run.doing(request, step) === "finished") ink.globalAlpha = 0.6;
     for (let i = begin; i < count; i++) {
-      const token = request.tokens[i], place = places[i], fresh = token.step === step;
+      const token = request.tokens[i], place = places[i], fresh = token.origin !== "prompt" && token.step === step;
       this._token(ink, theme, token, place, left + place.x, y + (place.line - top) * LINE, fresh, i < hits);
     }
     const part = upTo(request.parts, step);
@@ -1046,7 +1046,7 @@ class Text extends Panel {
       ink.fillStyle = faded(back, fresh ? 0.9 : 0.3);
       ink.fillRect(x, y - 1, place.wide, LINE - 1);
     }
-    ink.fillStyle = fresh && token.origin !== "prompt" ? "#FFFFFF" : token.origin === "prompt" ? theme.muted : theme.ink;
+    ink.fillStyle = fresh ? "#FFFFFF" : token.origin === "prompt" ? theme.muted : theme.ink;
     ink.fillText(place.text, x, y + 1);
   }
 
@@ -1489,7 +1489,7 @@ body[data-jp-theme-light="false"] .mp { color-scheme: dark; }
 .mp button svg { display: block; width: 13px; height: 13px; margin: auto; fill: currentColor; }
 .mp button:hover, .mp select:hover { background: #8882; }
 .mp button:focus-visible, .mp select:focus-visible, .mp:focus-visible { outline: 2px solid ${COLORS.hit}; }
-.mp .mp-play { min-width: 38px; background: ${COLORS.decode}; border-color: ${COLORS.decode}; color: #fff; }
+.mp .mp-play, .mp .mp-play:hover { min-width: 38px; background: ${COLORS.decode}; border-color: ${COLORS.decode}; color: #fff; }
 .mp .mp-live.mp-on { color: #fff; background: ${COLORS.rejected}; border-color: ${COLORS.rejected}; }
 .mp .mp-range { flex: 1 1 120px; min-width: 90px; margin: 0 6px; accent-color: ${COLORS.decode}; }
 .mp-read { min-width: 11.5em; font-variant-numeric: tabular-nums; white-space: nowrap; }

@@ -109,7 +109,7 @@ def bytes_figure(tokens: int, head_dim: int, tile: int) -> Picture:
         axes.set_xlabel(f"{size} through slow memory, one head")
         axes.xaxis.set_major_formatter("{x:,g}")
         handles = [
-            Patch(color=PREFILL, label="scores and weights, T × T: written and read, twice"),
+            Patch(color=PREFILL, label="S and P, T × T: each is written once and read once"),
             Patch(color=KV, label="Q, K, V and the result, T × head_dim"),
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2)

@@ -111,9 +111,7 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
             for token in shown:
                 left = (token.time - token.wait) * 1e3
                 color = PHASE_COLOR[token.kind]
-                edge = (
-                    0.8 if token.wait * 1e3 > end / 100 else 0.15
-                )  # a narrow bar would be all edge, and pale
+                edge = 0.8 if token.wait * 1e3 > end / 100 else 0  # a narrow bar would be all edge
                 axes.barh(
                     row, token.wait * 1e3, left=left, height=0.5, color=color, edgecolor="white", lw=edge
                 )
@@ -127,7 +125,9 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
         axes.set_xlim(0, end * 1.34)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("time since the request arrived (ms)")
-        said = " ".join(text.split())[-60:]  # on one line, so that the bars stay where they are
+        said = " ".join(text.split())  # on one line, so that the bars stay where they are
+        if len(said) > 60:
+            said = said[-60:].partition(" ")[2]
         axes.set_title(f"{tokens} token{'s' * (tokens != 1)}" + (f": …{said}" if said else ""), fontsize=10)
         patches = [
             Patch(color=PREFILL, label="step over the whole text"),

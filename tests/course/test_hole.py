@@ -1,5 +1,6 @@
 """A hole is empty, wrong or right, and the chapter goes on in each case."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -72,6 +73,29 @@ def test_a_loop_without_end_is_stopped(
 
     assert hole.fill("99.double", forever)(4) == 8
     assert "Does the loop end?" in capsys.readouterr().out
+
+    def asleep(x: int) -> int:
+        time.sleep(100)
+        return x
+
+    monkeypatch.setattr(hole, "PATIENCE", 1)
+    assert hole.fill("99.double", asleep)(4) == 8
+    assert "Does the loop end?" in capsys.readouterr().out
+
+
+def test_a_busy_machine_is_not_the_readers_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting takes no time of the CPU."""
+    monkeypatch.setattr(hole, "SECONDS", 0.1)
+    monkeypatch.setattr(hole, "PATIENCE", 1000)
+
+    def slow(x: int) -> int:
+        time.sleep(0.15)
+        return 2 * x
+
+    assert hole.fill("99.double", slow) is slow
+    assert "is right" in capsys.readouterr().out
 
 
 def test_unknown_holes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

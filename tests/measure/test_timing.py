@@ -65,5 +65,5 @@ def test_the_record_of_a_machine_is_json_and_names_it() -> None:
     record = machine_record()
     assert json.loads(json.dumps(record)) == record
     assert record["torch"] == torch.__version__
-    assert f"{torch.get_num_threads()} threads" in str(record["machine"])
+    assert f"{torch.get_num_threads()} thread" in str(record["machine"])
     assert not str(record["machine"]).startswith(",")

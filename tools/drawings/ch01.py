@@ -73,7 +73,7 @@ def block() -> Canvas:
             (116, 52, ("norm",), ""),
             (190, 104, ("Wq  Wk  Wv", "three products"), ""),
             (386, 76, ("RoPE", "on q and k"), ""),
-            (482, 116, ("attention", "softmax(q·k) · v"), "kv"),
+            (482, 116, ("attention", "softmax(q·k) · v"), ""),
             (690, 60, ("W_o",), ""),
         ),
         notes=((340, "q [T, H, D]", "k, v [T, H_kv, D]"), (644, "[T, H, D]", "")),
@@ -141,10 +141,10 @@ def attention() -> Canvas:
     )
     for t, word in enumerate(WORDS):
         canvas.text(40, 71 + t * 34, word, bold=True, anchor="end")
-    _matrix(canvas, 48, 20, "Q", QUERIES, "decode")
+    _matrix(canvas, 48, 20, "Q", QUERIES, "")
     _matrix(canvas, 144, 20, "K", KEYS, "kv")
     _matrix(canvas, 262, 32, "scores", scores, "")
-    _matrix(canvas, 428, 36, "weights", weights, "kv")
+    _matrix(canvas, 428, 36, "weights", weights, "")
     _matrix(canvas, 590, 20, "V", VALUES, "kv")
     _matrix(canvas, 690, 25, "output", outputs, "")
     for x, words in (
@@ -159,8 +159,9 @@ def attention() -> Canvas:
     for left, cell in ((262, 32), (428, 36)):
         for column, word in enumerate(WORDS):
             canvas.text(left + cell / 2 + column * cell, 201, word, size=11, anchor="middle", ink="faint")
-    note = "Grey cells are masked: no token sees a later one. The sum of each row of weights is 1."
-    canvas.text(48, 234, note, size=12, ink="faint")
+    canvas.key(48, 234, "waste", "masked: no token sees a later one")
+    canvas.key(300, 234, "kv", "kept in the KV cache")
+    canvas.text(482, 234, "the sum of each row of weights is 1", size=11.5, ink="faint")
     return canvas
 
 

@@ -50,7 +50,10 @@ def launch(kernel: Callable[..., Any], programs: int, *args: Any, **constants: A
     if any(isinstance(value, Tensor) and value.device.type == "cuda" for value in args):
         _load(code, kernel.__name__)[(programs,)](*args, **constants)
         return
-    run = interpreted(f"{__name__}:interpret", code, kernel.__name__, programs, args, constants)
+    try:
+        run = interpreted(f"{__name__}:interpret", code, kernel.__name__, programs, args, constants)
+    except IndexError as error:
+        raise IndexError(str(error)) from None  # without its note, the traceback inside Triton
     for mine, theirs in zip(args, run.result, strict=True):
         if isinstance(mine, Tensor):
             mine.copy_(theirs)
