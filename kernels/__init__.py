@@ -1,27 +1,27 @@
 """The Triton kernels, one per file. Import them as `minillm.kernels`, never as `kernels`.
 
-The folder stands at the top of the repository because a reader should meet the kernels there; the package
-reaches it through the link `minillm/kernels -> ../kernels`, so that a wheel, an editable install and an
-uninstalled source tree all find the same files under the one name `minillm.kernels`.
+The folder is at the top of the repository so that readers find the kernels there. The package reaches it
+through the link `minillm/kernels -> ../kernels`. A wheel, an editable install and an uninstalled source tree
+therefore all use the same files under the one name `minillm.kernels`.
 
-That leaves one trap. Hugging Face publishes a package that is also called `kernels`, and `transformers`
-imports it by that name where it is installed. Whatever puts the repository's root on `sys.path`
-(`python -m pytest`, `python -m minillm.cli`, a notebook started there) makes *this* folder the first
-`kernels` that Python finds. Two things in this file keep `transformers` working then:
+The name has one trap. Hugging Face publishes another package called `kernels`, and `transformers` imports it
+if it is installed. When the repository's root is on `sys.path` (`python -m pytest`, `python -m minillm.cli`, a
+notebook started there), `import kernels` finds *this* folder first. Two things in this file keep
+`transformers` working:
 
-- Theirs is installed: imported as plain `kernels`, this module finds the one further along `sys.path`,
-  loads it, and leaves it in `sys.modules` under the name. The importer gets theirs and never sees ours.
-- Theirs is not installed: `transformers` asks the `kernels` it found for a version. `__version__` below
-  answers with one that is too old for any requirement, so it goes on as if there were none.
+- If their package is installed, this module loads it when it is imported as plain `kernels`. It puts their
+  module into `sys.modules` under that name, so the importer gets theirs and never sees ours.
+- If their package is not installed, `transformers` asks this module for its version. `__version__` below is
+  too old for any requirement, so `transformers` continues as if there were no `kernels` at all.
 
-Imported as `minillm.kernels`, none of this runs.
+None of this runs when the module is imported as `minillm.kernels`.
 """
 
 __version__ = "0.0.0"
 
 
 def _hand_over() -> None:
-    """Put the next package called `kernels` on `sys.path`, if there is one, in the place of this one."""
+    """Replace this module in `sys.modules` with the next package called `kernels` on `sys.path`, if there is one."""
     import sys
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec

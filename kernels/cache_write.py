@@ -1,12 +1,12 @@
-"""Writing this step's keys and values into the paged cache, quantised on the way if the cache is.
+"""Write this step's keys and values into the paged cache, and quantise them if the cache is quantised.
 
-A scatter: token t goes to slot `slot_mapping[t]`, wherever that is. One program takes one token with all its heads,
-K and V alike, so a step costs one launch a layer. Slot -1 writes nothing: a CUDA graph's padding rows have it.
+This is a scatter: token t goes to slot `slot_mapping[t]`. One program takes one token with all its heads, of both K and
+V, so a step costs one launch per layer. A token with slot -1 is not written; a CUDA graph's padding rows use it.
 
-An int8 or fp8 cache halves the bytes that attention must read. Each token and head has a scale of its own, the
-largest absolute value over the largest number of the format, so that no outlier elsewhere costs it precision, and a
-slot is written once and never depends on what other slots hold (per-token scales: Sheng et al. 2023, FlexGen, arXiv
-2303.06865; for fp8 e4m3: Micikevicius et al. 2022, arXiv 2209.05433).
+An int8 or fp8 cache halves the bytes that attention must read. Each token and head has its own scale: its largest
+absolute value divided by the largest number of the format. An outlier in one token therefore costs no precision in
+another, and a slot never depends on other slots. Sources: Sheng et al. 2023, FlexGen, arXiv 2303.06865, for per-token
+scales; Micikevicius et al. 2022, arXiv 2209.05433, for fp8 e4m3.
 """
 
 import triton
@@ -30,10 +30,10 @@ def _store(
     D: tl.constexpr,
     LARGEST: tl.constexpr,
 ):
-    """Put one token's heads x [H, D] float32 into `slot`; LARGEST is 0 where the cache is not quantised."""
+    """Put one token's heads x [H, D] float32 into `slot`; LARGEST is 0 if the cache is not quantised."""
     kept = x
     if LARGEST > 0:
-        # div_rn divides as torch does; `/` is off by a bit now and then, which rounding would make a whole unit.
+        # div_rn rounds as torch does. The last bit of `/` can be wrong, and rounding may turn that into a whole unit.
         peak = tl.max(tl.abs(x), 1)  # [H]
         scale = tl.div_rn(peak, tl.full(peak.shape, LARGEST, tl.float32))
         kept = tl.div_rn(
@@ -80,11 +80,11 @@ def _write(
 def write_kv(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
     """Write each token's key and value [T, H_kv, D] into its slot of one layer's cache.
 
-    k and v are float32, float16 or bfloat16, their tokens any distance apart and each token's heads adjacent; the
-    tensors of `kv` are contiguous. `slot_mapping` [T] integers: -1 writes nothing; any other number that is not a slot
-    of the cache writes outside it, unseen. If `kv` has scales its K and V are int8 or float8_e4m3fn: x is stored as
-    round(x / scale) with scale = max |x| / 127 (or 448) over the token's head, and the scale at its slot. Raises
-    ValueError for anything else.
+    k and v are float32, float16 or bfloat16. Their tokens may be any distance apart, but the heads of a token must be
+    adjacent. The tensors of `kv` are contiguous. `slot_mapping` holds T integers: a token with -1 is not written, and
+    any other number outside the cache writes to unrelated memory without an error. If `kv` has scales, its K and V are
+    int8 or float8_e4m3fn. Then x is stored as round(x / scale) with scale = max |x| / 127 (or 448) over the token's
+    head, and the scale is stored for the same slot. Raises ValueError for other inputs.
     """
     _check(k, v, kv, slot_mapping)
     num_tokens, num_kv_heads, head_dim = k.shape
@@ -98,17 +98,17 @@ def write_kv(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
         D=head_dim,
         D_PAD=d_pad,
         LARGEST=LARGEST[kv.k.dtype] if kv.k_scale is not None else 0.0,
-        num_warps=min(max(h_pad * d_pad // 512, 1), 8),  # 16 elements a thread of K and as many of V
+        num_warps=min(max(h_pad * d_pad // 512, 1), 8),  # 16 elements of K and 16 of V per thread
     )
 
 
 def _check(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
-    """Refuse what would be written to the wrong place. Shapes only: nothing here waits for the device."""
+    """Raise ValueError for inputs that would be written to the wrong place. Nothing here waits for the device."""
     num_tokens, num_kv_heads, head_dim = k.shape
     if v.shape != k.shape or slot_mapping.shape != (num_tokens,) or slot_mapping.stride() != (1,):
         raise ValueError(
-            f"k {tuple(k.shape)} and v {tuple(v.shape)} must be [T, H_kv, D] alike, and slot_mapping "
-            f"{tuple(slot_mapping.shape)} contiguous [T]"
+            f"k is {tuple(k.shape)}, v is {tuple(v.shape)} and slot_mapping is {tuple(slot_mapping.shape)}. "
+            "k and v must both be [T, H_kv, D], and slot_mapping contiguous [T]"
         )
     kv.check()
     for name, new, stored in (("k", k, kv.k), ("v", v, kv.v)):
@@ -121,6 +121,6 @@ def _check(k: Tensor, v: Tensor, kv: LayerKV, slot_mapping: Tensor) -> None:
             raise ValueError(f"{name} has strides {new.stride()}: the heads of a token must be adjacent")
         if not new.is_floating_point() or stored.dtype not in (new.dtype, *LARGEST):
             raise ValueError(
-                f"kv.{name} is {stored.dtype} and {name} {new.dtype}: they must be the same, or kv quantised "
-                "(int8 or float8_e4m3fn)"
+                f"kv.{name} is {stored.dtype} and {name} is {new.dtype}: kv.{name} must have the same dtype, or be "
+                "int8 or float8_e4m3fn"
             )

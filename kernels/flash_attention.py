@@ -2,38 +2,39 @@
 
     out = softmax(scale q k^T) v            q [S_q, D], k and v [S_k, D], for each head of each sequence
 
-Written plainly, the scores S = q k^T and the weights P = softmax(S) are matrices [S_q, S_k]. They are written to the
-GPU's memory and read back, and for long sequences that traffic, not arithmetic, is the time that attention takes.
-Here a program takes one tile of queries, walks over the tiles of keys, and keeps a tile [BLOCK_M, BLOCK_N] of scores
-on the chip, where it is used up at once. What moves is q, k, v and out.
+The direct implementation stores the scores S = q k^T and the weights P = softmax(S), both [S_q, S_k]. It writes them
+to the GPU's memory and reads them back. For long sequences this traffic, not arithmetic, takes most of the time.
+Here each program takes one tile of queries and walks over the tiles of keys. It keeps one tile [BLOCK_M, BLOCK_N] of
+scores on the chip and uses it at once, so only q, k, v and out move through memory.
 
-The difficulty is softmax: a weight needs the maximum and the sum of its whole row, and the walk has seen only a part
-of it. The online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) carries for each row
+The difficulty is softmax: a weight needs the maximum and the sum of its whole row, but the walk has seen only a part
+of the row. The online softmax (Milakov and Gimelshein 2018, arXiv 1805.02867) keeps three values for each row:
 
     m    the largest score so far
     l    sum of exp(s - m) over the scores so far
     acc  sum of exp(s - m) v over the keys so far
 
-and when a tile raises the maximum to m', multiplies l and acc by exp(m - m'): all that was summed is then relative
-to m', as if it had been known from the start. At the end out = acc / l; this is exact, not an approximation.
+When a tile raises the maximum to m', the kernel multiplies l and acc by exp(m - m'). Both sums are then relative to
+m', as if m' had been known from the start. At the end out = acc / l, which is exact and not an approximation.
 
-The backward pass needs P again. It is not kept: from q, k and one number a row, the log-sum-exp
-lse = m + log(l), a tile of P is exp(S - lse), with no walk for maxima. With dO given, by the chain rule
+The backward pass needs P again. The forward pass keeps only one number per row, the log-sum-exp lse = m + log(l).
+The backward pass computes S again from q and k, and a tile of P is exp(S - lse). By the chain rule, for a given dO:
 
     dV = P^T dO      dP = dO V^T      dS = P * (dP - delta)      dQ = scale dS K      dK = scale dS^T Q
 
-where delta = rowsum(P * dP), the term that softmax's normalisation adds, equals rowsum(dO * out): again one number a
-row. One kernel owns a tile of queries and sums dQ over keys; another owns a tile of keys and sums dK and dV over
-queries. Each computes P once, and none adds to memory that another writes, so the result is the same in every run.
+Here delta = rowsum(P * dP) is the term that softmax's normalisation adds. It equals rowsum(dO * out), so it is also
+one number per row. One kernel owns a tile of queries and sums dQ over keys. Another kernel owns a tile of keys and
+sums dK and dV over queries. Each kernel computes P once, and no program adds to memory that another program writes.
+The result is therefore the same in every run.
 
 Sources: FlashAttention (Dao et al. 2022, arXiv 2205.14135) for tiling and recomputation; FlashAttention-2 (Dao 2023,
-arXiv 2307.08691) for the order used here: tiles of queries outside, in parallel, keys inside, and one division at the
-end. What makes it fast beyond that:
+arXiv 2307.08691) for the order of the loops. Tiles of queries run in parallel, the loop over keys is inside, and
+there is one division at the end. Three more things make the kernels fast:
 
-- Whole tiles apart from edges. Most tiles are seen by all their rows and need no mask; only those that the diagonal,
-  the window's edge or the end of the keys cuts are masked, and those beyond are never visited.
-- exp2 for exp, since the hardware has only exp2: log2(e) is folded into the scale, and m is kept in units of log 2.
-- The longest rows first: under a causal mask the last tile of queries has the most work, so it must not start last.
+- Whole tiles are separate from cut tiles. In most tiles every row sees every key, so no mask is needed. Only tiles
+  that the diagonal, the window's edge or the end of the keys cuts are masked. Tiles beyond these are never visited.
+- exp2 replaces exp, because the hardware has only exp2. log2(e) is folded into the scale, and m is in units of log 2.
+- The longest rows start first. Under a causal mask the last tile of queries has the most work.
 
 The torch definition is `minillm.ops.flash_attention`.
 """
@@ -63,15 +64,16 @@ def flash_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """softmax(scale q k^T) v for q [B, S_q, H, D] and k, v [B, S_k, H_kv, D]: [B, S_q, H, D], in q's dtype.
+    """Return softmax(scale q k^T) v for q [B, S_q, H, D] and k, v [B, S_k, H_kv, D]: [B, S_q, H, D] in q's dtype.
 
-    With `return_lse` also the log-sum-exp of each row's scores, float32 [B, H, S_q]; it carries no gradient. Under a
-    causal mask the last query stands at the last key, and with `window` a query sees that many keys, its own
-    included. A row that sees no key gets zeros, and -inf. `scale` is 1 / sqrt(D) unless given.
+    With `return_lse`, also return the log-sum-exp of each row's scores, float32 [B, H, S_q]; it carries no gradient.
+    A causal mask aligns the last query with the last key. With `window`, a query sees the last `window` keys up to
+    and including its own. A row that sees no key gets zeros, and its log-sum-exp is -inf. `scale` defaults to
+    1 / sqrt(D).
 
-    float16 or bfloat16 with D up to 256, float32 up to 128, on a GPU from sm_80, or on a CPU under TRITON_INTERPRET=1
-    (where bfloat16 comes out wrong). Any strides, if the last axis is contiguous. Raises TypeError or ValueError for
-    what it cannot take.
+    The inputs are float16 or bfloat16 with D up to 256, or float32 with D up to 128. Strides are free, but the last
+    axis must be contiguous. The kernels run on a GPU from sm_80, or on a CPU under TRITON_INTERPRET=1 (where bfloat16
+    gives wrong results). Raises TypeError or ValueError for other inputs.
     """
     _check(q, k, v, causal, window, scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
@@ -80,7 +82,7 @@ def flash_attention(
 
 
 class _FlashAttention(torch.autograd.Function):
-    """The kernels as one step of autograd, which keeps q, k, v, out and lse: nothing of size S_q x S_k."""
+    """The kernels as one autograd function. It saves q, k, v, out and lse, and nothing of size S_q x S_k."""
 
     @staticmethod
     def forward(
@@ -106,7 +108,7 @@ class _FlashAttention(torch.autograd.Function):
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, scale: float | None) -> None:
-    """Raise TypeError or ValueError, with the numbers, unless the kernels can compute this."""
+    """Raise TypeError or ValueError, with the numbers, if the kernels do not support these inputs."""
     if not q.ndim == k.ndim == v.ndim == 4:
         raise ValueError(
             f"q is [B, S_q, H, D], k and v [B, S_k, H_kv, D]; got {q.ndim}, {k.ndim} and {v.ndim} axes"
@@ -153,7 +155,7 @@ def _launch(
     window: int | None,
     scale: float,
 ) -> None:
-    """Run `kernel` with one program a tile of rows of each head: query rows, or for `_backward_kv` rows of keys."""
+    """Run `kernel` with one program per tile of rows of each head: rows of queries, or of keys for `_backward_kv`."""
     batch, num_queries, num_heads, head_dim = q.shape
     num_keys, num_kv_heads = k.shape[1:3]
     config = config_for(kernel.__name__, q.dtype, head_dim)
@@ -165,7 +167,7 @@ def _launch(
         num_programs = triton.cdiv(num_queries, block_m) * num_heads * batch
     if num_programs == 0:
         return
-    with torch.cuda.device_of(q):  # triton launches on the current device, which may be another
+    with torch.cuda.device_of(q):  # Triton launches on the current device, which may differ from q's
         kernel[(num_programs,)](
             q,
             k,
@@ -180,7 +182,7 @@ def _launch(
             num_kv_heads,
             scale,
             HEAD_DIM=head_dim,
-            BLOCK_D=max(16, triton.next_power_of_2(head_dim)),  # tensor cores take no less than 16
+            BLOCK_D=max(16, triton.next_power_of_2(head_dim)),  # tensor cores need at least 16
             BLOCK_M=block_m,
             BLOCK_N=block_n,
             CAUSAL=causal,
@@ -195,7 +197,7 @@ def _launch(
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Rows of the tile that a program owns and of those that it walks over, and what the compiler is told."""
+    """The sizes of a launch: rows of the tile that a program owns, rows of each tile of its walk, compiler options."""
 
     own: int
     walk: int
@@ -203,18 +205,18 @@ class Config:
     num_stages: int
 
 
-# By architecture and kernel, for head_dim up to 32, 64, 128 and 256, in float16 and bfloat16. They are large tiles that
-# the compiler fits into registers without spilling (tests/kernels/test_compiled.py, kernels/README.md); none of them
-# was timed on a GPU yet.
+# By architecture and kernel, for head_dim up to 32, 64, 128 and 256, in float16 and bfloat16. These are large tiles
+# that the compiler fits into registers without spilling (tests/kernels/test_compiled.py, kernels/README.md). None of
+# them has been timed on a GPU.
 # fmt: off
 CONFIGS = {
-    # Hopper: up to 227 KiB of shared memory a program.
+    # Hopper: up to 227 KiB of shared memory per program.
     90: {
         "_forward": [Config(128, 64, 8, 3), Config(128, 128, 8, 3), Config(128, 64, 8, 3), Config(128, 32, 8, 2)],
         "_backward_q": [Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 64, 8, 2)],
         "_backward_kv": [Config(128, 64, 8, 2), Config(128, 64, 8, 2), Config(128, 32, 8, 2), Config(64, 32, 8, 2)],
     },
-    # Every other GPU from sm_80: within the 99 KiB that the smallest of them have.
+    # Every other GPU from sm_80: within 99 KiB, the least that such a GPU has.
     80: {
         "_forward": [Config(128, 64, 8, 3), Config(128, 128, 8, 3), Config(128, 64, 8, 3), Config(64, 32, 8, 2)],
         "_backward_q": [Config(64, 64, 4, 3), Config(128, 64, 8, 3), Config(128, 32, 8, 2), Config(64, 16, 8, 2)],
@@ -223,13 +225,13 @@ CONFIGS = {
 }
 # fmt: on
 
-# float32 is there to be right, not fast: exact products do not run on tensor cores. For head_dim up to 32,
-# 64 and 128: with the other number of warps, 4 or 8, one of the backward kernels spills at 16, at 64 and at 128.
+# For head_dim up to 32, 64 and 128. float32 is meant to be exact, not fast: exact products do not run on tensor cores.
+# With the other number of warps, 4 or 8, one of the backward kernels spills at 16, at 64 and at 128.
 FLOAT32 = [Config(16, 16, 8, 1), Config(16, 16, 4, 1), Config(16, 16, 8, 1)]
 
 
 def config_for(kernel: str, dtype: torch.dtype, head_dim: int) -> Config:
-    """The table's entry for the GPU at hand, or for the interpreter. Raises ValueError on one older than sm_80."""
+    """Return the table's entry for this GPU, or for the interpreter. Raises ValueError for a GPU older than sm_80."""
     interpreting = triton.knobs.runtime.interpret
     architecture = 80 if interpreting else triton.runtime.driver.active.get_current_target().arch
     if architecture < 80:
@@ -240,14 +242,14 @@ def config_for(kernel: str, dtype: torch.dtype, head_dim: int) -> Config:
     config = table[kernel][bisect_left((32, 64, 128, 256), head_dim)]
     if head_dim & (head_dim - 1) == 0:
         return config
-    # Not a power of two: tiles are wider than the rows, and the masks for that need registers.
+    # If head_dim is not a power of two, tiles are wider than the rows, and the masks for that need registers.
     return replace(config, walk=max(16, config.walk // 2))
 
 
 # --- the forward pass ---
 
 
-# The lengths differ from call to call; without this, 1 and multiples of 16 would each be compiled for themselves.
+# The lengths differ between calls. Without this option, Triton compiles the kernel again for 1 and multiples of 16.
 @triton.jit(do_not_specialize=["num_queries", "num_keys"])
 def _forward(
     q, k, v, out, lse,
@@ -256,7 +258,7 @@ def _forward(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """out and lse of one tile of BLOCK_M queries of one head."""
+    """Compute out and lse of one tile of BLOCK_M queries of one head."""
     first, head, b = _query_tile(num_queries, num_heads, BLOCK_M)
     kv_head = head // (num_heads // num_kv_heads)
     k += b * k_batch + kv_head * k_head
@@ -277,7 +279,7 @@ def _forward(
         acc, m, l = _attend(acc, m, l, q_tile, k, v, k_row, v_row, first, start, num_queries, num_keys, scale,
                             HEAD_DIM, BLOCK_D, BLOCK_M, BLOCK_N, CAUSAL, WINDOW, True)  # fmt: skip
 
-    l = tl.where(l == 0, 1, l)  # a row that saw no key: acc is 0 and m -inf, and so they stay
+    l = tl.where(l == 0, 1, l)  # a row that saw no key keeps acc = 0 and m = -inf
     _store(out, acc / l[:, None], b, head, first, num_queries, num_heads, HEAD_DIM, BLOCK_M, BLOCK_D)
     i = first + tl.arange(0, BLOCK_M)
     row = (b * num_heads + head) * num_queries + i
@@ -290,7 +292,7 @@ def _attend(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """One step of the online softmax: the keys from `start` join acc [M, D], m [M] and l [M]."""
+    """Return acc [M, D], m [M] and l [M] after one step of the online softmax, which adds the keys from `start`."""
     k_tile = _load(k, start, k_row, num_keys, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
     s = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee")  # [M, N]
     if MASKED:
@@ -304,9 +306,9 @@ def _attend(
     else:
         base = new_m
     p = tl.exp2(s * scale - base[:, None])
-    fade = tl.exp2(m - base)  # what was summed relative to m is made relative to new_m
+    fade = tl.exp2(m - base)  # rescales sums relative to m into sums relative to new_m
     v_tile = _load(v, start, v_row, num_keys, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
-    l = l * fade + tl.sum(p, 1)  # before the product, so that it is not p in float32 that outlives it
+    l = l * fade + tl.sum(p, 1)  # before the product, so that p in float32 need not stay alive during it
     acc = tl.dot(p.to(v_tile.dtype), v_tile, acc * fade[:, None], input_precision="ieee")
     return acc, new_m, l
 
@@ -322,7 +324,7 @@ def _backward_q(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """dq and delta of one tile of queries: the forward's walk over the keys once more."""
+    """Compute dq and delta of one tile of queries, in the same walk over the keys as the forward pass."""
     first, head, b = _query_tile(num_queries, num_heads, BLOCK_M)
     kv_head = head // (num_heads // num_kv_heads)
     k += b * k_batch + kv_head * k_head
@@ -361,7 +363,7 @@ def _add_dq(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """acc [M, D] plus dS K for the keys from `start`."""
+    """Return acc [M, D] plus dS K for the keys from `start`."""
     k_tile = _load(k, start, k_row, num_keys, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
     v_tile = _load(v, start, v_row, num_keys, HEAD_DIM, BLOCK_N, BLOCK_D, MASKED)
     s = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee")  # [M, N]
@@ -381,12 +383,13 @@ def _backward_kv(
     HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of one tile of BLOCK_N keys of one KV head: a walk over the queries of all the heads it serves.
+    """Compute dk and dv of one tile of BLOCK_N keys of one KV head, in a walk over the queries of all its query heads.
 
-    Scores lie transposed here. A second loop, for tiles without a mask, would not fit beside two accumulators."""
+    Scores are transposed here. There is no second loop for tiles without a mask: with two accumulators it does not
+    fit into the registers."""
     num_tiles = tl.cdiv(num_keys, BLOCK_N)
     pid = tl.program_id(0)
-    first = pid % num_tiles * BLOCK_N  # the first keys are seen by the most queries, and start first
+    first = pid % num_tiles * BLOCK_N  # the most queries see the first keys, so these start first
     kv_head = pid // num_tiles % num_kv_heads
     b = (pid // num_tiles // num_kv_heads).to(tl.int64)
     k_tile = _load(
@@ -424,7 +427,7 @@ def _backward_kv(
     _store(dv, dv_tile, b, kv_head, first, num_keys, num_kv_heads, HEAD_DIM, BLOCK_N, BLOCK_D)
 
 
-# --- who sees whom ---
+# --- which query sees which key ---
 
 
 @triton.jit
@@ -432,8 +435,8 @@ def _seen(
     first, start, num_queries, num_keys,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """[M, N], true where a query of the tile from `first` sees a key of the tile from `start`."""
-    i = (first + tl.arange(0, BLOCK_M))[:, None] + (num_keys - num_queries)  # at which key the query stands
+    """Return [M, N], true if a query of the tile from `first` sees a key of the tile from `start`."""
+    i = (first + tl.arange(0, BLOCK_M))[:, None] + (num_keys - num_queries)  # the query's own key
     j = (start + tl.arange(0, BLOCK_N))[None, :]
     seen = (j < num_keys) & (i < num_keys)
     if CAUSAL:
@@ -448,10 +451,12 @@ def _keys_seen(
     first, num_queries, num_keys,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """begin <= whole <= edge <= end: the keys [begin, end) that the queries from `first` see, all multiples of BLOCK_N
-    but `end`. Every one of the queries sees every key of [whole, edge)."""
+    """Return begin <= whole <= edge <= end for the tile of queries from `first`.
+
+    At least one of these queries sees a key of [begin, end), and all of them see every key of [whole, edge). All four
+    but `end` are multiples of BLOCK_N."""
     begin, whole, edge, end = 0, 0, num_keys, num_keys
-    i = first + num_keys - num_queries  # at which key the first query stands
+    i = first + num_keys - num_queries  # the first query's own key
     if CAUSAL:
         edge = tl.minimum(edge, i + 1)  # the first query sees no key further on,
         end = tl.minimum(end, i + BLOCK_M)  # and the last query none beyond this
@@ -466,9 +471,9 @@ def _queries_seeing(
     first, num_queries, num_keys,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """The queries [begin, end) that see a key of the tile from `first`; begin is a multiple of BLOCK_M."""
+    """Return the queries [begin, end) that see a key of the tile from `first`; begin is a multiple of BLOCK_M."""
     begin, end = 0, num_queries
-    i = first + num_queries - num_keys  # which query stands at the first key
+    i = first + num_queries - num_keys  # the query whose own key is the first key
     if CAUSAL:
         begin = tl.maximum(i, 0) // BLOCK_M * BLOCK_M  # no earlier query sees the first key,
     if WINDOW is not None:
@@ -478,7 +483,7 @@ def _queries_seeing(
 
 @triton.jit
 def _align(begin, whole, edge, end, BLOCK: tl.constexpr):
-    """The four limits at edges of tiles: [begin, end) made larger, [whole, edge) smaller, and none negative."""
+    """Return the four limits moved to edges of tiles: [begin, end) grows, [whole, edge) shrinks, none is negative."""
     end = tl.maximum(end, 0)
     begin = tl.maximum(begin, 0) // BLOCK * BLOCK
     whole = tl.minimum(tl.cdiv(tl.maximum(whole, begin), BLOCK) * BLOCK, tl.cdiv(end, BLOCK) * BLOCK)
@@ -488,13 +493,13 @@ def _align(begin, whole, edge, end, BLOCK: tl.constexpr):
 
 @triton.jit
 def _num_cut(begin, whole, edge, end, BLOCK: tl.constexpr):
-    """How many tiles of [begin, end) are not in [whole, edge): those that some row does not see whole."""
+    """Return the number of cut tiles: tiles of [begin, end) that are not in [whole, edge)."""
     return (whole - begin) // BLOCK + tl.cdiv(end - edge, BLOCK)
 
 
 @triton.jit
 def _cut(t, begin, whole, edge, BLOCK: tl.constexpr):
-    """Where the t-th of them starts."""
+    """Return the first key of cut tile t."""
     start = begin + t * BLOCK
     return tl.where(start < whole, start, start - whole + edge)
 
@@ -504,7 +509,8 @@ def _cut(t, begin, whole, edge, BLOCK: tl.constexpr):
 
 @triton.jit
 def _query_tile(num_queries, num_heads, BLOCK_M: tl.constexpr):
-    """This program's first query, its head and its sequence; under a causal mask the longest rows come first."""
+    """Return this program's first query, head and sequence. The last tile of queries comes first: its rows are the
+    longest under a causal mask."""
     num_tiles = tl.cdiv(num_queries, BLOCK_M)
     pid = tl.program_id(0)
     first = (num_tiles - 1 - pid % num_tiles) * BLOCK_M
@@ -517,9 +523,9 @@ def _load(
     base, first, stride, num_rows,
     HEAD_DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Rows [first, first + ROWS) of a matrix [num_rows, HEAD_DIM]: [ROWS, BLOCK_D], zeros where it has no such.
+    """Return rows [first, first + ROWS) of a matrix [num_rows, HEAD_DIM] as [ROWS, BLOCK_D], padded with zeros.
 
-    Without MASKED all the rows exist."""
+    Without MASKED all the rows must exist."""
     row, d = first + tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK_D)[None, :]
     at = base + row.to(tl.int64) * stride + d
     if MASKED or HEAD_DIM != BLOCK_D:

@@ -1,30 +1,31 @@
 """Attention over a paged KV cache: one kernel for prefill chunks, decode and any mixture of them.
 
-The cache is a heap of blocks, and a request's block table says which of them hold its tokens, in order. Position j of
-the request lives in slot `table[j // block_size] * block_size + j % block_size`, so the only thing that paging adds to
-attention is one look into the table before each load (Kwon et al. 2023, "Efficient Memory Management for Large
-Language Model Serving with PagedAttention", section 4.3). The tile of keys that a program takes at a time has nothing
-to do with the size of a block: each key of the tile looks up its own slot.
+The cache is a pool of blocks. A request's block table lists the blocks that hold its tokens, in order. Position j of
+the request is in slot `table[j // block_size] * block_size + j % block_size`. Paging therefore adds one table lookup
+before each load and nothing else (Kwon et al. 2023, "Efficient Memory Management for Large Language Model Serving
+with PagedAttention", section 4.3). The size of a tile of keys is independent of the size of a block, because each key
+of a tile looks up its own slot.
 
-Three ideas make the one kernel fast for both phases:
+Three ideas make this kernel fast in both phases:
 
-Packing. All query heads that share a KV head read the same keys, so one program serves them together: row m of its
-query tile is token `m // group` and head `m % group`. Four heads a KV head means a quarter of the reads, and a decode
-step with one token a request still fills the 16 rows that a tensor core wants at least.
+Packing. All query heads that share a KV head read the same keys, so one program serves them together. Row m of its
+query tile is token `m // group` and head `m % group`. With four query heads per KV head, keys are read a quarter as
+often. A tensor core needs at least 16 rows, and packing fills more of them in a decode step with one token per
+request.
 
-Ragged rows. Queries are flat over the tokens of all requests, and `query_start` says where each one's begin. The grid
-is laid out for the worst case of any such split, which is a matter of shapes alone; a program finds its request by
-bisection (vLLM's unified attention kernel does the same), and those too many leave at once.
+Ragged rows. Queries are flat over the tokens of all requests, and `query_start` gives each request's first row. The
+size of the grid depends on shapes alone and covers the worst case of any split into requests. A program finds its
+request by bisection, as in vLLM's unified attention kernel; programs that have no rows return at once.
 
 Split-K. With few queries there are few programs: batch 1 with 8 KV heads would keep 8 of 132 multiprocessors busy.
-Flash-Decoding (Dao et al. 2023) cuts the keys of each request into `num_splits` stretches, attends to each on its own,
-and joins the parts by their log-sum-exp in a second kernel.
+Flash-Decoding (Dao et al. 2023) cuts the keys of each request into `num_splits` splits and attends to each split
+separately. A second kernel joins the parts by their log-sum-exp.
 
-Keys and values may be int8 or fp8 with one float32 scale for each slot and KV head. A scale belongs to a key, which is
-a column of S = q k^T and of P, and a row of V; so it is taken to the column of S (for K) and of P (for V), and the
-tiles themselves go to the tensor cores as they are.
+Keys and values may be int8 or fp8, with one float32 scale per slot and KV head. A scale belongs to one key, which is a
+column of S = q k^T and of P. So the kernel multiplies the column of S by K's scale and the column of P by V's scale.
+The tiles of K and V go to the tensor cores unscaled.
 
-Source of the loop itself: FlashAttention-2 (Dao 2023, arXiv 2307.08691), algorithm 1.
+Source of the loop: FlashAttention-2 (Dao 2023, arXiv 2307.08691), algorithm 1.
 """
 
 import math
@@ -44,7 +45,7 @@ LOG2_E = math.log2(math.e)  # exp2 is one instruction, exp is two
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How a launch is cut up: rows of the query tile, keys a step, and what the compiler is told."""
+    """The sizes of a launch: rows of the query tile, keys per step of the loop, and compiler options."""
 
     block_m: int
     tile: int
@@ -52,12 +53,13 @@ class Config:
     num_stages: int
 
 
-# Keyed by (every request decodes one token, the element's bytes, head_dim up to). Three stages: while one tile is
-# computed on, the next one's keys and values arrive, and the block numbers of the one after that. float32 has no tensor
-# cores under IEEE rules and is there to be right, not fast. No GPU has timed these yet: they are the ones that compile
-# to no spills and wide asynchronous loads for sm_80 and sm_90 (tests/kernels/test_compiled.py). Of what was
-# compared so: two warps for decode fit no more programs on a multiprocessor than four; two stages do not fetch the
-# block numbers ahead; 64 rows with 4 warps for prefill spill on sm_80, and would read every key twice as often.
+# Keyed by (every request decodes one token, bytes per element, largest head_dim). Three stages: while one tile is
+# computed, the keys and values of the next tile arrive, and so do the block numbers of the tile after it. float32 is
+# meant to be exact, not fast: under IEEE rules it cannot use tensor cores. These entries have not been timed on a GPU.
+# They were chosen because they compile without spills and with wide asynchronous loads for sm_80 and sm_90
+# (tests/kernels/test_compiled.py). Three alternatives compile to worse code. Two warps for decode fit no more programs
+# on a multiprocessor than four. Two stages do not fetch the block numbers ahead. 64 rows with 4 warps for prefill spill
+# on sm_80, and would read every key twice as often.
 CONFIGS = {
     (True, 2, 128): Config(block_m=16, tile=64, num_warps=4, num_stages=3),
     (True, 2, 256): Config(block_m=16, tile=32, num_warps=4, num_stages=3),
@@ -68,17 +70,17 @@ CONFIGS = {
     (False, 4, 128): Config(block_m=32, tile=32, num_warps=8, num_stages=1),
     (False, 4, 256): Config(block_m=16, tile=32, num_warps=8, num_stages=1),
 }
-PROGRAMS_PER_SM = 4  # as many of decode's as fit at once, with head_dim 128
+PROGRAMS_PER_SM = 4  # the number of decode programs that fit at once, with head_dim 128
 MAX_SPLITS = 64
 LEAST_KEYS_PER_SPLIT = 256
 
 
 @triton.jit
 def _find_request(query_start_ptr, num_requests, q_block, BLOCK_Q: tl.constexpr):
-    """The request that Q-block `q_block` belongs to: the last whose first block is not beyond it.
+    """Return the request of Q-block `q_block`: the last request whose first Q-block is not beyond `q_block`.
 
-    Request r is given the blocks from `query_start[r] // BLOCK_Q + r` on. That is at least as many as it needs,
-    whatever the requests before it look like, and nothing had to be summed up to know it.
+    The Q-blocks of request r begin at `query_start[r] // BLOCK_Q + r`. This gives each request at least as many as it
+    needs, for any lengths of the requests before it, and without a sum over those lengths.
     """
     low, high = 0, num_requests
     while low < high:
@@ -95,7 +97,7 @@ def _attend(
     q_ptr,  # [T, H, D], the tokens q_stride apart
     k_ptr,  # [slots, H_KV, D]: the blocks laid end to end
     v_ptr,
-    k_scale_ptr,  # [slots, H_KV] float32 where the cache is quantised
+    k_scale_ptr,  # [slots, H_KV] float32 if the cache is quantised
     v_scale_ptr,
     out_ptr,  # [T, H, D]; with splits the parts, [T, H, SPLITS, D] float32
     lse_ptr,  # with splits the parts' log2-sum-exp2, [T, H, SPLITS]
@@ -107,7 +109,7 @@ def _attend(
     table_width,
     score_scale,  # scale * log2(e)
     H_KV: tl.constexpr,
-    GROUP: tl.constexpr,  # query heads a KV head
+    GROUP: tl.constexpr,  # query heads per KV head
     D: tl.constexpr,
     D_PAD: tl.constexpr,  # the next power of two, at least 16
     BLOCK_SIZE: tl.constexpr,
@@ -118,7 +120,7 @@ def _attend(
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    BLOCK_Q: tl.constexpr = BLOCK_M // GROUP  # tokens a Q-block
+    BLOCK_Q: tl.constexpr = BLOCK_M // GROUP  # tokens per Q-block
     q_block, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if DECODE:
         request, block_start = q_block, 0
@@ -132,12 +134,12 @@ def _attend(
         return
     seq_len = tl.load(seq_lens_ptr + request)
 
-    # Rows: token-major, the heads of a token side by side. Where GROUP does not divide BLOCK_M a few rows are left,
-    # whose token is the next Q-block's.
+    # Rows are token-major: the heads of a token are adjacent. If GROUP does not divide BLOCK_M, the last few rows are
+    # unused, because their token belongs to the next Q-block.
     m = tl.arange(0, BLOCK_M)
     token = block_start + m // GROUP  # [M], within the request
     row_exists = (m // GROUP < BLOCK_Q) & (token < num_queries)
-    position = seq_len - num_queries + token  # the last query stands at the last key
+    position = seq_len - num_queries + token  # the last query has the last key's position
     d = tl.arange(0, D_PAD)
     d_exists = d < D
     token_row = (query_start + token).to(tl.int64)  # [M], within the batch
@@ -145,7 +147,7 @@ def _attend(
     q_offset = (token_row * q_stride + head * D)[:, None] + d[None, :]
     q = tl.load(q_ptr + q_offset, mask=row_exists[:, None] & d_exists[None, :], other=0.0)  # [M, D]
 
-    # Keys that any row of this block can see, and of those the stretch that is this split's.
+    # The keys that any row of this Q-block can see, then this split's part of them.
     last = tl.minimum(block_start + BLOCK_Q, num_queries) - 1
     end = seq_len - num_queries + last + 1
     begin = 0
@@ -156,14 +158,14 @@ def _attend(
         begin += split * stretch
         end = tl.minimum(begin + stretch, end)
 
-    # The largest score so far starts finite: a row that sees nothing of a tile then weighs it with exp2(-inf) = 0,
-    # where -inf - -inf would be NaN.
+    # The largest score so far starts finite. A row that sees no key of a tile then gets weights exp2(-inf) = 0;
+    # -inf - -inf would be NaN.
     peak = tl.full([BLOCK_M], -1e30, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, D_PAD], tl.float32)
     for start in tl.range(begin, end, TILE):
         key = start + tl.arange(0, TILE)  # [N]
-        # Nothing is read beyond the last visible key: table columns and slots there hold what they please.
+        # Nothing is read beyond the last visible key: table columns and slots there are undefined.
         key_exists = key < end
         block = tl.load(tables_ptr + request * table_width + key // BLOCK_SIZE, mask=key_exists, other=0)
         slot_head = (block.to(tl.int64) * BLOCK_SIZE + key % BLOCK_SIZE) * H_KV + kv_head  # [N]
@@ -185,7 +187,7 @@ def _attend(
         p = tl.exp2(s - new_peak[:, None])  # [M, N]
         peak = new_peak
         total = total * shrink + tl.sum(p, 1)
-        if QUANTISED:  # after the row sum: the scale is V's, not the weight's
+        if QUANTISED:  # after the row sum, because the scale belongs to V and not to the weight
             p *= tl.load(v_scale_ptr + slot_head, mask=key_exists, other=0.0)[None, :]
         v = tl.load(
             v_ptr + slot_head[:, None] * D + d[None, :],
@@ -194,7 +196,7 @@ def _attend(
         )  # [N, D]
         acc = tl.dot(p.to(q.dtype), v.to(q.dtype), acc * shrink[:, None], input_precision="ieee")
 
-    # No keys at all: a padding row of a CUDA graph, whose result is 0, or a split beyond a short request's end.
+    # A row has no keys if it is padding of a CUDA graph (its result is 0) or if the split is beyond the request's end.
     some = total > 0
     total = tl.where(some, total, 1.0)
     acc /= total[:, None]
@@ -217,7 +219,7 @@ def _join(
     D_PAD: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """The softmax over all keys from the softmax over each stretch: the parts weighed by their share of the sum."""
+    """Combine the splits' results into the attention over all keys, each weighted by its share of the sum."""
     row = tl.program_id(0).to(tl.int64)  # of T * H
     split, d = tl.arange(0, SPLITS), tl.arange(0, D_PAD)
     lse = tl.load(lse_ptr + row * SPLITS + split)
@@ -230,17 +232,18 @@ def _join(
 
 
 def choose_config(group: int, head_dim: int, dtype: torch.dtype, *, decode: bool) -> Config:
-    """The table's entry for this shape, its query tile widened where one token has more heads than it has rows."""
+    """Return the table's entry for this shape, with a larger query tile if one token has more heads than rows."""
     config = CONFIGS[decode, dtype.itemsize, 128 if head_dim <= 128 else 256]
     rows = max(config.block_m, triton.next_power_of_2(group))
     return Config(rows, config.tile, config.num_warps, config.num_stages)
 
 
 def choose_splits(num_programs: int, max_keys: int, num_sms: int) -> int:
-    """How many stretches to cut the keys into: a power of two, 1 where the programs fill the GPU without it.
+    """Return the number of splits of the keys: a power of two, and 1 if the programs fill the GPU without splits.
 
-    `max_keys` is what the block tables have room for. Only shapes decide, never a length on the device, so a CUDA
-    graph replays what was captured; the stretches themselves follow the lengths that the kernel finds.
+    `max_keys` is the number of keys that the block tables have room for. The number of splits depends on shapes and
+    never on lengths on the device, so a CUDA graph can replay the launch. The kernel computes the size of a split from
+    the actual lengths.
     """
     wanted = min(PROGRAMS_PER_SM * num_sms // num_programs, max_keys // LEAST_KEYS_PER_SPLIT, MAX_SPLITS)
     return 1 << max(wanted, 1).bit_length() - 1
@@ -248,7 +251,7 @@ def choose_splits(num_programs: int, max_keys: int, num_sms: int) -> int:
 
 @lru_cache
 def _num_sms(device: torch.device) -> int:
-    # The interpreter has no multiprocessors; an A100's number lets it take the same decisions.
+    # The interpreter has no multiprocessors: take an A100's number, so that it makes the same choices.
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 108
 
 
@@ -263,12 +266,13 @@ def paged_attention(
 ) -> Tensor:
     """Return the causal attention of each request's new tokens over all its tokens in the cache: [T, H, D] like q.
 
-    q [T, H, D] is float32, float16 or bfloat16, its tokens any distance apart and each token's heads adjacent. The
-    tensors of `kv` are contiguous; K and V have q's dtype or, with scales, int8 or (on sm_89 and newer) float8_e4m3fn.
-    Of `batch` the tensors query_start, seq_lens and block_tables are read, on the device only. Every request has at
-    least one token; if its seq_lens is 0 (a padding row of a CUDA graph) nothing is read and the row is 0. A query
-    sees the `window` last keys, its own included, or all with None. `scale` is 1 / sqrt(D) unless given, `num_splits`
-    (a power of two) is from `choose_splits`. Raises ValueError for anything else.
+    q [T, H, D] is float32, float16 or bfloat16. Its tokens may be any distance apart, but the heads of a token must be
+    adjacent. The tensors of `kv` are contiguous. K and V have q's dtype or, with scales, int8 or (on sm_89 and newer)
+    float8_e4m3fn. The kernel reads query_start, seq_lens and block_tables of `batch`, and only on the device. Every
+    request has at least one token. If its seq_lens is 0 (a padding row of a CUDA graph), nothing is read and the row
+    is 0. A query sees the last `window` keys up to and including its own, or all of them if `window` is None. `scale`
+    defaults to 1 / sqrt(D), and `num_splits` (a power of two) to the result of `choose_splits`. Raises ValueError for
+    other inputs.
     """
     _check(q, kv, batch, window, num_splits)
     num_tokens, num_heads, head_dim = q.shape
@@ -282,7 +286,7 @@ def paged_attention(
 
     d_pad = max(16, triton.next_power_of_2(head_dim))
     out = torch.empty((num_tokens, num_heads, head_dim), dtype=q.dtype, device=q.device)
-    parts, lse = out, out  # unsplit, the kernel writes the result itself, and no lse
+    parts, lse = out, out  # without splits the kernel writes the result itself, and no lse
     if num_splits > 1:
         parts = torch.empty((num_tokens, num_heads, num_splits, head_dim), device=q.device)
         lse = torch.empty((num_tokens, num_heads, num_splits), device=q.device)
@@ -313,7 +317,7 @@ def paged_attention(
 
 
 def _check(q: Tensor, kv: LayerKV, batch: Batch, window: int | None, num_splits: int | None) -> None:
-    """Refuse what the kernel would read wrongly. Shapes only: nothing here waits for the device."""
+    """Raise ValueError for inputs that the kernel would read wrongly. Nothing here waits for the device."""
     kv.check()
     if q.ndim != 3:
         raise ValueError(f"q {tuple(q.shape)} must be [T, H, D]")

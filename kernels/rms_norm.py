@@ -1,11 +1,11 @@
-"""RMSNorm in one pass, and the residual addition before it in the same pass.
+"""RMSNorm in one pass, optionally with the residual addition before it in the same pass.
 
-In torch, `residual + x` writes the sum, and the norm reads it again: of the five passes over a [T, hidden] tensor
-(read x, read residual, write the sum, read the sum, write the norm) the fused kernel makes four, in one launch. What it
-computes is a few operations a byte, so bytes and launches are all there is to save.
+In torch, `residual + x` writes the sum, and the norm reads it again. That makes five passes over a [T, hidden] tensor:
+read x, read residual, write the sum, read the sum, write the norm. The fused kernel makes four, in one launch. It
+computes only a few operations per byte, so fusion can save bytes and launches but not arithmetic.
 
-A row is held in registers from its load to its store. Short rows, such as the norm of each head in Qwen3, are taken
-several at a time, or a program would have less to do than its launch costs.
+A program holds each row in registers from its load to its store. It takes several short rows at a time, such as the
+norm of each head in Qwen3. With a single short row, a program would cost more to launch than to run.
 
 Source: Zhang and Sennrich 2019, arXiv 1910.07467.
 """
@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ELEMENTS = 2048  # a program takes at least this many, in as many rows as it needs
+ELEMENTS = 2048  # the least number of elements per program, in as many rows as that takes
 ELEMENTS_PER_WARP = 512
-LONGEST_ROW = 32_768  # 64 values of one thread of 16 warps
+LONGEST_ROW = 32_768  # 64 values per thread of 16 warps
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _rms_norm(
     x = tl.load(x_ptr + x_offset, mask=mask, other=0.0).to(tl.float32)  # [ROWS, N]
     if residual_ptr is not None:
         x += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        # The stream is stored in its own dtype, and what is normalised is what was stored.
+        # The sum is stored in the residual stream's dtype, and the norm uses the stored (rounded) values.
         stored = x.to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + offset, stored, mask=mask)
         x = stored.to(tl.float32)
@@ -54,10 +54,10 @@ def _rms_norm(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis: x [T, N], or [T, H, N] of which each row is normalised.
+    """Return x / sqrt(mean(x^2) + eps) * weight over the last axis of x [T, N] or [T, H, N].
 
-    float32, float16 or bfloat16, computed in float32; x may be a part of wider rows. Returns x's shape, contiguous.
-    Raises ValueError for other shapes.
+    The inputs are float32, float16 or bfloat16, and the computation is in float32. x may be a part of wider rows. The
+    result is contiguous and has x's shape and dtype. Raises ValueError for other shapes.
     """
     _check(x, weight)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -66,15 +66,15 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The norm of `x + residual`, and the sum itself, the new residual stream: both new, [T, N].
+    """Return the norm of `x + residual`, and the sum itself (the new residual stream): two new tensors [T, N].
 
-    As `rms_norm`; residual is contiguous, of x's shape and dtype.
+    The rules of `rms_norm` apply. `residual` is contiguous and has x's shape and dtype.
     """
     _check(x, weight)
     if residual.shape != x.shape or residual.dtype != x.dtype or not residual.is_contiguous():
         raise ValueError(
-            f"residual {tuple(residual.shape)} {residual.dtype}, strides {residual.stride()}, must be contiguous and "
-            f"like x {tuple(x.shape)} {x.dtype}"
+            f"residual {tuple(residual.shape)} {residual.dtype} has strides {residual.stride()}. It must be contiguous "
+            f"and have the shape and dtype of x, {tuple(x.shape)} {x.dtype}"
         )
     out, total = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     _launch(x, residual, weight, out, total, eps)
@@ -103,8 +103,10 @@ def _check(x: Tensor, weight: Tensor) -> None:
     n = x.shape[-1]
     if x.ndim not in (2, 3) or weight.shape != (n,) or x.stride(-1) != 1 or weight.stride() != (1,):
         raise ValueError(
-            f"x {tuple(x.shape)}, strides {x.stride()}, must be [T, N] or [T, H, N] with its rows whole, and weight "
-            f"{tuple(weight.shape)} contiguous [N]"
+            f"x is {tuple(x.shape)} with strides {x.stride()}, and weight is {tuple(weight.shape)}. x must be [T, N] "
+            "or [T, H, N] with contiguous rows, and weight contiguous [N]"
         )
     if n > LONGEST_ROW:
-        raise ValueError(f"a row of {n} values does not fit one program's registers: at most {LONGEST_ROW}")
+        raise ValueError(
+            f"a row of {n} values does not fit into one program's registers: the limit is {LONGEST_ROW} values"
+        )

@@ -1,7 +1,7 @@
-"""Rotary position embedding: each pair (x[i], x[i + D/2]) turned by its position's angle, in one pass.
+"""Rotary position embedding: rotate each pair (x[i], x[i + D/2]) by its position's angle, in one pass.
 
-The torch definition makes a turned copy of x first (`roll`) and then two more passes. Here a program loads both halves
-of a few heads and the token's angles once, and stores both halves turned.
+The torch definition first makes a rolled copy of x (`roll`) and then two more passes. Here a program loads both halves
+of a few heads and the token's angles once, and stores both rotated halves.
 
 The first half of `sin` carries the minus sign of the rotation, so that both halves are the same formula:
 `own half * cos + other half * sin`.
@@ -52,14 +52,16 @@ def _rope(
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair of a head of x [T, H, D] turned by its token's angle; cos and sin [T, 1, D], as `rope_table` has them.
+    """Return x [T, H, D] with each pair of each head rotated by its token's angle: a new, contiguous tensor like x.
 
-    float32, float16 or bfloat16, computed in float32; the tokens of x may be any distance apart, each one's heads side
-    by side. Returns a new, contiguous tensor of x's dtype. Raises ValueError for other shapes.
+    cos and sin are [T, 1, D], as `rope_table` returns them. All inputs are float32, float16 or bfloat16, and the
+    computation is in float32. The tokens of x may be any distance apart, but the heads of a token must be adjacent.
+    Raises ValueError for other shapes.
     """
     if x.ndim != 3 or x.shape[-1] % 2 or x.stride()[1:] != (x.shape[-1], 1):
         raise ValueError(
-            f"x {tuple(x.shape)}, strides {x.stride()}, must be [T, H, D], D even, a token's heads side by side"
+            f"x is {tuple(x.shape)} with strides {x.stride()}. It must be [T, H, D] with an even D, and the heads of a "
+            "token adjacent (x.contiguous())"
         )
     num_tokens, num_heads, head_dim = x.shape
     for name, angle in (("cos", cos), ("sin", sin)):

@@ -1,7 +1,7 @@
-"""SwiGLU in one pass: silu(gate) * up, of the two halves of one projection.
+"""SwiGLU in one pass: silu(gate) * up, for the two halves of one projection.
 
-In torch silu writes its result and the product reads it again. Fused, gate and up are read once and the product is
-written once: three passes over [T, M] instead of five, in one launch instead of two.
+In torch, silu writes its result and the product reads it again. The fused kernel reads gate and up once and writes the
+product once. It makes three passes over [T, M] instead of five, in one launch instead of two.
 
 Source: Shazeer 2020, "GLU Variants Improve Transformer", arXiv 2002.05202.
 """
@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 1024
-NUM_WARPS = 4  # 8 values of a thread: one 16-byte load in half precision
+NUM_WARPS = 4  # 8 values per thread: one 16-byte load in half precision
 
 
 @triton.jit
@@ -28,13 +28,14 @@ def _swiglu(gate_up_ptr, out_ptr, row_stride, M: tl.constexpr, BLOCK: tl.constex
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up of the fused projection [T, 2 M] (gate first) -> [T, M], a new tensor of the same dtype.
+    """Return silu(gate) * up [T, M] of the fused projection [T, 2 M], gate first: a new tensor of the same dtype.
 
-    float32, float16 or bfloat16, computed in float32. Raises ValueError for other shapes.
+    The input is float32, float16 or bfloat16, and the computation is in float32. Raises ValueError for other shapes.
     """
     if gate_up.ndim != 2 or gate_up.shape[1] % 2 or gate_up.stride(1) != 1:
         raise ValueError(
-            f"gate_up {tuple(gate_up.shape)}, strides {gate_up.stride()}, must be [T, 2 M] with its rows whole"
+            f"gate_up is {tuple(gate_up.shape)} with strides {gate_up.stride()}. It must be [T, 2 M] with contiguous "
+            "rows"
         )
     num_tokens, m = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty((num_tokens, m), dtype=gate_up.dtype, device=gate_up.device)

@@ -1,6 +1,6 @@
-"""From a configuration to an engine: what runs over which cache, and how much memory that may take.
+"""Build an engine from a configuration: choose its cache, scheduler and memory size, and connect the parts.
 
-Nothing but this file knows all of the engine's parts; `minillm.swap` puts others in their places here.
+Only this file knows all of the engine's parts. Here `minillm.swap` can replace them with a learner's own.
 """
 
 import torch
@@ -25,15 +25,20 @@ from minillm.swap import anything_swapped, swapped, swapped_ops
 
 
 def max_model_len_for(config: EngineConfig, model: ModelConfig) -> int:
-    """The longest sequence served: what was asked for, at most what the model was made for."""
+    """Return the length of the longest sequence to serve: `config.max_model_len`, by default the model's limit.
+
+    Raises `ValueError` if `config.max_model_len` exceeds the model's limit.
+    """
     longest = model.max_position_embeddings
     if config.max_model_len is not None and config.max_model_len > longest:
-        raise ValueError(f"max_model_len={config.max_model_len} exceeds the model's {longest} positions")
+        raise ValueError(
+            f"max_model_len={config.max_model_len} exceeds the model's {longest} positions: use {longest} or less"
+        )
     return config.max_model_len or longest
 
 
 def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
-    """The engine that a configuration describes, with what `minillm.swap` puts in place of its parts."""
+    """Return the engine that a configuration describes, with the parts that `minillm.swap` replaces."""
     assert config.max_model_len is not None
     model = model.with_ops(swapped_ops(model.ops))
     cache, memory = _memory(model, config)
@@ -64,7 +69,7 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
 
 
 def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
-    """Return recorded decode steps if a GPU runs our kernels and no part is swapped."""
+    """Return recorded decode steps if a GPU runs our kernels and no part is swapped, else None."""
     assert config.max_model_len is not None
     recordable = model.device.type == "cuda" and model.ops.recordable
     if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):
@@ -73,7 +78,7 @@ def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) 
 
 
 def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache, KVCacheManager]:
-    """The cache and who lends its blocks."""
+    """Return the cache and the manager that allocates its blocks."""
     assert config.max_model_len is not None
     if config.kv_cache == "none":
         nothing = NoCache(model.config, config.max_model_len)
@@ -108,9 +113,12 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
 def _num_blocks(
     model: Transformer, config: EngineConfig, block_size: int, block_bytes: int | None = None
 ) -> int:
-    """How many blocks of `block_size` tokens, which take `block_bytes` in all layers, or just what their tokens take:
-    enough for `max_num_seqs` whole texts, if a quarter of the free RAM or the GPU's share holds them; at least one
-    whole text must fit."""
+    """Return the number of blocks of `block_size` tokens: enough for `max_num_seqs` texts of `max_model_len` tokens.
+
+    If fewer fit into the memory budget, return the number that fits. The budget is a quarter of the free RAM, or on a
+    GPU the share `gpu_memory_utilization`. `block_bytes` is the size of a block in all layers, by default the size of
+    its tokens. Raises `ValueError` if the budget does not hold one whole text.
+    """
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     assert config.max_model_len is not None
@@ -124,7 +132,7 @@ def _num_blocks(
     if budget < blocks_a_text * block:
         raise ValueError(
             f"one request's cache of max_model_len={config.max_model_len} tokens takes "
-            f"{blocks_a_text * block / 2**20:,.0f} MiB, and {max(budget, 0) / 2**20:,.0f} MiB may be used: set a "
+            f"{blocks_a_text * block / 2**20:,.0f} MiB, but only {max(budget, 0) / 2**20:,.0f} MiB may be used: set a "
             "smaller max_model_len, or free memory"
         )
     return min(config.max_num_seqs * blocks_a_text, budget // block)

@@ -67,7 +67,7 @@ class Batch:
             table[p // block_size] * block_size + p % block_size
             for table, p in zip(owners, positions, strict=True)
         ]
-        # As bytes, which Python pads and joins several times faster than NumPy fills rows.
+        # Build the tables as bytes: Python pads and joins these several times faster than NumPy fills rows.
         width = 4 * max(map(len, tables))
         padded = bytearray().join(array("i", table).tobytes().ljust(width, b"\0") for table in tables)
 

@@ -1,7 +1,7 @@
-"""What a model is (`ModelConfig`) and how it is run (`EngineConfig`), as plain frozen data.
+"""Configuration as plain frozen data: `ModelConfig` describes a model, and `EngineConfig` how to run it.
 
-Nothing here reads a file or touches a tensor: `model/families.py` turns a checkpoint's config.json into a
-`ModelConfig`, and everything that asks "how many bytes, how many operations?" needs no more than that.
+Nothing here reads a file or touches a tensor. `model/families.py` turns a checkpoint's config.json into a
+`ModelConfig`. Code that counts bytes and operations needs only this configuration.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class RopeConfig:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and how it is stretched.
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) and how it is scaled to longer contexts.
 
-    `type` "llama3" scales low frequencies as Llama 3.1 does; "yarn" is arXiv 2309.00071; "linear" divides
-    every position by `factor`; "factors" divides the frequency of each pair by its own number, as GGUF files do for
-    Llama 3.1. The fields that a type does not use keep their defaults.
+    `type` "llama3" scales low frequencies as Llama 3.1 does. "yarn" is arXiv 2309.00071. "linear" divides every
+    position by `factor`. "factors" divides the frequency of each pair by its own number, as GGUF files do for Llama
+    3.1. The fields that a type does not use keep their defaults.
     """
 
     theta: float = 10_000.0
@@ -33,10 +33,11 @@ class RopeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer, by numbers alone. Field names are those of Hugging Face's config.json.
+    """The numbers that describe a decoder-only transformer. Field names are those of Hugging Face's config.json.
 
-    `rope=None` means learned position embeddings (GPT-2). `sliding_windows` has one entry a layer: the number
-    of tokens a query may see, itself included, or None for all of them.
+    `rope=None` means learned position embeddings (GPT-2). `sliding_windows` has one entry per layer: the number of
+    tokens that a query may see, itself included, or None for all of them. Raises `ValueError` for numbers that do not
+    fit together.
     """
 
     family: str
@@ -70,29 +71,32 @@ class ModelConfig:
                 f"num_key_value_heads={self.num_key_value_heads}: every KV head serves the same number of query heads"
             )
         if self.rope is not None and self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim} is odd: rotary embedding turns pairs of numbers")
+            raise ValueError(
+                f"head_dim={self.head_dim} is odd: RoPE rotates pairs, so it needs an even number"
+            )
         if self.sliding_windows and len(self.sliding_windows) != self.num_hidden_layers:
             raise ValueError(
-                f"sliding_windows has {len(self.sliding_windows)} entries for {self.num_hidden_layers} layers"
+                f"sliding_windows has {len(self.sliding_windows)} entries for {self.num_hidden_layers} layers: give "
+                "one entry per layer, or none"
             )
 
     @property
     def q_size(self) -> int:
-        """Width of all query heads together: `num_attention_heads * head_dim`."""
+        """Return the width of all query heads together: `num_attention_heads * head_dim`."""
         return self.num_attention_heads * self.head_dim
 
     @property
     def kv_size(self) -> int:
-        """Width of all key (or value) heads together: `num_key_value_heads * head_dim`."""
+        """Return the width of all key (or value) heads together: `num_key_value_heads * head_dim`."""
         return self.num_key_value_heads * self.head_dim
 
     def sliding_window(self, layer: int) -> int | None:
-        """Tokens that a query of this layer may see, itself included; None for all before it."""
+        """Return the number of tokens that a query of this layer may see, itself included; None for no limit."""
         return self.sliding_windows[layer] if self.sliding_windows else None
 
     @property
     def num_parameters(self) -> int:
-        """Numbers stored in a checkpoint of this model; tied embeddings count once."""
+        """Return the number of parameters in a checkpoint of this model; tied embeddings count once."""
         h, m = self.hidden_size, self.intermediate_size
         attention = h * (self.q_size + 2 * self.kv_size) + self.q_size * h
         attention += self.qkv_bias * (self.q_size + 2 * self.kv_size) + self.o_bias * h
@@ -107,7 +111,7 @@ class ModelConfig:
     def kv_bytes_per_token(self, bytes_per_element: int = 2, bytes_per_scale: int = 0) -> int:
         """Return the bytes that one token occupies in the KV cache, over all layers.
 
-        `bytes_per_scale`: the size of the scale that each token and KV head has in a quantised cache.
+        `bytes_per_scale` is the size of the scale that each token and KV head has in a quantised cache.
         """
         per_head = self.head_dim * bytes_per_element + bytes_per_scale
         return 2 * self.num_hidden_layers * self.num_key_value_heads * per_head
@@ -115,11 +119,11 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How a model is run: the one list of `LLM`'s engine arguments. Raises `ValueError` for a bad value.
+    """The engine arguments of `LLM`, which say how to run a model. Raises `ValueError` for an invalid value.
 
-    The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting` (how many requests may wait before the next
-    one is refused; None is no limit). `num_gpu_blocks_override` counts rows of a contiguous cache and pages of a
-    virtual one.
+    The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting`. At most `max_num_waiting` requests may wait,
+    and the engine refuses the next one; None means no limit. `num_gpu_blocks_override` counts blocks of a paged cache,
+    rows of a contiguous cache and pages of a virtual one.
     """
 
     max_model_len: int | None = None
@@ -154,33 +158,35 @@ class EngineConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give True or False")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}: one of {', '.join(map(repr, known))}")
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"{name}={getattr(self, name)!r} is not supported: use {choices}")
         if self.seed >= 2**64:
-            raise ValueError(f"seed={self.seed}: a seed has 64 bits, so it is at most {2**64 - 1}")
+            raise ValueError(f"seed={self.seed}: a seed has 64 bits, so give at most {2**64 - 1}")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ValueError(
-                f"gpu_memory_utilization={self.gpu_memory_utilization!r}: a share between 0 and 1"
+                f"gpu_memory_utilization={self.gpu_memory_utilization!r}: give a share above 0 and at most 1"
             )
         self._check_together()
 
     def _check_together(self) -> None:
         if self.long_prefill_token_threshold and self.kv_cache == "none":
             raise ValueError(
-                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts, and kv_cache='none' "
-                "keeps nothing of the parts before: leave one of them out"
+                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts into chunks, but "
+                "kv_cache='none' keeps nothing of the earlier chunks: leave one of them out"
             )
         if self.enable_chunked_prefill:
             return
         if self.long_prefill_token_threshold:
             raise ValueError(
-                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts, and "
+                f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts into chunks, but "
                 "enable_chunked_prefill is False: leave one of them out"
             )
         longest = self.max_model_len or 0
         if self.max_num_batched_tokens < longest:
             raise ValueError(
-                f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len={longest} and "
-                "enable_chunked_prefill is False: a long prompt could never be scheduled. Raise it, or allow chunks"
+                f"max_num_batched_tokens={self.max_num_batched_tokens} is below max_model_len={longest}, and "
+                "enable_chunked_prefill is False. A long prompt could never be scheduled. Raise "
+                "max_num_batched_tokens, or set enable_chunked_prefill=True"
             )
 
 
@@ -198,7 +204,7 @@ _OPTIONAL = ("max_model_len", "max_num_waiting", "num_gpu_blocks_override")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "kv_cache": ("paged", "contiguous", "virtual", "none"),
     "scheduling_policy": ("fcfs", "priority", "static"),
-    # vLLM's arguments that have only their default here, so far.
+    # vLLM's arguments that so far support only their default.
     "kv_cache_dtype": ("auto",),
     "quantization": (None,),
     "speculative_config": (None,),
@@ -207,7 +213,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def replace_arguments(config: EngineConfig, function: str, changes: Mapping[str, Any]) -> EngineConfig:
-    """`config` with these changes. Raises `TypeError`, as `function` would, for a name that is no engine argument."""
+    """Return `config` with these changes. Raises `TypeError`, as `function` would, for an unknown argument."""
     known = EngineConfig.__dataclass_fields__
     for name in changes:
         if name not in known:

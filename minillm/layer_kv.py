@@ -32,7 +32,7 @@ class LayerKV(NamedTuple):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors that are there; block b is row b of each."""
+        """Return the tensors that are not None; block b is row b of each."""
         return [tensor for tensor in self if tensor is not None]
 
     def check(self) -> None:

@@ -1,7 +1,7 @@
-"""`LLM`: the front door. Finds a model, and turns prompts into text over an engine (assembly.py).
+"""`LLM`: the main interface. It finds a model, builds an engine (assembly.py) and turns prompts into text.
 
-The arguments are vLLM's, under vLLM's names (`device`, `kv_cache` and `trace` are ours), so a script written here
-runs there with one import changed.
+The arguments have vLLM's names and meaning; only `device`, `kv_cache` and `trace` are ours. A script for this package
+runs with vLLM after one changed import.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ WEIGHT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that ship with the package."""
+    """Return the names of the models that ship with the package."""
     return sorted(config.parent.name for config in BUNDLED.glob("*/config.json"))
 
 
@@ -126,14 +126,14 @@ class LLM:
         weakref.finalize(self, self._loop.stop)
 
     def variant(self, **changes: Any) -> "LLM":
-        """Another engine over the same weights: `llm.variant(kv_cache="none")`. Takes LLM's engine arguments."""
+        """Return an LLM with the same weights and other engine arguments: `llm.variant(kv_cache="none")`."""
         other = LLM.__new__(LLM)
         config = replace_arguments(self.config, "variant", changes)
         other._start(self.name, self.model, self.tokenizer, config, self._defaults)
         return other
 
     def start(self) -> None:
-        """Run the engine in a thread of its own from now on, until `close`."""
+        """Run the engine in its own thread from now on, until `close`."""
         self._loop.start()
 
     def submit(
@@ -144,18 +144,18 @@ class LLM:
         priority: int | Sequence[int] | None = None,
         listener: Listener | None = None,
     ) -> list[RequestOutput]:
-        """Queue prompts, as `generate` does, and return their live outputs at once: the engine's thread fills them.
+        """Queue prompts as `generate` does, and return their live outputs at once. The engine's thread fills them.
 
-        The thread runs from `start` on. `listener` is called with what is new after each step (engine/loop.py).
+        The thread runs from `start` on. After each step, `listener` is called with the new part (engine/loop.py).
         """
         return self._add_all(_as_list(prompts), sampling_params, priority, listener)
 
     def rebuild(self, **changes: Any) -> None:
         """Change engine arguments while requests run: `llm.rebuild(num_gpu_blocks_override=20)`.
 
-        Another engine over the same weights, with what `minillm.swap` puts in it, takes the unfinished requests over.
-        Their tokens so far are computed again, and their texts go on as if nothing had happened. Raises `RequestError`
-        and changes nothing if one of them is too long for the new engine.
+        A new engine with the same weights, and with the parts that `minillm.swap` replaces, takes over the unfinished
+        requests. It computes their tokens so far again, and their texts continue unchanged. Raises `RequestError` and
+        changes nothing if one of them is too long for the new engine.
         """
         config = replace_arguments(self.config, "rebuild", changes)
         config = replace(config, max_model_len=max_model_len_for(config, self.model.config))
@@ -170,18 +170,20 @@ class LLM:
 
     @property
     def trace(self) -> Trace:
-        """The records of every step so far; needs `LLM(..., trace=True)`."""
+        """Return the records of every step so far. Needs `LLM(..., trace=True)`."""
         if self.engine.trace is None:
             raise RuntimeError("nothing was recorded: make the LLM with trace=True")
         return self.engine.trace
 
     def get_tokenizer(self) -> Any:
-        """The tokenizer as `transformers` has it."""
+        """Return the tokenizer as a `transformers` tokenizer."""
         return self._tokenizer("get_tokenizer").wrapped
 
     def get_default_sampling_params(self) -> SamplingParams:
-        """Return what `generate` uses if it is given none: the defaults, changed as the model's generation_config.json
-        says."""
+        """Return the sampling parameters that `generate` uses if it gets none.
+
+        They are the defaults, changed by the model's generation_config.json.
+        """
         return self._defaults.clone()
 
     def generate(
@@ -192,14 +194,14 @@ class LLM:
         *,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
-        """Complete one prompt or many, all at once; results are in the order of the prompts.
+        """Complete one prompt or many, and return the results in the order of the prompts.
 
         A prompt is text, a list of token ids, {"prompt": text}, or {"prompt_token_ids": [...]}. `sampling_params` is
-        one for all or one each; `priority` likewise, the lowest served first (`scheduling_policy="priority"` only).
-        A progress bar shows after a second, unless `use_tqdm` is False. Ctrl-C ends the run with what there is:
-        unfinished samples have finish_reason "abort".
+        one for all prompts or a list with one per prompt. So is `priority`; the lowest is served first, and it needs
+        `scheduling_policy="priority"`. A progress bar shows after one second, unless `use_tqdm` is False. Ctrl-C ends
+        the run, and unfinished samples keep their text with finish_reason "abort".
 
-        Raises `RequestError`, with all results as `outputs`, if a request failed; the others have finished then.
+        Raises `RequestError`, with all results as `outputs`, after all requests have ended if one of them failed.
         """
         return self._run(self._add_all(_as_list(prompts), sampling_params, priority), use_tqdm)
 
@@ -214,7 +216,7 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer one conversation or several; each is a list of {"role": ..., "content": ...}.
 
-        `priority` is that of `generate`, and `template_arguments` are those of `apply_chat_template`.
+        `priority` is as in `generate`, and `template_arguments` are as in `apply_chat_template`.
         """
         conversations: Any = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
         prompts = [self._chat_prompt(one, **template_arguments) for one in conversations]
@@ -230,7 +232,7 @@ class LLM:
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """The token ids that the model reads for a conversation, up to where its answer begins."""
+        """Return the token ids that the model reads for a conversation, up to the beginning of its answer."""
         prompt = self._chat_prompt(
             messages,
             chat_template=chat_template,
@@ -245,7 +247,7 @@ class LLM:
     def _chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any
     ) -> dict[str, Any]:
-        """A conversation's text and token ids."""
+        """Return a conversation's text and token ids."""
         if not all(isinstance(message, Mapping) for message in messages):
             raise TypeError("a conversation is a list of {'role': ..., 'content': ...}")
         tokenizer = self._tokenizer("chat")
@@ -253,9 +255,9 @@ class LLM:
         return {"prompt": text, "prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)}
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[Delta]:
-        """Yield one prompt's samples as they grow. Leaving the loop early aborts the request.
+        """Yield the new parts of one prompt's samples. Leaving the loop early aborts the request.
 
-        Raises the request's own error, if it fails, after all that came before it.
+        If the request fails, raises its own error after the parts that came before it.
         """
         deltas: deque[Delta] = deque()
         output = self._add(*self._encoded(prompt), sampling_params, listener=deltas.extend).result()
@@ -272,9 +274,10 @@ class LLM:
     async def astream(
         self, prompt: Prompt, sampling_params: SamplingParams | None = None
     ) -> AsyncIterator[Delta]:
-        """`stream` for asyncio: any number may run at once and share each step.
+        """Yield the new parts of one prompt's samples, as `stream` does, for asyncio.
 
-        Steps run in the engine's own thread, and texts are tokenized in another, so the event loop never waits.
+        Any number of streams may run at once and share each step. Steps run in the engine's own thread, and texts are
+        tokenized in another thread, so the event loop never waits.
         """
         self._loop.start()
         events, news = asyncio.get_running_loop(), asyncio.Queue[list[Delta]]()
@@ -305,7 +308,7 @@ class LLM:
             raise output.error
 
     def close(self) -> None:
-        """Give the cache's memory back. The LLM cannot be used afterwards."""
+        """Release the cache's memory. The LLM cannot be used afterwards."""
         self._loop.close()
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -323,7 +326,7 @@ class LLM:
         priority: int | Sequence[int] | None = None,
         listener: Listener | None = None,
     ) -> list[RequestOutput]:
-        """Queue all prompts, or none: if one is refused, the others are taken out again."""
+        """Queue all prompts, or none: if one is refused, the others are removed again."""
         each = list(params) if isinstance(params, Sequence) else [params] * len(prompts)
         if len(each) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(each)} sampling_params: give one, or one each")
@@ -360,7 +363,7 @@ class LLM:
         return self._loop.add(ids, params, prompt=text, priority=priority, listener=listener)
 
     def _encoded(self, prompt: Prompt) -> tuple[str | None, Sequence[int]]:
-        """A prompt's text, if it has one, and its token ids."""
+        """Return a prompt's text, if it has one, and its token ids."""
         parts: Mapping[str, Any]
         if isinstance(prompt, str):
             parts = {"prompt": prompt}
@@ -420,7 +423,7 @@ class LLM:
 
 
 def _signature() -> Signature:
-    """LLM's own arguments and those of EngineConfig, for `help` and an editor's hints."""
+    """Return a signature of LLM's own arguments and those of EngineConfig, for `help` and an editor's hints."""
     own = list(signature(LLM.__init__).parameters.values())[1:-1]
     return Signature([*own, *signature(EngineConfig).parameters.values()])
 
@@ -429,7 +432,7 @@ LLM.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt (text, ids or a dict) as a list of one."""
+    """Return the prompts as a list; a single prompt (text, ids or a dict) becomes a list of one."""
     if isinstance(prompts, str | bytes | Mapping):
         return [prompts]
     if not isinstance(prompts, Sequence):
@@ -471,7 +474,7 @@ def _dtype(dtype: str | torch.dtype, config: ModelConfig, device: torch.device) 
 
 @contextmanager
 def _progress(outputs: list[RequestOutput], enabled: bool) -> Iterator[Callable[[], bool]]:
-    """A function that says whether all outputs are finished, and shows how many are if the run takes over a second."""
+    """Yield a function that returns whether all outputs are finished. It shows a progress bar after one second."""
     from tqdm.auto import tqdm
 
     off = not enabled or "TQDM_DISABLE" in os.environ  # tqdm itself asks for it only when it is imported

@@ -1,8 +1,8 @@
-"""Every hot operation by name, with the torch code that defines it.
+"""Every performance-critical operation by name, with the torch code that defines it.
 
-This is the one seam between the model and the kernels: the model gets an `Ops` and calls nothing else for these steps.
-The torch definition of an operation *is* its meaning. A kernel (kernels/) or a fast path for CPUs (cpu/) may replace it
-if it computes the same. All operations are flat over the T tokens of a step (batch.py).
+This is the only interface between the model and the kernels: the model gets an `Ops` and calls its operations. The
+torch code defines the meaning of an operation. A kernel (kernels/) or a fast path for CPUs (cpu/) may replace it if it
+computes the same. All operations are flat over the T tokens of a step (batch.py).
 """
 
 import importlib.util
@@ -22,12 +22,12 @@ from minillm.layer_kv import LARGEST, LayerKV
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W + b of rows x [T, in], with a weight [in, out] of any memory order and a bias [out] or None."""
+    """Return x W + b [T, out] for x [T, in], a weight [in, out] of any memory order, and a bias [out] or None."""
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    """Return x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467)."""
     return F.rms_norm(x, weight.shape, weight, eps)
 
 
@@ -75,7 +75,7 @@ def quantise(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def dequantise(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return what the numbers x [..., D] and their scales [...] stand for; x itself if there are no scales."""
+    """Return the values that the numbers x [..., D] and their scales [...] stand for; x itself without scales."""
     return x if scale is None else (x.float() * scale[..., None]).to(dtype)
 
 
@@ -186,7 +186,7 @@ class Ops:
 
 
 def ops_for(device: torch.device) -> Ops:
-    """Return the Triton kernels on a GPU that runs them; elsewhere the definitions above, with the CPU's attention.
+    """Return the Triton kernels on a GPU that supports them; elsewhere the definitions above, with the CPU's attention.
 
     `MINILLM_KERNELS=off` asks for the definitions everywhere; `minillm.swap(rope=minillm.ops.rope)` asks for one.
     `MINILLM_KERNELS=interpret` runs the kernels on a CPU, slowly, in Triton's interpreter, which must be on

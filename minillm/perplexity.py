@@ -1,8 +1,8 @@
-"""Perplexity: how many tokens a model is choosing between, on average, at each token of a text.
+"""Perplexity: the number of tokens between which a model chooses, on average, at each token of a text.
 
-exp of the mean negative log-likelihood. The text is cut into windows; each token is scored once, given the tokens
-before it in its window, of which the first `window - stride` were scored by the window before and serve as
-context only.
+It is exp of the mean negative log-likelihood. The text is cut into windows that overlap by `window - stride` tokens.
+Each token is scored once, given the tokens before it in its window. The overlapping tokens were scored in the previous
+window and serve as context only.
 """
 
 import math
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def perplexity(llm: "LLM", text: str, *, window: int | None = None, stride: int | None = None) -> float:
-    """The model's perplexity per token on `text`.
+    """Return the model's perplexity per token on `text`.
 
-    `window` is the number of tokens seen at once (default and at most: `max_model_len - 1`), `stride` how far it moves
-    (default: half of it). The first token has no context and is not scored. Raises `RequestError` for a text of fewer
-    than two tokens, `ValueError` for a bad window or stride.
+    `window` is the number of tokens that the model sees at once; its default and maximum is `max_model_len - 1`. The
+    window moves by `stride` tokens, by default half of it. The first token has no context and is not scored. Raises
+    `RequestError` for a text of fewer than two tokens, and `ValueError` for an invalid window or stride.
     """
     return math.exp(-sum(scores := token_logprobs(llm, text, window=window, stride=stride)) / len(scores))
 
@@ -27,7 +27,7 @@ def perplexity(llm: "LLM", text: str, *, window: int | None = None, stride: int 
 def token_logprobs(
     llm: "LLM", text: str, *, window: int | None = None, stride: int | None = None
 ) -> list[float]:
-    """log p(token | its context in the window) of every token of `text` but the first."""
+    """Return log p(token | its context in the window) for every token of `text` but the first."""
     from minillm.sampling import SamplingParams  # not at the top: it imports torch
 
     longest = llm.engine.max_model_len - 1
@@ -38,7 +38,9 @@ def token_logprobs(
     if not 1 <= stride < window:
         raise ValueError(f"stride={stride}: give 1 to {window - 1} tokens (window - 1)")
     if llm.tokenizer is None:
-        raise RequestError(f"perplexity needs a tokenizer, and {llm.name!r} has none")
+        raise RequestError(
+            f"perplexity needs a tokenizer, but {llm.name!r} has none: use a model with a tokenizer"
+        )
     ids = llm.tokenizer.encode(text)
     if len(ids) < 2:
         raise RequestError(

@@ -17,7 +17,7 @@ Record = TypeVar("Record")
 
 
 def read(path: Path) -> Any:
-    """The JSON value in a file. Raises OSError if the file cannot be read, and ValueError if it is damaged."""
+    """Return the JSON value in a file. Raises OSError if the file cannot be read, and ValueError if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -54,7 +54,7 @@ def set_aside(path: Path, label: str = "damaged") -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if there is none. A file system without locks gives none."""
+    """Hold the lock of a folder, which is made if there is none. On a file system without locks, hold none."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = (
         os.open(folder / ".lock", os.O_RDWR | os.O_CREAT) if sys.platform == "win32" else os.open(folder, 0)
@@ -75,9 +75,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def records(kind: type[Record], entries: Any) -> tuple[dict[str, Record], str]:
-    """The records of a JSON object, by key, and what is wrong with the first of the others, or "".
+    """Return the valid records of a JSON object by key, and the first error of the invalid ones, or "".
 
-    `kind` is a dataclass of plain types. Fields that it does not know are left out.
+    `kind` is a dataclass of plain types. Fields that it does not have are ignored.
     """
     if not isinstance(entries, dict):
         return {}, f"{entries!r:.40} where an object is expected"
@@ -91,7 +91,7 @@ def records(kind: type[Record], entries: Any) -> tuple[dict[str, Record], str]:
 
 
 def _record(kind: type[Record], entry: Any) -> Record:
-    """Raises ValueError if a field is missing, of another type, or a negative number."""
+    """Return a record from its JSON object. Raises ValueError if a field is missing, of a wrong type, or negative."""
     if not isinstance(entry, dict):
         raise ValueError(f"{entry!r:.40} where an object is expected")
     known: dict[str, Any] = {}

@@ -445,12 +445,12 @@ BAD_ARGUMENTS = {
     "kv_cache": (
         {"kv_cache": "dense"},
         ValueError,
-        "kv_cache='dense': one of 'paged', 'contiguous', 'virtual'",
+        "kv_cache='dense' is not supported: use 'paged' or 'contiguous' or 'virtual' or 'none'",
     ),
     "policy": (
         {"scheduling_policy": "lifo"},
         ValueError,
-        "scheduling_policy='lifo': one of 'fcfs', 'priority'",
+        "scheduling_policy='lifo' is not supported: use 'fcfs' or 'priority'",
     ),
     "block_size": ({"block_size": 0}, ValueError, "block_size=0: give an integer of at least 1"),
     "blocks": ({"num_gpu_blocks_override": 0}, ValueError, "num_gpu_blocks_override=0: give an integer of"),
@@ -458,7 +458,7 @@ BAD_ARGUMENTS = {
     "a threshold, but no chunks": (
         {"enable_chunked_prefill": False, "long_prefill_token_threshold": 8},
         ValueError,
-        "long_prefill_token_threshold=8 cuts prompts, and enable_chunked_prefill is False",
+        "long_prefill_token_threshold=8 cuts prompts into chunks, but enable_chunked_prefill is False",
     ),
     "utilization": ({"gpu_memory_utilization": 0}, ValueError, "gpu_memory_utilization=0"),
     "no chunks, small budget": (
@@ -487,7 +487,7 @@ def test_a_cache_that_memory_cannot_hold_is_refused(monkeypatch):
     row = tiny.CONTEXT * 2 * 2 * 2 * 8 * 4  # tokens x layers x (k, v) x heads x head_dim x bytes
     monkeypatch.setattr(minillm.assembly, "available_bytes", lambda: 4 * row - 4)
     with pytest.raises(
-        ValueError, match=r"max_model_len=96 tokens takes .* MiB, and .* smaller max_model_len"
+        ValueError, match=r"max_model_len=96 tokens takes .* MiB, but .* smaller max_model_len"
     ):
         tiny.llm()
     with tiny.llm(max_model_len=80) as llm:
@@ -598,7 +598,7 @@ def test_cached_tokens_are_counted_once_per_request(llm):
 def test_arguments_that_have_only_a_default_so_far_say_so(llm, name, value):
     default = EngineConfig.__dataclass_fields__[name].default
     llm.variant(**{name: default}).close()
-    with pytest.raises(ValueError, match=f"(?s){name}=.*: one of {default!r}"):
+    with pytest.raises(ValueError, match=f"(?s){name}=.* is not supported: use {default!r}"):
         llm.variant(**{name: value})
 
 

@@ -12,16 +12,8 @@ NEXT = """
 benchmarks/ _graphs.py _rows.py against_commit.py batching.py chunked_prefill.py cpu_paged_attention.py
   decode_roofline.py decode_vs_transformers.py event_loop.py flash_attention.py fused_layers.py gpu.py
   paged_attention.py prefix_caching.py scheduling.py
-kernels/ __init__.py flash_attention.py paged_attention.py rms_norm.py
-minillm/ config.py
-minillm/cache/ cuda_pages.py virtual.py
-minillm/course/ answer.py expect.py guard.py sandbox.py source.py worker.py
 minillm/course/checks/ ch01.py ch02.py ch03.py ch05.py ch08.py ch11.py
 minillm/course/exercises/ ch02.py ch03.py ch04.py ch05.py ch08.py ch11.py
-minillm/engine/ scheduler.py
-minillm/measure/ known_gpus.py memory.py timing.py trace.py
-minillm/model/ tokenizer.py
-minillm/sampling/ transforms.py
 solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
   08_continuous_batching.ipynb 11_fusion_and_graphs.ipynb conftest.py
 tests/ conftest.py test_bundled_models.py

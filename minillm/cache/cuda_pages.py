@@ -1,10 +1,11 @@
-"""Pages of a GPU's memory under a range of addresses, by the CUDA driver's virtual memory calls.
+"""Pages of GPU memory mapped into a range of addresses with the CUDA driver's virtual memory calls.
 
-An ordinary allocation is three things at once, and here they come one by one: addresses (`cuMemAddressReserve`),
-memory (`cuMemCreate`, a handle without an address), and the one under the other (`cuMemMap`, then `cuMemSetAccess`).
-All memory is made at the start, so that none can be missing later; what is unmapped goes back on the pile.
+An ordinary allocation does three things at once. Here they are separate: reserve addresses (`cuMemAddressReserve`),
+create memory (`cuMemCreate`, which returns a handle without an address), and map the memory to an address
+(`cuMemMap`, then `cuMemSetAccess`). All memory is created at the start, so later steps cannot run out of it. Unmapped
+memory is kept for the next `map`.
 
-A GPU does not wait for a page that is missing as a CPU does: what is read or written must be mapped before.
+A CPU handles an access to a missing page, but a GPU does not. Every page must be mapped before a kernel touches it.
 
 Source: Prabhu et al. 2024 (arXiv 2405.04437), section 5; CUDA Driver API, "Virtual Memory Management".
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 
 
 def granularity(device: torch.device) -> int:
-    """The size in bytes of the smallest page of a device, 2 MiB on all that we know of."""
+    """Return the size in bytes of the smallest page of a device: 2 MiB on every GPU that we know of."""
     driver = _driver()
     smallest = driver.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
     torch.cuda.synchronize(device)  # starts CUDA
@@ -26,11 +27,10 @@ def granularity(device: torch.device) -> int:
 
 
 class CudaPages:
-    """`num_bytes` addresses and `num_pages` pages of memory, which `map` puts under some of them: `virtual.HostPages`
-    for a GPU.
+    """The GPU's version of `virtual.HostPages`: `num_bytes` addresses, and `num_pages` pages to map into them.
 
-    The memory is taken at once, and given back with the last reference to the object and its tensor. Raises
-    `ImportError` without the package cuda-bindings, and `RuntimeError` with the driver's word where that refuses.
+    The memory is taken at once. It is released with the last reference to this object and its tensor. Raises
+    `ImportError` if the package cuda-bindings is missing, and `RuntimeError` with the driver's error if a call fails.
     """
 
     def __init__(self, num_bytes: int, page_bytes: int, num_pages: int, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class CudaPages:
         self._access.location = memory.location
         self._access.flags = self._driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
         self._start = int(_call(self._driver, "cuMemAddressReserve", num_bytes, 0, 0, 0))
-        self._spare: list[Any] = []  # handles of memory that is nowhere
+        self._spare: list[Any] = []  # handles of memory that is not mapped
         self._mapped: dict[int, Any] = {}  # address: handle
         weakref.finalize(
             self,
@@ -60,19 +60,19 @@ class CudaPages:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The range as an array of bytes, in the form that libraries agree on (Numba's documentation, version 3)."""
+        """Return the range as an array of bytes, in the CUDA Array Interface (Numba's documentation, version 3)."""
         return {"shape": (self._num_bytes,), "typestr": "|u1", "data": (self._start, False), "version": 3}
 
     def tensor(self) -> Tensor:
-        """The range as a uint8 tensor, which holds this object."""
-        # Torch asks the driver to which device the first address belongs: it must have memory for that moment.
+        """Return the range as a uint8 tensor, which keeps a reference to this object."""
+        # Torch asks the driver for the device of the first address, which must have memory during that call.
         self.map(0, self._page_bytes)
         tensor = torch.as_tensor(self, device=self._device)
         self.unmap(0, self._page_bytes)
         return tensor
 
     def map(self, offset: int, num_bytes: int) -> None:
-        """Put memory under these pages, which have none."""
+        """Map memory to these pages, which must have none. Both numbers are whole pages, in bytes."""
         start = self._start + offset
         for address in range(start, start + num_bytes, self._page_bytes):
             _call(self._driver, "cuMemMap", address, self._page_bytes, 0, self._spare[-1], 0)
@@ -80,7 +80,7 @@ class CudaPages:
         _call(self._driver, "cuMemSetAccess", start, num_bytes, [self._access], 1)
 
     def unmap(self, offset: int, num_bytes: int) -> None:
-        """Take it away, once no kernel that is under way can touch it."""
+        """Unmap these pages after all running kernels have finished. Both numbers are whole pages, in bytes."""
         torch.cuda.synchronize(self._device)
         start = self._start + offset
         for address in range(start, start + num_bytes, self._page_bytes):
@@ -110,13 +110,13 @@ def _driver() -> Any:
         return importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         raise ImportError(
-            'kv_cache="virtual" on a GPU calls the CUDA driver through the package cuda-bindings, which is missing: '
-            'pip install cuda-bindings, or use kv_cache="paged"'
+            'kv_cache="virtual" on a GPU calls the CUDA driver through the package cuda-bindings, which is missing. '
+            'Run pip install cuda-bindings, or use kv_cache="paged"'
         ) from error
 
 
 def _memory_of(driver: Any, device: torch.device) -> Any:
-    """What is asked of `cuMemCreate`: memory of this device."""
+    """Return the properties that `cuMemCreate` needs for memory of this device."""
     wanted = driver.CUmemAllocationProp()
     wanted.type = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     wanted.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
@@ -125,7 +125,7 @@ def _memory_of(driver: Any, device: torch.device) -> Any:
 
 
 def _call(driver: Any, name: str, *args: Any) -> Any:
-    """Call the driver; returns its value, if it has one. Raises `RuntimeError` with the name of the driver's error."""
+    """Call the driver and return its value, if it has one. Raises `RuntimeError` with the driver's name of an error."""
     result, *values = getattr(driver, name)(*args)
     if result != driver.CUresult.CUDA_SUCCESS:
         shown = ", ".join(f"{arg:,}" for arg in args if isinstance(arg, int))

@@ -1,11 +1,11 @@
-"""The KV cache: one pool of blocks per layer, in which every request's keys and values are kept.
+"""The KV cache: one pool of blocks per layer, which holds the keys and values of every request.
 
 A token's place is its slot: `block_table[position // block_size] * block_size + position % block_size`. Two layouts use
 the same code:
 
 - paged: blocks of a few tokens, anywhere in the pool. A request holds as many as its tokens need.
 - contiguous: one block of `max_model_len` tokens per request. The memory of the longest text is reserved when a
-  request begins; a request of 50 tokens holds all of it.
+  request begins, even if the request has only 50 tokens.
 
 `NoCache` keeps nothing, so every step computes the whole sequence again.
 
@@ -39,8 +39,8 @@ class NoCache:
 class KVCache:
     """Keep the keys and values of `num_blocks` blocks of `block_size` tokens, for each layer.
 
-    A `dtype` of int8 or float8_e4m3fn makes a quantised cache (layer_kv.py). On a CPU the memory is reserved at once,
-    and a page of it is occupied when it is first written.
+    A `dtype` of int8 or float8_e4m3fn makes a quantised cache (layer_kv.py). On a CPU the addresses are reserved at
+    once, and each page takes memory when it is first written.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class KVCache:
         return self.ops.paged_attention(q, kv, batch, self.config.sliding_window(layer))
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
-        """Copy whole blocks (from, to) in every layer, scales included: a fork gets a block of its own to write in."""
+        """Copy whole blocks (from, to) in every layer, scales included. A fork thus gets its own block to write to."""
         device = self.layers[0].k.device
         source, target = (torch.tensor(blocks, device=device) for blocks in zip(*copies, strict=True))
         for kv in self.layers:

@@ -1,10 +1,10 @@
-"""The manager: what the scheduler asks of the cache, in terms of requests. Plain Python, without torch.
+"""The manager: the cache's interface to the scheduler, in terms of requests. Plain Python, without torch.
 
-Blocks are counted in blocks.py and found by their content in prefix.py. Here a request is admitted, grows, forks,
-publishes what it has computed, and frees its blocks. `admit`, `grow` and `fork` either succeed, or change nothing and
-return False, so the scheduler can try something else.
+The allocator (blocks.py) counts references to blocks, and the prefix cache (prefix.py) finds blocks by their content.
+The manager admits, grows and forks requests, publishes their computed blocks, and frees them. `admit`, `grow` and
+`fork` either succeed, or change nothing and return False. The scheduler can then try something else.
 
-A contiguous cache has the same manager: one block per request, as long as the longest sequence, and no forks.
+A contiguous cache uses the same manager, with one block of `max_model_len` tokens per request and no forks.
 """
 
 from array import array
@@ -20,8 +20,9 @@ from minillm.measure.trace import BlockCounts
 class CachedSequence(Protocol):
     """A request as the manager sees it.
 
-    The manager writes `block_table`, `block_hashes` and `num_published` (how many blocks others can find), and at
-    admission `num_computed_tokens` and `num_cached_tokens` (what the prefix cache contributed).
+    The manager writes `block_table`, `block_hashes` and `num_published` (the number of its blocks that others can
+    find). At admission it also writes `num_cached_tokens` (the tokens that the prefix cache contributed) and
+    `num_computed_tokens`.
     """
 
     token_ids: list[int]
@@ -36,17 +37,17 @@ class CachedSequence(Protocol):
 
     @property
     def num_wanted(self) -> int:
-        """Tokens that need a place in the cache: `num_tokens` and the drafts after them."""
+        """Return the number of tokens that need a place in the cache: `num_tokens` and the drafts after them."""
         ...
 
     @property
     def max_cached_tokens(self) -> int:
-        """The most tokens that will ever need a place."""
+        """Return the largest number of tokens that will ever need a place."""
         ...
 
     @property
     def may_hit(self) -> bool:
-        """Whether blocks that other requests computed can be used. False if the logits of every position are wanted."""
+        """Return whether the request can use cached blocks. False if it needs the logits of every position."""
         ...
 
 
@@ -66,8 +67,9 @@ class Allocator(Protocol):
 
 
 class KVCacheManager:
-    """Gives the blocks of a cache to requests. `copies` lists the (from, to) blocks to copy before the next forward
-    pass; the engine empties the list.
+    """Gives the blocks of a cache to requests.
+
+    `copies` lists the pairs (from, to) of blocks to copy before the next forward pass. The engine empties the list.
     """
 
     def __init__(
@@ -83,49 +85,49 @@ class KVCacheManager:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every request and every prefix: all blocks are free again, whatever state an error left behind."""
+        """Free all blocks and forget every request and every prefix, even if an error left the state inconsistent."""
         self.allocator, self.prefix = self._make_allocator(self.num_blocks), deepcopy(self._empty_prefix)
         self.num_cached = 0  # free blocks that still hold a known prefix
         self.copies: list[tuple[int, int]] = []
 
     @property
     def num_free(self) -> int:
-        """Free blocks, including those that still hold a known prefix."""
+        """Return the number of free blocks, including those that still hold a known prefix."""
         return self.allocator.num_free
 
     @property
     def capacity(self) -> int:
-        """The most tokens that one request can hold."""
+        """Return the largest number of tokens that one request can hold."""
         return self.num_blocks * self.block_size
 
     def counts(self) -> BlockCounts | None:
-        """The blocks as the trace records them; None for a cache that keeps nothing."""
+        """Return the numbers of blocks as the trace records them; None for a cache that keeps nothing."""
         return BlockCounts(self.num_blocks, self.num_free, self.num_cached)
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
     def may_grow(self, request: CachedSequence) -> bool:
-        """Whether an admitted request can still need more blocks than it has."""
+        """Return whether an admitted request can still need more blocks than it has."""
         return len(request.block_table) < self.blocks_for(request.max_cached_tokens)
 
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
-        """Give a request without blocks all that its tokens need, and set how many of them are computed already.
+        """Give a new request the blocks that its tokens need, and set how many of its tokens are already computed.
 
-        Return False unless `headroom` blocks stay free for requests that may grow. At least one token is left to
-        compute, because its logits are needed.
+        Return False if fewer than `headroom` blocks would stay free for requests that may grow. At least one token is
+        left to compute, because its logits are needed.
         """
         hits: list[int] = []
         if self.prefix is not None and request.may_hit:
             self.prefix.extend(request.block_hashes, request.token_ids)
             hits = self.prefix.match(request.block_hashes[: (request.num_tokens - 1) // self.block_size])
-        # A hit on a free block takes it from those that could be given away.
+        # A hit on a free block removes it from the free list.
         idle = sum(self.allocator.holders(block) == 0 for block in hits)
         needed = self.blocks_for(request.num_tokens) - len(hits)
         if needed + idle + headroom > self.num_free:
             return False
         self.num_cached -= idle
-        for block in hits:  # before anything is allocated, so that no hit is given away
+        for block in hits:  # before any allocation, which could evict a hit
             self.allocator.share(block)
         request.block_table = array("i", hits)
         request.block_table.extend(self._allocate() for _ in range(needed))
@@ -134,7 +136,10 @@ class KVCacheManager:
         return True
 
     def grow(self, request: CachedSequence) -> bool:
-        """Make room for all of a request's tokens and drafts, and give it its own copy of the block it writes next."""
+        """Add the blocks that a request's tokens and drafts need, and make sure that it alone holds its next block.
+
+        If the block that it writes next is shared, the request gets a copy of it.
+        """
         table, size = request.block_table, self.block_size
         next_block = request.num_computed_tokens // size
         shared = next_block < len(table) and self.allocator.holders(table[next_block]) > 1
@@ -151,7 +156,7 @@ class KVCacheManager:
         return True
 
     def fork(self, parent: CachedSequence, child: CachedSequence) -> bool:
-        """Let `child` share all of `parent`'s blocks. Return False if no block is free for its first write."""
+        """Let `child` share all of `parent`'s blocks. Return False if no block is free for the child's first write."""
         if not self.can_fork or self.num_free == 0:
             return False
         for block in parent.block_table:
@@ -162,9 +167,10 @@ class KVCacheManager:
         return True
 
     def publish(self, request: CachedSequence) -> list[int]:
-        """Let others find the blocks that are full of computed tokens; return those whose content was not known yet.
+        """Publish the blocks that are full of computed tokens, so that other requests find them. Return the new ones.
 
-        `num_computed_tokens` must count verified tokens only: a rejected draft's keys and values are not the prefix's.
+        A block is new if its content was not known under this name. `num_computed_tokens` must count verified tokens
+        only, because the keys and values of a rejected draft are not part of the prefix.
         """
         first, last = request.num_published, request.num_computed_tokens // self.block_size
         if self.prefix is None or first >= last:
@@ -175,7 +181,7 @@ class KVCacheManager:
         return [block for block, name in full if self.prefix.publish(block, name)]
 
     def free(self, request: CachedSequence) -> None:
-        """Take a request's blocks back, the last one first, so that a long prefix is evicted from its end."""
+        """Free a request's blocks, the last one first, so that a long prefix is evicted from its end."""
         for block in reversed(request.block_table):
             known = self.prefix is not None and block in self.prefix
             self.allocator.free(block, keep=known)
@@ -185,7 +191,7 @@ class KVCacheManager:
     def _allocate(self) -> int:
         block = self.allocator.allocate()
         if block is None:
-            raise RuntimeError(f"the allocator has {self.num_free} free blocks, and gives none")
+            raise RuntimeError(f"the allocator has {self.num_free} free blocks, but allocate() returned None")
         if self.prefix is not None and block in self.prefix:
             self.prefix.forget(block)
             self.num_cached -= 1
@@ -193,7 +199,7 @@ class KVCacheManager:
 
 
 class NoCacheManager(KVCacheManager):
-    """The manager of a cache that keeps nothing: a block is the right to run, for `num_blocks` requests at a time."""
+    """The manager of a cache that keeps nothing. A block stands for the right to run, and one request needs one."""
 
     def __init__(self, num_blocks: int, max_model_len: int) -> None:
         super().__init__(num_blocks, max_model_len, can_fork=False)
@@ -202,6 +208,6 @@ class NoCacheManager(KVCacheManager):
         return None
 
     def publish(self, request: CachedSequence) -> list[int]:
-        """Nothing was kept, so the next step computes every token again."""
+        """Reset `num_computed_tokens` to 0: nothing was kept, so the next step computes every token again."""
         request.num_computed_tokens = 0
         return []

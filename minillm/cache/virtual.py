@@ -1,20 +1,20 @@
 """The virtual KV cache: contiguous addresses for each request, with memory only where tokens are written.
 
-Paging (kv_cache.py) saves memory and gives up contiguity, so every attention kernel must look up a block table. But
+Paging (kv_cache.py) saves memory but gives up contiguity, so every attention kernel must look up a block table. Yet
 each load and store already goes through a page table: the processor's own, which its memory management unit (MMU)
 reads in hardware. The virtual cache reserves the addresses of `max_model_len` tokens for each of `max_num_seqs`
-requests, which costs nothing, and puts pages of memory under them one by one. To attention a row is one block, as in
-the contiguous cache, and is read in place.
+requests, which costs no memory. It maps pages of memory to these addresses one by one. To attention, a row is one
+block, as in the contiguous cache.
 
     row 0  |######........................|      # pages that have memory
     row 1  |###...........................|      . addresses that have none
     row 2  |########################......|
 
-What it costs: the hardware chooses the size of a page. A page holds tokens of one layer, of K or of V, so that a
-request takes at least 2 x layers pages. A CPU's page of 4 KiB holds 8 tokens of `tinytales` in float32, fewer than a
-block. A GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so that its shortest request takes 2 x 32 x
-2 MiB = 128 MiB. A new page is a page fault or a driver call in each layer; a new block is one number in a table. And
-requests cannot share memory: no prefix caching, no forks.
+This has three costs. First, the hardware chooses the size of a page. A page holds tokens of one layer, of K or of V,
+so a request takes at least 2 x layers pages. A CPU's page of 4 KiB holds 8 tokens of `tinytales` in float32, fewer
+than a block. A GPU's page of 2 MiB holds 1024 tokens of Llama 3 8B in bfloat16, so its shortest request takes 2 x 32 x
+2 MiB = 128 MiB. Second, a new page needs a page fault or a driver call in each layer, while a new block is one number
+in a table. Third, requests cannot share memory, so there is no prefix caching and there are no forks.
 
 Source: Prabhu et al. 2024, "vAttention: Dynamic Memory Management for Serving LLMs without PagedAttention" (arXiv
 2405.04437), Microsoft Research.
@@ -41,18 +41,18 @@ from minillm.ops import Ops, ops_for
 
 
 class HostPages:
-    """A range of addresses under which the operating system puts memory when a page is first written.
+    """A range of addresses whose pages get memory from the operating system when they are first written.
 
-    Raises `NotImplementedError` if a process cannot give back single pages, and `MemoryError` if the system refuses
-    the addresses.
+    Raises `NotImplementedError` if a process cannot return single pages to the system, and `MemoryError` if the system
+    refuses the addresses.
     """
 
     def __init__(self, num_bytes: int) -> None:
         if not hasattr(mmap, "MADV_DONTNEED"):
             raise NotImplementedError(
-                f'kv_cache="virtual" needs mmap and madvise, and {sys.platform} has no madvise: use kv_cache="paged"'
+                f'kv_cache="virtual" needs mmap and madvise, but {sys.platform} has no madvise: use kv_cache="paged"'
             )
-        # Without this flag, which Python 3.13 named, the kernel may refuse more addresses than there is memory.
+        # Without this flag, which has a name since Python 3.13, the kernel may refuse more addresses than memory.
         no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
         try:
             self._range = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
@@ -70,10 +70,11 @@ class HostPages:
         return torch.frombuffer(self._range, dtype=torch.uint8)
 
     def map(self, offset: int, num_bytes: int) -> None:
-        """Do nothing: the first write to a page brings its memory."""
+        """Do nothing: a page gets its memory when it is first written."""
 
     def unmap(self, offset: int, num_bytes: int) -> None:
-        """Give the memory of these pages back; their content is lost. Both numbers are whole pages, in bytes."""
+        """Return the memory of these pages to the system, which loses their content. Both numbers are whole pages, in
+        bytes."""
         # On macOS DONTNEED keeps the pages; FREE lets the kernel take them when it needs them.
         advice = mmap.MADV_FREE if sys.platform == "darwin" else mmap.MADV_DONTNEED
         self._range.madvise(advice, offset, num_bytes)
@@ -88,9 +89,9 @@ class Page:
 
     @classmethod
     def of(cls, token_bytes: int, granularity: int) -> "Page":
-        """Return the fewest system pages of which whole tokens fill more than nine tenths.
+        """Return the smallest multiple of a system page of which whole tokens fill more than nine tenths.
 
-        `token_bytes` is one layer's K (or V) of a token, `granularity` the size of a system page.
+        `token_bytes` is the size of one token's K (or V) in one layer, `granularity` the size of a system page.
         """
         sizes = (granularity * n for n in count(1))
         num_bytes = next(size for size in sizes if size % token_bytes < size / 10)
@@ -101,7 +102,7 @@ class Page:
         """Return the page for a model's cache on a device. Raises `ValueError` for a quantised cache."""
         if dtype in LARGEST:
             raise ValueError(
-                f'kv_cache="virtual" has no pages for the scales of a {dtype} cache: use kv_cache="paged", or a cache '
+                f'kv_cache="virtual" has no pages for the scales of a {dtype} cache. Use kv_cache="paged", or a cache '
                 "in the model's dtype"
             )
         granularity = mmap.PAGESIZE
@@ -113,10 +114,10 @@ class Page:
 
 
 class VirtualKVCache(KVCache):
-    """A KVCache of one block per row, which begins at a page and has memory where `map` was called.
+    """A KVCache with one block per row. A row begins at a page and has memory only in the pages that `map` was given.
 
-    `block_size` is at least `max_model_len`, and `nbytes` counts addresses. At most `num_pages` pages, each of every
-    layer's K and V, may be mapped at a time. On a CPU a mapped page gets its memory when it is written.
+    `block_size` is at least `max_model_len`, and `nbytes` counts addresses. At most `num_pages` pages may be mapped at
+    a time; a page here includes K and V of every layer. On a CPU a mapped page gets its memory when it is written.
     """
 
     def __init__(
@@ -131,12 +132,12 @@ class VirtualKVCache(KVCache):
         ops: Ops | None = None,
     ) -> None:
         token_bytes = config.kv_size * dtype.itemsize
-        # A row ends at the end of a page and of a token.
+        # Each row is a whole number of pages and of tokens.
         unit = math.lcm(page.num_bytes, token_bytes)
         row_pages = -(-max_model_len // page.num_tokens)
         self._row_bytes = -(-row_pages * page.num_bytes // unit) * unit
         device = torch.device(device)
-        # On "meta" there are shapes without memory.
+        # Tensors on "meta" have shapes but no memory.
         super().__init__(
             config, num_rows, self._row_bytes // token_bytes, dtype, "meta", ops or ops_for(device)
         )
@@ -157,7 +158,7 @@ class VirtualKVCache(KVCache):
             self._pages.map(offset, (last - first) * self.page.num_bytes)
 
     def unmap(self, row: int, first: int, last: int) -> None:
-        """Give their memory back."""
+        """Release the memory of the pages `first` to `last`, exclusive, of a row in every layer."""
         for offset in self._offsets(row, first):
             self._pages.unmap(offset, (last - first) * self.page.num_bytes)
 
@@ -169,8 +170,8 @@ class VirtualKVCache(KVCache):
 class VirtualKVCacheManager(KVCacheManager):
     """Give each request a row, and as many of `num_pages` pages as its tokens need.
 
-    The scheduler, the engine and the trace count blocks, and here a block is a page of `page_tokens` tokens. A block
-    table has one entry, the row.
+    The scheduler, the engine and the trace count blocks. Here such a block is a page of `page_tokens` tokens, while a
+    block table has one entry, the row.
     """
 
     def __init__(self, rows: VirtualKVCache, num_rows: int, num_pages: int, page_tokens: int) -> None:
@@ -194,7 +195,7 @@ class VirtualKVCacheManager(KVCacheManager):
         return self.mapped[request.block_table[0]] < self.blocks_for(request.max_cached_tokens)
 
     def admit(self, request: CachedSequence, headroom: int = 0) -> bool:
-        """Give a request a row, and pages for all of its tokens. Refuse unless `headroom` pages stay free."""
+        """Give a request a row, and pages for all of its tokens. Return False unless `headroom` pages stay free."""
         if self.blocks_for(request.num_tokens) + headroom > self.num_free or self.allocator.num_free == 0:
             return False
         request.block_table = array("i", [self._allocate()])
@@ -202,7 +203,7 @@ class VirtualKVCacheManager(KVCacheManager):
         return self.grow(request)
 
     def grow(self, request: CachedSequence) -> bool:
-        """Make room for all of a request's tokens. The next page is always at the next address."""
+        """Map the pages that a request's tokens need. Return False if too few pages are free."""
         row, needed = request.block_table[0], self.blocks_for(request.num_wanted)
         mapped = self.mapped[row]
         if needed - mapped > self.num_free:
@@ -213,7 +214,7 @@ class VirtualKVCacheManager(KVCacheManager):
         return True
 
     def free(self, request: CachedSequence) -> None:
-        """Take a request's row and pages back."""
+        """Free a request's row and its pages."""
         [row] = request.block_table
         self._rows.unmap(row, 0, self.mapped[row])
         self.mapped[row] = 0

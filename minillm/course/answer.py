@@ -1,8 +1,8 @@
-"""The learner's function as a check calls it, and what its exceptions mean in the learner's terms.
+"""Call the learner's function for a check, and explain its exceptions in the learner's terms.
 
-Between the check and the function stands `Answer`: it compares the arguments with the function's signature, and
-sees whether the call changed one of them. Everything else that can go wrong arrives as an exception; `explain` turns it
-into a sentence with the learner's own line.
+A check calls the function through an `Answer`. It compares the arguments with the function's signature, and notices if
+the call changed one of them. Every other fault raises an exception, and `explain` turns it into a sentence with the
+learner's own line.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from minillm.course.source import Source
 
 
 class Answer:
-    """The learner's function or class, called like the thing itself."""
+    """The learner's function or class. Call it like the original."""
 
     def __init__(
         self, target: Callable[..., Any], name: str, changes: tuple[str, ...] = (), watch: Watch | None = None
@@ -44,7 +44,7 @@ class Answer:
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
             signature = inspect.signature(self._target)
-        except ValueError:  # a builtin has none
+        except ValueError:  # a builtin has no signature
             return {}
         try:
             return dict(signature.bind(*args, **kwargs).arguments)
@@ -57,7 +57,7 @@ class Answer:
 
 
 def _exact(value: Any) -> Any:
-    """The same tensor, or tuple of tensors, without a class of the learner's that could answer for it."""
+    """Return a tensor, or a tuple of tensors, as plain Tensors, so that no method of a learner's class runs."""
     if issubclass(type(value), Tensor) and type(value) is not Tensor:
         with torch._C.DisableTorchFunctionSubclass():
             return Tensor.as_subclass(value, Tensor)
@@ -65,9 +65,10 @@ def _exact(value: Any) -> Any:
 
 
 def _state(value: Any) -> Any:
-    """Something that differs after `value` was changed in place.
+    """Return an object that differs after `value` was changed in place.
 
-    For a tensor torch counts the changes; it misses those through `.data` or numpy, so a small one's bytes count too.
+    For a tensor it contains torch's count of changes. That count misses changes through `.data` or numpy, so for a
+    small tensor it also contains the bytes.
     """
     if isinstance(value, Tensor):
         if value.numel() > 100_000:
@@ -78,7 +79,7 @@ def _state(value: Any) -> Any:
 
 
 def _where_to_look(name: str, changed: Any) -> str:
-    """What changes an argument of this kind in place."""
+    """Return advice on the operations that change an argument of this kind in place."""
     if isinstance(changed, Tensor):
         return "look for operations that end in _, for -= and +=, and for assignments to a slice"
     if isinstance(changed, list):
@@ -87,7 +88,7 @@ def _where_to_look(name: str, changed: Any) -> str:
 
 
 def explain(error: BaseException, source: Source, path: str, megabytes: int) -> str:
-    """Why the call ended, in one sentence that is never empty. `path` is the file in which the learner's code ran."""
+    """Return why the call failed, in one sentence that is never empty. `path` is the file of the learner's code."""
     try:
         return _explain(error, source, path, megabytes)
     except BaseException:  # a learner's own exception can fail to describe itself

@@ -33,7 +33,7 @@ class PartResult:
         return self.points if self.passed else 0
 
     def judge(self, wrong: str | None) -> None:
-        """Take a verdict: None is a pass. A failed part stays failed, whatever is reported later."""
+        """Record a verdict: None is a pass. A failed part stays failed, even if a later verdict is a pass."""
         self.passed = wrong is None and (self.passed or not self.tried)
         self.tried, self.wrong = True, self.wrong or wrong or ""
 
@@ -46,7 +46,7 @@ class Report:
     parts: list[PartResult]
     output: str = ""
     dropped: int = 0  # characters of output that the worker did not keep
-    problem: str = ""  # why it ended too early, where no part is to blame
+    problem: str = ""  # why the check ended too early, if no part caused it
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -55,11 +55,11 @@ class Report:
 
     @property
     def message(self) -> str:
-        """The first thing that is wrong, or ""."""
+        """Return the first failure, or ""."""
         return next((part.wrong for part in self.parts if part.wrong), self.problem)
 
     def __str__(self) -> str:
-        """The report as the learner reads it: the same for the same answer, so that a notebook can be tested for it."""
+        """Return the report for the learner. It is the same for the same answer, so that a notebook can be tested."""
         title = f"{self.exercise.id} {self.exercise.title}: {self.earned} of {self.exercise.points} points"
         lines, said = [title], ""
         for part in self.parts:

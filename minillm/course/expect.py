@@ -1,9 +1,9 @@
-"""Named failures for checks: each function here returns if all is well, or raises `Wrong` in the learner's terms.
+"""Named failures for checks: each function returns if the value is right, or raises `Wrong` in the learner's terms.
 
     out = attention(q, k, v)
-    expect.close(out, right, axes="T H D", mistakes={"the mask is off by one: …": what_that_mistake_gives})
+    expect.close(out, right, axes="T H D", mistakes={"the mask is off by one: …": result_of_that_mistake})
 
-The order is that of discovery: nothing returned, not a tensor, shape, dtype, NaN, a known mistake, other values.
+The functions look for failures in this order: None, not a tensor, shape, dtype, NaN, a known mistake, other values.
 """
 
 import math
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal float32 numbers, the same in every run whatever the learner's code does to torch's seed."""
+    """Return standard normal float32 numbers, the same in every run. They do not depend on torch's global seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -38,16 +38,16 @@ def that(condition: bool, message: str) -> None:
 
 
 def something(value: Any, name: str = "the result") -> None:
-    """Refuse None."""
+    """Raise `Wrong` if the value is None."""
     that(value is not None, f"{name} is None: is there a `return` on every path?")
 
 
 def equal(
     value: Any, right: Any, name: str = "the result", *, mistakes: Mapping[str, Any] | None = None
 ) -> None:
-    """Plain Python values (numbers, strings, lists, dicts): the same, and of the same type.
+    """Raise `Wrong` unless two plain Python values (numbers, strings, lists, dicts) are equal and of the same type.
 
-    An int is a float too, and NumPy's numbers are Python's. `mistakes` are as in `close`.
+    An int is also accepted as a float, and NumPy's numbers as Python's. `mistakes` are as in `close`.
     """
     something(value, name)
     wanted = type(right).__name__
@@ -71,7 +71,7 @@ def equal(
 
 
 def number(value: Any, name: str = "the result") -> int | float:
-    """The value as Python's int or float. Raises Wrong for None, for another type, NaN or an infinity."""
+    """Return the value as Python's int or float. Raises `Wrong` for None, another type, NaN or an infinity."""
     something(value, name)
     plain = _python(value)
     if type(plain) not in (int, float):
@@ -81,7 +81,7 @@ def number(value: Any, name: str = "the result") -> int | float:
 
 
 def seen(mistakes: Mapping[str, Result], right: Any, tolerance: float = 1e-4) -> dict[str, Result]:
-    """Return the mistakes that give something else than the right result on these numbers."""
+    """Return the mistakes whose results differ from the right result on these numbers."""
     return {text: value for text, value in mistakes.items() if not _same(value, right, tolerance)}
 
 
@@ -94,10 +94,10 @@ def cases(
     tolerance: float = 1e-4,
     mistakes: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
-    """Compare `answer` with the function `right` on each tuple of arguments, by `close` or, without tensors, `equal`.
+    """Compare `answer` with the function `right` on each tuple of arguments, with `close` or, without tensors, `equal`.
 
-    `mistakes` maps a sentence to a function of the same arguments. A case on which it gives the right result says
-    nothing about that mistake; one that no case can tell from the right answer raises ValueError.
+    `mistakes` maps a sentence to a function of the same arguments. A mistake is ignored in cases in which it gives the
+    right result. Raises ValueError if a mistake gives the right result in every case.
     """
     unseen = dict(mistakes or {})
     for given in arguments:
@@ -118,7 +118,7 @@ def cases(
 def tensor(
     value: Any, shape: Sequence[int], axes: str, dtype: torch.dtype | None = None, name: str = "the result"
 ) -> None:
-    """A tensor of this shape, whose axes are named ("T H D"), and of this dtype if one is given."""
+    """Raise `Wrong` unless the value is a tensor of this shape, and of this dtype if given. `axes` names its axes."""
     something(value, name)
     if not (isinstance(value, Tensor) and issubclass(type(value), Tensor)):  # an object can claim to be one
         raise Wrong(f"{name} is a {type(value).__name__}; a tensor [{', '.join(axes.split())}] is wanted")
@@ -133,7 +133,7 @@ def tensor(
 
 
 def finite(value: Tensor, axes: str, name: str = "the result") -> None:
-    """No NaN and no infinity."""
+    """Raise `Wrong` if the value contains NaN or an infinity."""
     bad = ~torch.isfinite(value)
     if bad.any():
         index = _first(bad)
@@ -153,11 +153,11 @@ def close(
     why: Callable[[Tensor], str] | None = None,
     name: str = "the result",
 ) -> None:
-    """A tensor with these values: |value - right| <= tolerance · (1 + |right|), in right's shape and dtype.
+    """Raise `Wrong` unless |value - right| <= tolerance · (1 + |right|), in right's shape and dtype.
 
-    `mistakes` maps a sentence to what an answer with that mistake gives; the first that fits is the message. One that
-    cannot be told from the right values is an error of the check, and raises ValueError. `why` looks at other wrong
-    values, and returns a sentence that precedes the numbers, or "".
+    `mistakes` maps a sentence to the result of an answer with that mistake. The first result that fits gives the
+    message. A result that equals the right values is an error of the check, and raises ValueError. For other wrong
+    values, `why` returns a sentence that precedes the numbers, or "".
     """
     tensor(value, right.shape, axes, right.dtype, name)
     for message, mistaken in (mistakes or {}).items():
@@ -179,18 +179,18 @@ def close(
 
 
 def own_memory(value: Tensor, name: str = "the result", **inputs: Tensor) -> None:
-    """`value` shares no memory with the inputs: a caller may write into it without changing them."""
+    """Raise `Wrong` if `value` shares memory with an input, so that writing into one changes the other."""
     for argument, given in inputs.items():
         if value.untyped_storage().data_ptr() == given.untyped_storage().data_ptr():
             raise Wrong(
-                f"{name} is a view of `{argument}`: who writes into one changes the other. Return a copy"
+                f"{name} is a view of `{argument}`: writing into one changes the other. Return a copy"
             )
 
 
 def peak_of(warm_up: Callable[[], object], call: Callable[[], Result]) -> tuple[Result, int]:
-    """What `call` returns, and how many bytes it needed at one time beyond what there was; 0 where nobody counts them.
+    """Return the result of `call` and the peak of the bytes that it added; 0 if the system does not count memory.
 
-    `warm_up` runs before, as the first call of anything loads code. For parts that run in a process of their own.
+    `warm_up` runs first, because a first call also loads code. Use this in parts that run in their own process.
     """
     try:
         return_freed_memory_at_once()
@@ -204,7 +204,7 @@ def peak_of(warm_up: Callable[[], object], call: Callable[[], Result]) -> tuple[
 
 @dataclass
 class Ran:
-    """What ran inside a `with counted()`: how often each torch operator, and the bytes of all tensors they made."""
+    """The work inside a `with counted()`: the number of calls per torch operator, and the bytes of their tensors."""
 
     operators: Counter[str] = field(default_factory=Counter)
     allocated: int = 0
@@ -212,7 +212,7 @@ class Ran:
 
 @contextmanager
 def counted() -> Iterator[Ran]:
-    """Count the torch operators inside the `with`, by ATen name, whichever Python or compiled function calls them."""
+    """Count the torch operators inside the `with` by ATen name, for calls from Python and from compiled functions."""
     ran = Ran()
     with profile(use_cpu=True, use_kineto=False, profile_memory=True) as record:
         yield ran
@@ -223,7 +223,7 @@ def counted() -> Iterator[Ran]:
 
 @contextmanager
 def without(pattern: str, message: str) -> Iterator[None]:
-    """Refuse torch operators whose ATen name has the regular expression `pattern`, such as "softmax", in the `with`."""
+    """Raise `Wrong(message)` if the `with` calls a torch operator whose ATen name matches the regular expression."""
     with counted() as ran:
         yield
     that(not any(re.search(pattern, name) for name in ran.operators), message)
@@ -236,7 +236,7 @@ def _same(value: Any, right: Any, tolerance: float) -> bool:
 
 
 def _python(value: Any) -> Any:
-    """The value as Python's own type, without a class of the learner's whose `==` could say anything."""
+    """Return the value as a plain Python type, so that no `==` of a learner's class runs."""
     if issubclass(type(value), np.generic):
         value = np.generic.item(value)
     for kind, rebuild in _KINDS.items():
@@ -258,7 +258,7 @@ _KINDS: dict[type, Callable[[Any], Any]] = {
 
 
 def _entry(name: str, index: int) -> str:
-    """How entry `index` of `name` is called: result[3], or entry 3 of a longer name."""
+    """Return a name for entry `index` of `name`: result[3], or "entry 3 of" a longer name."""
     short = name.removeprefix("the ")
     return f"{short}[{index}]" if short.isidentifier() else f"entry {index} of {name}"
 
@@ -272,12 +272,12 @@ def _first(mask: Tensor) -> tuple[int, ...]:
 
 
 def _where(index: tuple[int, ...], axes: str) -> str:
-    """[2, 0] of axes "T D" in words: T=2, D=0."""
+    """Return an index in words: "T=2, D=0" for (2, 0) and the axes "T D"."""
     return ", ".join(f"{axis}={i}" for axis, i in zip(axes.split(), index, strict=True)) or "the only value"
 
 
 def _permutation(got: list[int], wanted: list[int], names: list[str]) -> list[str] | None:
-    """The axes' names in the order in which `got` has them, if it is `wanted` in another order."""
+    """Return the axes' names in the order of `got`, if `got` is a permutation of `wanted`; otherwise None."""
     if sorted(got) != sorted(wanted) or len(set(wanted)) < len(wanted):
         return None
     for order in permutations(range(len(wanted))):

@@ -1,4 +1,4 @@
-"""What an answer may not do inside the worker: replace a function that the check relies on, or call minillm's own."""
+"""Limits for an answer in the worker: it may not replace functions that a check uses, or call minillm's solution."""
 
 import re
 import sys
@@ -19,9 +19,10 @@ CHECK_DTYPE = torch.float32  # the default dtype under which a check makes its t
 
 
 class Watch:
-    """The functions and constants of some modules and classes, remembered as they are now.
+    """Remembers the functions and constants of modules and classes, to notice later replacements.
 
-    Of `places` only what can be called is remembered, of `whole` everything. A class in `whole` may not get new names.
+    It remembers the callable attributes of `places`, and all attributes of `whole`. A class in `whole` may not get new
+    attributes.
     """
 
     def __init__(self, places: Sequence[Any] = (), whole: Sequence[Any] = ()) -> None:
@@ -32,17 +33,17 @@ class Watch:
 
     @contextmanager
     def learner_runs(self) -> Iterator[None]:
-        """Run the learner's code in the `with`: under the default dtype that it set, and then `require_intact`."""
+        """Run the learner's code in the `with`, under the default dtype that it has set; then call `require_intact`."""
         torch.set_default_dtype(self._dtype)
         try:
             yield
         finally:
             self._dtype = torch.get_default_dtype()
-            torch.set_default_dtype(CHECK_DTYPE)  # and torch.Storage, which follows it
+            torch.set_default_dtype(CHECK_DTYPE)  # also sets torch.Storage
         self.require_intact()
 
     def require_intact(self) -> None:
-        """Raise Wrong if the learner's code has put another object in place of one that is remembered."""
+        """Raise Wrong if the learner's code has replaced a remembered object."""
         for place, known in self._known:
             now = vars(place)
             if not all(map(is_, map(now.get, known), known.values())):
@@ -57,10 +58,10 @@ def _full_name(place: Any) -> str:
 
 
 class OwnWork:
-    """Refuses calls from the learner's file into minillm, but for the names in `uses` (None: all are allowed).
+    """Refuses calls from the learner's file into minillm, except for the names in `uses` (None: all are allowed).
 
-    A name such as "minillm.ops.rope" allows what it contains, so that "minillm.config" allows every method of a config.
-    What the check itself hands to the answer is allowed.
+    A name also allows its contents: "minillm.config" allows every method of a config. Functions that the check itself
+    passes to the answer are allowed.
     """
 
     def __init__(self, path: Path, uses: tuple[str, ...] | None) -> None:
@@ -76,7 +77,7 @@ class OwnWork:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raise Wrong at the first forbidden call inside the `with`; at its end again, if that was caught."""
+        """Raise Wrong at the first forbidden call inside the `with`, and again at its end if the answer caught it."""
         if self._uses is None:
             yield
             return
@@ -100,12 +101,12 @@ class OwnWork:
     def _forbids(self, name: str) -> bool:
         if self._uses is None or not name.startswith("minillm."):
             return False
-        if name.startswith("minillm.course."):  # methods and closures may have been handed over by the check
+        if name.startswith("minillm.course."):  # the check may have passed methods and closures to the answer
             return bool(_CHECKS_OWN.fullmatch(name))
         return not any(f"{name}.".startswith(f"{allowed}.") for allowed in self._uses)
 
     def _called_by_the_learner(self, frame: FrameType) -> bool:
-        """Whether the nearest caller outside the libraries is the learner's code, not minillm's."""
+        """Return whether the nearest caller outside of libraries is the learner's code, not minillm's."""
         caller = frame.f_back
         while caller is not None and caller.f_code.co_filename != self._path:
             if _name(caller).startswith("minillm."):

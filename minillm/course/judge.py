@@ -1,7 +1,7 @@
-"""Inside the worker: import the learner's code and run the parts on it.
+"""Inside the worker: import the learner's code and run the parts of an exercise on it.
 
-The code is always written to a file and imported, as `triton.jit` and `inspect` want the source of what they are given.
-A part is passed only when its check returns; every other way out is a sentence, never an empty one.
+The code is always written to a file and imported, because `triton.jit` and `inspect` need the source of a function.
+A part is passed only if its check returns. Every other outcome gives a sentence that is never empty.
 """
 
 import builtins
@@ -28,7 +28,7 @@ from minillm.course.source import SENT, Source
 def judge(
     source: Source, exercise: Exercise, parts: Iterable[Part], folder: Path
 ) -> Iterator[tuple[str, str | None]]:
-    """(part, what is wrong with the answer or None) for each part in turn."""
+    """Yield (part, what is wrong with the answer or None) for each part in order."""
     path = folder / "answer.py"
     path.write_text(source.text, encoding="utf-8")
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def judge(
 
 
 def _watch(exercise: Exercise) -> Watch:
-    """A watch over torch, Python, the checks, and the modules and classes that these checks use."""
+    """Return a Watch of torch, Python's builtins, the checks, and the modules and classes that these checks use."""
     checks = {name: sys.modules[name] for name in {part.check.__module__ for part in exercise.parts}}
     used = [value for module in checks.values() for value in vars(module).values()]
     ours = [Wrong, Answer, Watch, OwnWork, expect, answer_module, exercise_module, guard, *checks.values()]
@@ -66,7 +66,7 @@ def _watch(exercise: Exercise) -> Watch:
 
 
 def _load(source: Source, path: Path) -> Any:
-    """The learner's function out of its module, which carries the name that pickles know it by."""
+    """Import the learner's module, under the name that pickles refer to, and return its function."""
     spec = importlib.util.spec_from_file_location(source.home, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -80,7 +80,7 @@ def _explain(error: BaseException, source: Source, path: Path, exercise: Exercis
     if isinstance(error, MemoryError | RuntimeError) and sys.platform == "linux":
         import resource
 
-        # To explain takes memory too: use what is kept for it.
+        # The explanation needs memory too: raise the limit to the reserve.
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
     return explain(error, source, str(path), exercise.megabytes)

@@ -1,7 +1,7 @@
-"""Predict, then measure: a number the learner commits to before seeing the answer, kept for chapter 14.
+"""Predict, then measure: the learner commits to a number before seeing the answer. Chapter 14 uses these numbers.
 
-`predict(key, question, ...)` shows a slider and a button; the number is stored when the button is pressed, and by no
-other way, so an untouched slider is no prediction. `reveal(key, measured)` sets the two side by side.
+`predict(key, question, ...)` shows a slider and a button. The number is stored only when the learner presses the
+button, so an untouched slider is no prediction. `reveal(key, measured)` shows both numbers next to each other.
 """
 
 import json
@@ -20,7 +20,7 @@ from minillm.course.say import say
 
 @dataclass(slots=True)
 class Prediction:
-    """One question: what was said, when, and what came out (None until measured)."""
+    """One question with the predicted number, the date, and the measured number (None until measured)."""
 
     question: str
     unit: str
@@ -30,14 +30,14 @@ class Prediction:
 
     @property
     def factor(self) -> float | None:
-        """How far off: the larger of the two over the smaller, or None where that has no meaning."""
+        """Return the larger of the two numbers over the smaller, or None if one is missing or not positive."""
         if self.measured is None or self.predicted <= 0 or self.measured <= 0:
             return None
         return max(self.predicted / self.measured, self.measured / self.predicted)
 
 
 def predictions() -> dict[str, Prediction]:
-    """All predictions so far, by key; a damaged file's good ones; none where the file cannot be read."""
+    """Return all predictions so far by key: only the valid ones of a damaged file, none of an unreadable one."""
     try:
         known, damage = store.records(Prediction, _read(_path()))
     except (OSError, RuntimeError, ValueError) as error:
@@ -59,7 +59,7 @@ def _read(path: Path) -> Any:
 
 
 def _store(key: str, prediction: Prediction) -> str:
-    """Keep a prediction; the sentence to show."""
+    """Store a prediction, and return the sentence to show."""
     try:
         path = _path()
         with store.locked(path.parent):
@@ -78,9 +78,9 @@ def _store(key: str, prediction: Prediction) -> str:
 
 
 def predict(key: str, question: str, *, low: float, high: float, unit: str) -> widgets.Widget:
-    """A box that asks `question` and keeps the answer under `key` ("01.ttft").
+    """Return a box that asks `question` and stores the answer under `key` ("01.ttft").
 
-    The slider runs from `low` to `high` in `unit`, by factors where they are 50 or more apart.
+    The slider goes from `low` to `high` in `unit`. Its scale is logarithmic if `high` is at least 50 times `low`.
     """
     if not low < high:
         raise ValueError(f"low={low} and high={high}: a slider needs low < high")

@@ -1,19 +1,19 @@
-"""Where a learner's code runs: a worker process with limits on its time, memory and output.
+"""The sandbox runs a learner's code in a worker process with limits on its time, memory and output.
 
-One server process imports torch once and, on Linux, forks a worker for each job, which takes milliseconds. It never
-runs a learner's code itself and has one thread (torch and BLAS are told so before they start), so that forking it is
-safe. The worker leads a process group of its own, which is killed at the end whatever happened; a notebook's kernel
-that dies takes both along.
+One server process imports torch once and, on Linux, forks a worker for each job, which takes milliseconds. The server
+never runs a learner's code itself. It has only one thread (torch and BLAS get this setting before they start), so
+forking it is safe. The worker leads its own process group, which is always killed at the end. If the notebook's kernel
+dies, the server and the worker end too.
 
 | | Linux | macOS, Windows |
 |---|---|---|
-| worker | forked from the server | the server itself, and a fresh one for the next job (seconds) |
-| time limit | processor time, and three times that by the clock | three times that by the clock |
-| memory limit | RLIMIT_DATA: private memory, so that the very line that asks for too much gets the error | none |
+| worker | forked from the server | the server itself, and a new one for the next job (seconds) |
+| time limit | processor time, and three times that in wall-clock time | three times that in wall-clock time |
+| memory limit | RLIMIT_DATA: private memory, so the line that asks for too much gets the error | none |
 | output limit | yes | yes |
 | children of the learner's code | killed with the group | macOS too; not on Windows |
 
-It is a fence for accidents, not a prison: the code runs as the user and can reach the user's files.
+It protects against accidents, not against attacks: the code runs as the user and can reach the user's files.
 """
 
 import atexit
@@ -37,9 +37,11 @@ from typing import IO, Any, cast
 from minillm.course.source import Source
 
 MAX_OUTPUT = 20_000  # characters of a job's output that are kept
-PATIENCE = 3  # how many times its seconds an answer may take by the clock: a busy machine is not its fault
+PATIENCE = 3  # wall-clock time limit over an answer's seconds, because other programs may slow it down
 START_UP = 60.0  # seconds until a server has torch and the checks ready
-SILENCE = 15.0  # seconds after which a server is lost that gives a sign of life ten times a second
+SILENCE = (
+    15.0  # seconds without a sign of life (there are ten per second) after which a server counts as lost
+)
 NO_ANSWER = (
     "The checking process has stopped answering, and was ended. Check again: the next check starts a new one."
 )
@@ -50,7 +52,7 @@ _SERVER_MODULE = "minillm.course.worker"
 
 @dataclass
 class Job:
-    """What a worker is asked: run the parts of exercise `exercise` of module `checks` on `source`."""
+    """A task for a worker: run the parts of exercise `exercise` of module `checks` on `source`."""
 
     exercise: str
     checks: str
@@ -63,7 +65,7 @@ class Job:
 
 
 def run(job: Job) -> list[Event]:
-    """Run a job in the shared server; what `Server.run` returns."""
+    """Run a job in the shared server, and return the events of `Server.run`."""
     global _server
     if _server is None:
         _server = Server(fork=CAN_FORK)
@@ -74,7 +76,7 @@ _server: "Server | None" = None
 
 
 class Server:
-    """The process that keeps torch warm. It starts with the first job, and again after it was lost."""
+    """The process that has torch imported. It starts with the first job, and again after it was lost."""
 
     def __init__(self, *, fork: bool) -> None:
         self.fork = fork
@@ -84,7 +86,7 @@ class Server:
         atexit.register(self.close)
 
     def start(self) -> subprocess.Popen[bytes]:
-        """The running server; a new one if there is none."""
+        """Return the running server, or start one."""
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.close()
@@ -92,13 +94,13 @@ class Server:
         # A process with more than one thread cannot be forked safely, and OpenBLAS starts its own when it is imported.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[name] = "1"
-        # A learner's kernel is interpreted, GPU or not: the same numbers everywhere, and every load can be seen.
+        # A learner's kernel is always interpreted. It gives the same numbers everywhere, and every load can be checked.
         environment["TRITON_INTERPRET"] = "1"
         root = str(Path(__file__).parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 – open as long as the server
         self._process = subprocess.Popen(
-            # -P: a file torch.py in the learner's folder is not torch.
+            # -P keeps a file torch.py in the learner's folder from replacing torch.
             [sys.executable, "-P", "-m", _SERVER_MODULE, "fork" if self.fork else "once"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,7 +114,10 @@ class Server:
         return self._process
 
     def run(self, job: Job) -> list[Event]:
-        """The worker's events (see worker.py). The last is always "end", with the reason if it ended too early."""
+        """Run a job and return the worker's events (see worker.py).
+
+        The last event is always "end", with the reason if the worker ended too early.
+        """
         process, events = self.start(), list[Event]()
         try:
             _send(process, job)
@@ -125,12 +130,12 @@ class Server:
                 events.append(_end(self._why(process.wait()), ours=not events))
         except queue.Empty:
             self.close()
-            # Where the server forks, it is the one that watches the answer's time.
+            # A server that forks limits the answer's time itself, so its silence is not the answer's fault.
             ours = self.fork or not events
             events.append(_end(NO_ANSWER if ours else too_slow(job.seconds), ours))
         except (
             BaseException
-        ):  # an interrupt, above all: the rest of this answer must not be read as the next one's
+        ):  # above all an interrupt: the rest of these events must not be read as those of the next job
             self.close()
             raise
         if not self.fork:
@@ -139,7 +144,7 @@ class Server:
         return events
 
     def _events(self, job: Job) -> Iterator[Event]:
-        """The job's events until the server ends. Raises queue.Empty when it is silent for too long."""
+        """Yield the job's events until the server ends. Raises queue.Empty if the server is silent for too long."""
         deadline = time.monotonic() + START_UP
         while line := self._lines.get(timeout=max(0.0, deadline - time.monotonic())):
             token, _, text = line.partition(b" ")
@@ -189,13 +194,15 @@ def _read(source: IO[bytes], lines: "queue.SimpleQueue[bytes]") -> None:
 
 def _send(process: subprocess.Popen[bytes], job: Job) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # the server has ended, which its output tells as well
+    with contextlib.suppress(
+        BrokenPipeError
+    ):  # the server has ended, and the reader of its output notices that
         pickle.dump(job, process.stdin)
         process.stdin.flush()
 
 
 def _end(reason: str, ours: bool) -> Event:
-    """The last event; `ours` says that the answer is not to blame."""
+    """Return the last event. `ours` means that the answer did not cause the end."""
     return {"end": reason} | ({"ours": True} if ours else {})
 
 
@@ -204,7 +211,7 @@ def too_slow(seconds: float) -> str:
 
 
 def ended_early(status: int) -> str:
-    """A worker that ended before its work, by its exit status (negative: the signal that killed it)."""
+    """Return why a worker ended too early, from its exit status (negative: the signal that killed it)."""
     if status < 0:
         name = signal.Signals(-status).name
         return f"was killed by {name}: out of memory, or a crash inside a library"

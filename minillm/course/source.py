@@ -1,8 +1,8 @@
-"""A learner's function as text: its source and that of all it uses, as one module that a worker can import.
+"""A learner's function as text: its source and the source of all that it uses, as one module for a worker to import.
 
-From a live notebook (`from_function`): the function's cell, and by the names it uses, again and again, the other
-functions and classes of the notebook as source, modules as imports, anything else by value (a pickle).
-From a notebook file (`from_cells`), without running it: the statements on which the function depends.
+From a live notebook (`from_function`), the module contains the function's cell. The names that it uses are added
+recursively: the notebook's functions and classes as source, modules as imports, and anything else by value (a pickle).
+From a notebook file (`from_cells`), the module contains the statements on which the function depends. They are not run.
 """
 
 import ast
@@ -22,9 +22,7 @@ from typing import Any
 
 from minillm.errors import MinillmError
 
-LARGEST_VALUE = (
-    64_000_000  # bytes of a pickled value: more than that takes longer to send than a check may take
-)
+LARGEST_VALUE = 64_000_000  # bytes of a pickled value; sending more would take longer than a check may take
 
 
 class CannotSend(MinillmError):
@@ -33,10 +31,10 @@ class CannotSend(MinillmError):
 
 @dataclass
 class Source:
-    """One module as text. `values` are pickles that it fetches by name through SENT."""
+    """One module as text. `values` are pickles that the module loads by name through SENT."""
 
     function: str
-    home: str = "__main__"  # the module's name: pickles refer to its classes by it
+    home: str = "__main__"  # the module's name, by which pickles refer to its classes
     text: str = ""
     values: dict[str, bytes] = field(default_factory=dict)
     starts: list[tuple[int, int, str]] = field(default_factory=list)  # (line here, line there, what)
@@ -47,26 +45,26 @@ class Source:
         self.text += text.rstrip("\n") + "\n"
 
     def place(self, line: int) -> str:
-        """Where the learner sees line `line` of the text."""
+        """Return the place in the notebook of line `line` of the text: "line 3 of the cell with f"."""
         here, there, what = self.starts[bisect_right(self.starts, line, key=lambda start: start[0]) - 1]
         cell = "" if what in ("", self.function) else f" of the cell with {what}"
         return f"line {there + line - here}{cell}"
 
 
-SENT = "__sent__"  # the function in the worker's builtins that gives a sent value by its name
+SENT = "__sent__"  # the function in the worker's module that returns a sent value by its name
 
 
 def from_text(text: str, function: str) -> Source:
-    """A whole file."""
+    """Return the source of a whole file."""
     source = Source(function)
     source.add(text)
     return source
 
 
 def from_function(answer: Callable[..., Any], name: str = "") -> Source:
-    """The source of a function, class or partial, and of what it uses. `name` is for an answer that has none itself.
+    """Return the source of a function, class or partial, and of all that it uses.
 
-    Raises CannotSend, naming the obstacle.
+    `name` is for an answer that has no name itself. Raises CannotSend with the obstacle.
     """
     made_by = _bare(answer.func if isinstance(answer, partial) else answer)
     if not isinstance(made_by, FunctionType | type):
@@ -140,7 +138,7 @@ class _Collector:
 
 
 def _bare(value: Any) -> Any:
-    """The function inside its decorators: functools.wraps leaves __wrapped__, triton.jit leaves fn."""
+    """Return the function inside its decorators: functools.wraps leaves __wrapped__, triton.jit leaves fn."""
     if callable(value) and not isinstance(value, type):
         value = inspect.unwrap(value)
         inner = getattr(value, "fn", None)
@@ -149,7 +147,7 @@ def _bare(value: Any) -> Any:
 
 
 class _Pickler(pickle.Pickler):
-    """Notes which of the notebook's own classes and functions a pickle refers to by name."""
+    """Lists the notebook's own classes and functions that a pickle refers to by name."""
 
     def __init__(self, file: io.BytesIO, home: str) -> None:
         super().__init__(file)
@@ -163,7 +161,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _definition(name: str, value: Any) -> tuple[str, int]:
-    """The top-level statement that defines a function or class, and its first line in its cell."""
+    """Return the top-level statement that defines a function or class, and its first line in its cell."""
     known_as = value.__name__ if value.__name__.isidentifier() else name  # a lambda has no name
     for text, number in _cells(value):
         lines = text.splitlines(keepends=True)
@@ -183,7 +181,7 @@ def _definition(name: str, value: Any) -> tuple[str, int]:
 
 
 def _only_lambda(name: str, statement: ast.stmt) -> str:
-    """The one lambda of a statement that gives it no name, such as `check("01.2", lambda x: …)`."""
+    """Return the only lambda of a statement that gives it no name, such as `check("01.2", lambda x: …)`."""
     found = [node for node in ast.walk(statement) if isinstance(node, ast.Lambda)]
     if len(found) != 1:
         raise CannotSend(f"give your lambda a name of its own, as in `{name} = lambda …`")
@@ -191,29 +189,29 @@ def _only_lambda(name: str, statement: ast.stmt) -> str:
 
 
 def _cells(value: Any) -> Iterable[tuple[str, int | None]]:
-    """Texts in which `value` may be defined, the likeliest first, and the line if it is known."""
+    """Yield texts that may define `value`, the likeliest first, and its line if that is known."""
     functions = [value] if isinstance(value, FunctionType) else vars(value).values()
     for function in functions:
-        # A dataclass's generated methods have no file, nor has what a magic such as %%time ran.
+        # The generated methods of a dataclass have no file, and neither has code that a magic such as %%time ran.
         if isinstance(function, FunctionType) and (
             lines := linecache.getlines(function.__code__.co_filename)
         ):
             yield "".join(lines), function.__code__.co_firstlineno if function is value else None
     module = sys.modules[value.__module__]
-    for cell in reversed(getattr(module, "In", [])):  # IPython's history: the last definition counts
+    for cell in reversed(getattr(module, "In", [])):  # the last definition in IPython's history counts
         yield _without_magics(cell), None
     if path := getattr(module, "__file__", None):
         yield "".join(linecache.getlines(path)), None
 
 
 def _first_line(statement: ast.stmt) -> int:
-    """Where a statement begins, its decorators included."""
+    """Return the first line of a statement, its decorators included."""
     decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
     return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 
 def _names_used(text: str) -> set[str]:
-    """The global names that a text reads, in any of its scopes."""
+    """Return the global names that a text reads, in any of its scopes."""
     tables = [symtable.symtable(text, "<learner>", "exec")]
     names = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_referenced()}
     while tables:
@@ -224,13 +222,16 @@ def _names_used(text: str) -> set[str]:
 
 
 def _names_bound(text: str) -> set[str]:
-    """The names that a text binds at its top level."""
+    """Return the names that a text binds at its top level."""
     table = symtable.symtable(text, "<learner>", "exec")
     return {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
 
 
 def from_cells(cells: Iterable[str], function: str) -> Source:
-    """The statements of these code cells on which `function` depends, in their order. Raises CannotSend without one."""
+    """Return the statements of these code cells on which `function` depends, in order.
+
+    Raises CannotSend if no cell defines `function`.
+    """
     statements: list[tuple[str, int, str, set[str]]] = []  # text, line, a name it binds, all names it binds
     broken = ""
     for number, cell in enumerate(cells, start=1):
@@ -252,7 +253,7 @@ def from_cells(cells: Iterable[str], function: str) -> Source:
 
 def _names_bound_by(statement: ast.stmt, text: str) -> set[str]:
     if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
-        return {"*"}  # who knows which: always taken
+        return {"*"}  # the names are unknown, so the statement is always included
     return _names_bound(text)
 
 
@@ -271,19 +272,25 @@ def _slice(statements: list[tuple[str, int, str, set[str]]], function: str) -> S
 
 
 def _without_magics(cell: str) -> str:
-    """A cell as Python, each line at its place: what `%%time` and `%time` run stays, other magics and ! lines go."""
+    """Return a cell as Python with the same line numbers.
+
+    The code after `%%time` and `%time` is kept; other magics and ! lines become empty.
+    """
     try:
         from IPython.core.inputtransformer2 import TransformerManager
     except ImportError:
         pass  # without IPython there are no magics to translate
     else:
-        empty = cell[: len(cell) - len(cell.lstrip())].count("\n")  # IPython takes these lines away
+        empty = cell[: len(cell) - len(cell.lstrip())].count("\n")  # IPython removes these lines
         cell = "\n" * empty + TransformerManager().transform_cell(cell)
     return "".join(_without_magic(line) for line in cell.splitlines(keepends=True))
 
 
 def _without_magic(line: str) -> str:
-    """One line. IPython makes of a magic a call with texts: its name, and its line or the rest of the cell."""
+    """Return one line without its magic.
+
+    IPython turns a magic into a call with two texts: its name, and its line or the rest of the cell.
+    """
     if line.startswith(("%", "!")):
         return line.removeprefix("%time ") if line.startswith("%time ") else "\n"
     if not line.startswith("get_ipython()."):

@@ -1,13 +1,16 @@
-"""The server process and the workers that it forks (see sandbox.py for what this is about).
+"""The server process and the workers that it forks (sandbox.py explains their purpose).
 
     python -m minillm.course.worker fork      for each job on stdin: fork, watch, forward the events to stdout
-    python -m minillm.course.worker once      run one job in this very process
+    python -m minillm.course.worker once      run one job in this process
 
-Events are JSON objects, one per line, after the job's token and a space. Any other line is ignored, so what the
-learner's code writes into the pipe is no verdict; an empty line is a sign of life. The events are:
-{"parts": [[name, points], …]} once; {"part": name, "wrong": message or null} for each part that was tried;
-{"out": text} as the learner's code prints it; {"dropped": n} characters of output beyond the limit; {"end": ""}, or
-the reason why the worker did not get so far, with "ours": true where the answer is not to blame.
+Events are JSON objects, one per line, after the job's token and a space. Any other line is ignored, so a learner's code
+cannot write a verdict into the pipe. An empty line is a sign of life. The events are:
+
+    {"parts": [[name, points], …]}             once
+    {"part": name, "wrong": message or null}   for each part that was tried
+    {"out": text}                              as the learner's code prints it
+    {"dropped": n}                             n characters of output were beyond the limit
+    {"end": reason}                            "" if all parts ran; "ours": true if the answer did not cause the end
 """
 
 import contextlib
@@ -36,14 +39,14 @@ from minillm.course.exercise import Exercise, Part, exercises_in
 from minillm.course.sandbox import MAX_OUTPUT, PATIENCE, Event, Job, ended_early, too_slow
 
 Send = Callable[[Event], None]
-DONE: Event = {"done": True}  # a worker's last event, which goes no further than the server
+DONE: Event = {"done": True}  # a worker's last event, which the server does not forward
 
 
 def main(mode: str) -> None:
     """Serve jobs until stdin ends."""
     torch.set_num_threads(1)
     jobs, answers = sys.stdin.buffer, os.dup(1)
-    # What a library prints must not end up between the events.
+    # Output of libraries must not get between the events.
     os.dup2(2, 1)
     while True:
         try:
@@ -61,19 +64,21 @@ def main(mode: str) -> None:
 
 
 def load(job: Job) -> Exercise:
-    """The exercise with its checks, which stay imported: they are ours, not the learner's."""
+    """Return the job's exercise with its checks. These stay imported for later jobs."""
     module = importlib.import_module(job.checks)
     return next(exercise for exercise in exercises_in(module) if exercise.id == job.exercise)
 
 
 def line_of(job: Job, event: Event) -> bytes:
-    """The event as a line. A line end comes first, in case the learner's code has written half a line."""
+    """Return the event as a line, after a line end in case the learner's code has written half a line."""
     return f"\n{job.token} {json.dumps(event)}\n".encode()
 
 
 def sender(file: int, job: Job) -> Send:
-    """Return the function that writes a job's events to `file`, for this process alone: a fork of it, made by the
-    learner's code, ends where it would write."""
+    """Return a function that writes a job's events to `file`, for this process only.
+
+    A fork that the learner's code makes ends when it tries to write an event.
+    """
     own = os.getpid()
 
     def send(event: Event) -> None:
@@ -88,7 +93,7 @@ def sender(file: int, job: Job) -> Send:
 
 def serve(job: Job, exercise: Exercise, answers: int) -> str:
     """Run the parts in forked workers, and return why that ended too early, or ""."""
-    # Parts that want a process of their own get one; the others share one.
+    # Parts marked `alone` get their own process; the others share one.
     groups = groupby(enumerate(exercise.parts), key=lambda entry: entry[0] if entry[1].alone else -1)
     for _, group in groups:
         folder = tempfile.mkdtemp(prefix="minillm-")
@@ -101,13 +106,13 @@ def serve(job: Job, exercise: Exercise, answers: int) -> str:
 
 
 def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers: int) -> str:
-    """One worker from birth to death."""
+    """Run some parts in one forked worker, and return why it ended too early, or ""."""
     gc.freeze()  # a collection in the worker would touch, and so copy, every object of the server
     ours, theirs = os.pipe()
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        # Nothing that happens in here may run the server's code after this block.
+        # The forked process must never run the server's code after this block.
         try:
             os.setpgid(0, 0)
             die_with(server)
@@ -122,12 +127,12 @@ def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers:
             send(DONE)
         finally:
             os._exit(0)
-    with contextlib.suppress(OSError):  # done twice, as either process may be the first
+    with contextlib.suppress(OSError):  # both processes do it, because either may come first
         os.setpgid(pid, pid)
     os.close(theirs)
     done, in_time = forward(ours, answers, pid, job)
     os.close(ours)
-    # A pipe closed too early is a worker's end, or the learner's doing: a second shows which.
+    # If the pipe closed too early, either the worker has ended or the learner's code closed it. Wait a second to see.
     status = reap(pid, grace=0.0 if done or not in_time else 1.0)
     if done:
         return ""
@@ -135,12 +140,12 @@ def fork(job: Job, exercise: Exercise, parts: list[Part], folder: Path, answers:
 
 
 def forward(source: int, target: int, pid: int, job: Job) -> tuple[bool, bool]:
-    """Copy a worker's events until it is done, gone or too late: (done, in time)."""
+    """Copy a worker's events until it is done, has ended or is too slow. Return (done, in time)."""
     rest, done = b"", line_of(job, DONE).strip()
     deadline = time.monotonic() + PATIENCE * job.seconds
     while time.monotonic() < deadline and cpu_seconds(pid) < job.seconds:
         ready = select.select([source, 0], [], [], 0.1)[0]
-        if 0 in ready:  # no job comes before the last is answered, so stdin has ended: the owner is gone
+        if 0 in ready:  # no job comes before the last is answered, so stdin has ended and the owner is gone
             os._exit(1)  # and the worker with it
         if not ready:
             os.write(target, b"\n")
@@ -157,7 +162,7 @@ def forward(source: int, target: int, pid: int, job: Job) -> tuple[bool, bool]:
 
 
 def reap(pid: int, grace: float) -> int:
-    """Wait so long for a worker's end, then kill it, and what it left behind; its exit status, or minus a signal."""
+    """Wait `grace` seconds for a worker's end, then kill its group. Return its exit status, or minus a signal."""
     deadline = time.monotonic() + grace
     gone, status = os.waitpid(pid, os.WNOHANG)
     while not gone and time.monotonic() < deadline:
@@ -171,22 +176,22 @@ def reap(pid: int, grace: float) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """The processor time that a process of ours has used (man 5 proc, stat: utime and stime)."""
+    """Return the processor time in seconds that one of our processes has used (man 5 proc, stat: utime and stime)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def die_with(server: int) -> None:
-    """Be killed when the server is (Linux: man 2 PR_SET_PDEATHSIG), even if it is gone by now."""
+    """Make the system kill this process when the server ends (man 2 PR_SET_PDEATHSIG). Exit if it has already ended."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != server:
         os._exit(1)
 
 
 def limit_memory(megabytes: int) -> None:
-    """Let this process have so much private memory more than it has now.
+    """Limit this process to `megabytes` more private memory than it has now.
 
-    The soft limit gives the learner's line an error; 256 MB more are for explaining it.
+    At the soft limit the learner's line gets an error. The hard limit leaves 256 MB more to explain it.
     """
     import resource
 
@@ -211,7 +216,7 @@ def work(job: Job, exercise: Exercise, parts: Iterable[Part], folder: Path, send
 
 
 class Output(io.TextIOBase):
-    """What the learner's code prints: sent on at once, so that it is there if the code never returns, up to a limit."""
+    """A stream that sends the learner's prints at once, up to a limit, so that a call that never returns loses none."""
 
     def __init__(self, send: Send) -> None:
         self._send, self._room, self.dropped = send, MAX_OUTPUT, 0

@@ -69,12 +69,12 @@ class Served:
 
     @property
     def ttft(self) -> float:
-        """Time to first token: from the arrival of the request."""
+        """Return the time to first token, in seconds since the arrival of the request."""
         return self.token_times[0] - self.arrival
 
     @property
     def gaps(self) -> list[float]:
-        """Inter-token latencies: the time between one token and the next."""
+        """Return the inter-token latencies: the seconds between one token and the next."""
         return [later - earlier for earlier, later in pairwise(self.token_times)]
 
 

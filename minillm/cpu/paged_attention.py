@@ -56,7 +56,7 @@ class Read(Protocol):
 
     @property
     def rows(self) -> slice | Tensor:
-        """The tokens: rows of the batch's T."""
+        """Return the tokens, as rows of the batch's T."""
         ...
 
     def attend(self, q: Tensor, kv: LayerKV) -> Tensor:

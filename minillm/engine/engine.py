@@ -1,14 +1,14 @@
-"""The engine: requests in, steps, tokens out. Everything else in the package is called from `Engine.step`.
+"""The engine: it takes requests, runs steps and returns tokens. `Engine.step` calls everything else in the package.
 
-schedule  how many tokens of which requests           scheduler.py, step.py
-forward   the model over all of them at once          runner.py
-sample    a token after each row that wants one
-commit    tokens to their requests, full blocks to the prefix cache, blocks of finished requests back
+schedule  choose requests and their numbers of tokens     scheduler.py, step.py
+forward   run the model over all of these tokens at once  runner.py
+sample    choose a token for each row that needs one
+commit    give tokens to their requests, publish full blocks, free the blocks of finished requests
 
-An error stays with the request that caused it: if one row cannot be sampled, or its text cannot be made, that request
-ends with "error" and the others never notice. An error of the whole step (of the model, of a part of the engine,
-Ctrl-C) goes to the caller of `step`, after `recover` has brought every block back and every surviving request into
-the queue.
+An error stays with the request that caused it. If the engine cannot sample one row, or cannot decode its text, that
+request ends with "error" and the others continue. An error of the whole step (of the model, of a part of the engine,
+Ctrl-C) goes to the caller of `step`. Before that, `recover` frees every block and returns every surviving request to
+the waiting queue.
 """
 
 import operator
@@ -60,15 +60,15 @@ class StepUnderWayError(RuntimeError):
 
 Sampler = Callable[[Tensor, Sequence[SamplingRow], int], Sampled]
 Proposer = Callable[[Sequence[Request]], Sequence[list[int]]]
-"""Draft tokens for each of these requests, any number of them; the next step keeps those that the model agrees with."""
+"""Returns draft tokens for each of these requests, any number each. The next step verifies them with the model."""
 
 
 class Engine:
-    """Serves any number of requests at once over one model and one cache, which the runner holds.
+    """Serves any number of requests at once with one model and one cache, which the runner holds.
 
-    `memory` gives out the cache's blocks, `scheduler` decides over them, `sample` is `sampling.sample` or what replaces
-    it, `propose` drafts tokens. More than `max_num_waiting` waiting requests are refused; None is no limit. Not safe to
-    call from several threads at once: engine/loop.py is.
+    `memory` allocates the cache's blocks, `scheduler` plans each step, `sample` is `sampling.sample` or its
+    replacement, and `propose` drafts tokens. The engine refuses more than `max_num_waiting` waiting requests; None
+    means no limit. Its methods are not thread-safe; those of engine/loop.py are.
     """
 
     def __init__(
@@ -91,16 +91,20 @@ class Engine:
         self.seed, self.trace = seed, trace
         config = runner.model.config
         ends = (tokenizer.eos_token_id if tokenizer else None, *config.eos_token_ids)
-        # The tokenizer's own comes first; it may have an end token that the model lacks.
+        # The tokenizer's end token comes first. It may be one that the model's configuration does not list.
         self.eos_token_ids = tuple(dict.fromkeys(i for i in ends if i is not None and i < config.vocab_size))
-        # Rows of the embedding beyond the tokenizer's vocabulary are padding and mean no token.
+        # Rows of the embedding beyond the tokenizer's vocabulary are padding and stand for no token.
         self.vocab_size = min(config.vocab_size, tokenizer.vocab_size) if tokenizer else config.vocab_size
         self._requests: dict[str, list[Request]] = {}  # the samples of every unfinished request
         self._num_arrived = self._num_steps = 0
-        self._changing = False  # whether a change of the queues is under way, or was broken off
-        self._in_step: Scheduled | None = None  # what the step under way computes, once that is known
-        self._aborts: list[str] = []  # asked for while a change was under way
-        self.last_error: BaseException | None = None  # the last one that ended the requests of a step
+        self._changing = (
+            False  # True while the queues change, and after a change that an exception interrupted
+        )
+        self._in_step: Scheduled | None = (
+            None  # the requests of the current step, None before they are scheduled
+        )
+        self._aborts: list[str] = []  # ids to abort once the current change has ended
+        self.last_error: BaseException | None = None  # the last error that ended the requests of a step
 
     @property
     def has_unfinished(self) -> bool:
@@ -115,11 +119,11 @@ class Engine:
         request_id: str | None = None,
         priority: int = 0,
     ) -> RequestOutput:
-        """Queue a prompt and return the live output that `step` fills. Under the policy "priority" a lower number is
-        served first.
+        """Queue a prompt and return its live output, which `step` fills.
 
-        Raises `RequestError` for a prompt that is empty, out of the vocabulary, or leaves no room in the context, and
-        for a request that the whole cache could not hold; `QueueFullError` if too many requests wait.
+        Under the policy "priority", a lower `priority` is served first. Raises `RequestError` if the prompt is empty,
+        has ids outside of the vocabulary, leaves no room in the context, or needs more than the whole cache. Raises
+        `QueueFullError` if too many requests wait.
         """
         if self.max_num_waiting is not None and len(self.scheduler.waiting) >= self.max_num_waiting:
             raise QueueFullError(
@@ -159,17 +163,18 @@ class Engine:
         return first.result
 
     def step(self) -> list[RequestOutput]:
-        """Run one round of schedule, forward, sample, commit; return the outputs that got a token or ended.
+        """Run one round of schedule, forward, sample and commit. Return the outputs that got a token or ended.
 
-        An error that is not one request's own is raised. It also ends the requests of the step, or all unfinished ones
-        if there was no schedule yet. Ctrl-C ends no request: each goes on from its last token.
+        An error that belongs to one request is stored in its output. Any other error is raised. It also ends the
+        requests of the step, or all unfinished requests if it came before the schedule. Ctrl-C ends no request; each
+        continues from its last token.
         """
         self._begin()
         try:
             outputs = self._step()
             self._changing = False
         except BaseException as error:
-            # Ctrl-C reaches the main thread only, and is no fault of the step.
+            # Ctrl-C reaches the main thread only, and is not an error of the step.
             interrupted = isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()
             self.recover(None if interrupted else error)
             raise
@@ -180,9 +185,9 @@ class Engine:
         return list({id(output): output for output in outputs}.values())
 
     def abort(self, request_id: str) -> None:
-        """End a request in whatever state it is; what it has generated stays. Unknown and finished ids are ignored.
+        """End a request in any state, and keep its generated tokens. Unknown and finished ids are ignored.
 
-        During a step (from a logits processor, or the garbage collector) it takes effect at the end of the step.
+        If it is called during a step (by a logits processor, or the garbage collector), the request ends with the step.
         """
         if self._changing:
             self._aborts.append(request_id)
@@ -199,10 +204,10 @@ class Engine:
             raise
 
     def recover(self, error: BaseException | None = None) -> None:
-        """Set things right after an exception has broken off a change of the queues. Does nothing if none has.
+        """Restore a consistent state if an exception has interrupted a change of the queues. Otherwise do nothing.
 
-        Every block is free again and the prefix cache empty. Unfinished requests wait, as if they had just arrived with
-        the tokens that they have. With `error`, those that the step concerned end with it.
+        All blocks become free and the prefix cache empty. Unfinished requests return to the waiting queue with the
+        tokens that they have. If `error` is given, the requests of the interrupted step end with it instead.
         """
         if not self._changing:
             return
@@ -214,10 +219,10 @@ class Engine:
     def take_over(self, other: "Engine", settings: Mapping[str, int | str]) -> None:
         """Continue the unfinished requests of `other`, which must not be used afterwards.
 
-        They wait here with the tokens that they have, so their texts go on as they would have there. The trace goes on
-        too if both engines record, and `settings` are written into it.
+        They join the waiting queue with the tokens that they have, so their texts continue unchanged. The trace
+        continues too if both engines record one, and `settings` are written into it.
 
-        Raises `RequestError`, and leaves `other` as it is, if a request is too long for this engine.
+        Raises `RequestError`, and leaves `other` unchanged, if a request is too long for this engine.
         """
         for samples in other._requests.values():
             for request in samples:
@@ -235,7 +240,7 @@ class Engine:
         self._restart()
 
     def _restart(self, error: BaseException | None = None) -> None:
-        """Free every block and make every unfinished request wait, or end with `error` if the step concerned it."""
+        """Free every block and return every unfinished request to the queue. With `error`, end those of the step."""
         requests = [request for samples in self._requests.values() for request in samples]
         unfinished = [request for request in requests if request.output.finish_reason is None]
         self.last_error = error
@@ -245,7 +250,7 @@ class Engine:
         for request in unfinished:
             try:
                 request.restore()
-            except Exception as own:  # its tokenizer's, for one
+            except Exception as own:  # for example an error of its tokenizer
                 request.fail(own)
             if request.status is Status.FINISHED:
                 continue
@@ -266,7 +271,8 @@ class Engine:
     def _begin(self) -> None:
         if self._changing:
             raise StepUnderWayError(
-                "a step is under way: a logits processor can abort requests, but not generate"
+                "a step is under way, so the engine cannot be called. A logits processor may abort requests, but it "
+                "must not add or generate any"
             )
         self._in_step, self._changing = None, True
 
@@ -317,10 +323,10 @@ class Engine:
     def _samplers(
         self, owners: Sequence[LogitRows], logits: Tensor | None
     ) -> tuple[list[Request], Tensor | None, list[Request]]:
-        """Report on prompts. Return the requests that sample with their rows of logits, in the same order, and those on
-        whose prompt no report could be made.
+        """Add prompt logprobs, and pair each sampling request with its rows of logits.
 
-        When a prompt is computed for the first time, its n samples are forked, and each gets a copy of its row.
+        Return the sampling requests, their logits [N, vocab] in the same order, and the requests that failed. When a
+        prompt finishes prefill, its n samples are forked and share its row.
         """
         requests, rows, start, failed = list[Request](), list[int](), 0, list[Request]()
         if logits is None:
@@ -341,8 +347,10 @@ class Engine:
         return requests, logits if rows == list(range(len(logits))) else logits[rows], failed
 
     def _report_prompt(self, request: Request, logits: Tensor) -> list[Request]:
-        """Add what the model made of the next prompt tokens; `logits` [n, vocab] are those of the positions before. If
-        that fails, so do the request and the samples that wait for its prompt; return them."""
+        """Add the logprobs of the next n prompt tokens, from the `logits` [n, vocab] of the positions before them.
+
+        If that fails, the request and the samples that wait for its prompt fail too. Return the failed requests.
+        """
         known, failed = request.result.prompt_logprobs, list[Request]()
         assert known is not None
         ids = torch.tensor(request.token_ids[len(known) : len(known) + len(logits)], device=logits.device)
@@ -361,14 +369,14 @@ class Engine:
     def _named(
         self, request: Request, report: dict[int, Logprob], before: Sequence[int]
     ) -> dict[int, Logprob]:
-        """A report with the text that its tokens have after the tokens `before` filled in."""
+        """Return `report` after filling in the text that each of its tokens has when it follows the tokens `before`."""
         if self.tokenizer is not None and request.params.detokenize:
             for token_id, logprob in report.items():
                 logprob.decoded_token = self.tokenizer.token_text(token_id, before)
         return report
 
     def _commit(self, requests: Sequence[Request], sampled: Sampled) -> None:
-        """Give each request its tokens: up to and including the first that is not its draft, or that ends it."""
+        """Give each request its tokens, up to and including the first one that differs from its draft or ends it."""
         start, now = 0, time.monotonic()
         for request in requests:
             drafts, request.drafts = request.drafts, []
@@ -404,23 +412,25 @@ class Engine:
                 return
 
     def _publish(self, scheduled: Scheduled) -> list[int]:
-        """Take back what was computed for drafts that were not accepted, and let others find the rest. Returns the
-        blocks whose content became known."""
+        """Discard the computed tokens of rejected drafts, and publish the blocks that are full of the others.
+
+        Return the blocks whose content became known.
+        """
         published = []
         for request, _ in scheduled:
-            # The newest token has no keys and values yet, nor has anything after it.
+            # The newest token has no keys and values yet.
             request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
-            if request.output.error is None:  # what it computed may be what failed
+            if request.output.error is None:  # the blocks of a failed request may be wrong
                 published += self.memory.publish(request)
         return published
 
     def _draft(self, requests: Sequence[Request], propose: Proposer) -> None:
-        """Ask for drafts, of which a request gets as many as it could accept and still sample one more token."""
+        """Get drafts for each request, and keep as many as it can accept and still sample one more token."""
         for request, drafts in zip(requests, propose(requests), strict=True):
             request.drafts = list(drafts[: request.max_tokens - len(request.output.token_ids) - 1])
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
-        """Return what was decided; the times are filled in when they are known."""
+        """Return a record of the step's plan. Its times are filled in later."""
         return StepRecord(
             self._num_steps,
             0.0,
@@ -445,7 +455,7 @@ class Engine:
             self.trace.append(RequestFinished(self.trace.now(), request.request_id, reason))
 
     def _checked_prompt(self, prompt_token_ids: Sequence[int]) -> list[int]:
-        """The ids as plain integers; NumPy's are welcome."""
+        """Return the ids as Python ints; they may be NumPy's. Raises `RequestError` for ids that cannot be served."""
         ids = list(prompt_token_ids)
         if not ids:
             raise RequestError(
@@ -466,7 +476,7 @@ class Engine:
         return ids
 
     def _check_capacity(self, request: Request) -> None:
-        """Refuse what would wait forever, or has no place in the context."""
+        """Raise `RequestError` for a request that exceeds the context or the whole cache, and would wait forever."""
         if request.max_cached_tokens >= self.max_model_len:
             raise RequestError(
                 f"{request.num_prompt_tokens} prompt tokens and max_tokens={request.max_tokens} exceed max_model_len="
@@ -485,20 +495,20 @@ class Engine:
             return None
         if self.tokenizer is None:
             raise RequestError(
-                "bad_words needs a tokenizer, and this model's folder has none: use logit_bias with ids"
+                "bad_words needs a tokenizer, but this model's folder has none: use logit_bias with ids"
             )
         return self.tokenizer.forbid_words(params.bad_words)
 
     def _samples(
         self, request_id: str, ids: list[int], params: SamplingParams, prompt: str | None, priority: int
     ) -> list[Request]:
-        """The n samples of a prompt, ready to be queued."""
-        params = params.clone()  # which checks them again: a user may have changed a field since
+        """Return the n samples of a prompt, ready to be queued."""
+        params = params.clone()  # checks them again, because the user may have changed a field
         check_vocabulary(params, self.vocab_size)
         bad_words = self._forbid_bad_words(params)
         if params.stop and self.tokenizer is None:
             raise RequestError(
-                f"stop={list(params.stop)} is looked for in the text, which needs a tokenizer, and this model's "
+                f"stop={list(params.stop)} is searched for in the text, which needs a tokenizer. This model's "
                 "folder has none: use stop_token_ids"
             )
         seed = params.seed if params.seed is not None else derive_seed(self.seed, self._num_arrived)
@@ -539,7 +549,7 @@ class Engine:
 
 
 def _to_token_id(given: Any) -> int:
-    """An integer of any kind, NumPy's too, as an int; -1 for anything else."""
+    """Return an integer of any type, NumPy's included, as an int; -1 for anything else."""
     try:
         return -1 if isinstance(given, bool) else operator.index(given)
     except TypeError:
@@ -548,7 +558,7 @@ def _to_token_id(given: Any) -> int:
 
 def _part(request: Request, num_tokens: int) -> ScheduledRequest:
     computed, drafts = request.num_computed_tokens, list(request.drafts)
-    kind: Kind = "prefill"  # includes what a preempted request computes again, its outputs too
+    kind: Kind = "prefill"  # includes all tokens that a preempted request computes again
     if request.status is Status.FINISHED:
         kind = "padding"
     elif (
@@ -557,7 +567,7 @@ def _part(request: Request, num_tokens: int) -> ScheduledRequest:
         and computed == request.num_tokens - 1
     ):
         kind = "decode"
-    # A hit is recorded once: with the first tokens that are computed after it.
+    # A prefix cache hit is recorded once, with the first tokens that are computed after it.
     cached = request.num_cached_tokens if computed == request.num_cached_tokens else 0
     return ScheduledRequest(
         request.request_id, kind, computed, num_tokens, cached, request.block_table.tolist(), drafts

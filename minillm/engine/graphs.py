@@ -1,13 +1,12 @@
 """CUDA graphs: a decode step recorded once, and then replayed with a single launch.
 
-A decode step of a small model is hundreds of kernels of a few microseconds each, and Python needs longer to launch one
-than the GPU to run it. A graph is the recording of those launches with all their arguments: to replay it costs one
-launch. The price is that nothing in it may change: not a shape, not an address.
+A decode step of a small model has hundreds of kernels of a few microseconds each. Python needs more time to launch one
+than the GPU needs to run it. A graph is a recording of these launches with all their arguments, and a replay costs one
+launch. In return nothing in it may change, neither a shape nor an address.
 
-So inputs are copied into buffers that stay, and a step of R requests runs as the next size of a ladder. The rows that
-are left over are padding: their slot is -1, so they write nothing, and their length is 0, so they read nothing. Block
-tables are as wide as the longest text needs, because the width is recorded too. A step that fits no recording, above
-all a prompt, runs eagerly.
+So the inputs are copied into fixed buffers, and a step of R requests is padded to the next size of a ladder. Padding
+rows have slot -1, so they write nothing, and length 0, so they read nothing. The width of the block tables is recorded
+too, so it is the width that the longest text needs. A step that fits no recording, such as a prompt, runs eagerly.
 
 Source: NVIDIA, "Getting Started with CUDA Graphs" (2019); torch.cuda.graph.
 """
@@ -24,17 +23,17 @@ from minillm.batch import Batch
 from minillm.cache.kv_cache import KVCache
 from minillm.model.transformer import Transformer
 
-LARGEST = 256  # requests in a recorded step: beyond, a step is long enough to hide its launches
+LARGEST = 256  # requests in a recorded step; a larger step is long enough to hide its launches
 
 
 def ladder(most: int) -> list[int]:
-    """The sizes to record for up to `most` requests: 1, 2, 4, then every multiple of 8, and `most` itself."""
+    """Return the sizes to record for up to `most` requests: 1, 2, 4, then every multiple of 8, and `most` itself."""
     most = min(most, LARGEST)
     return sorted({size for size in (1, 2, 4, *range(8, most, 8), most) if size <= most})
 
 
 class Recorder(Protocol):
-    """Runs a step and returns a function that does the same again, on the same memory."""
+    """Runs a step and returns a function that repeats it on the same memory."""
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]: ...
 
@@ -46,7 +45,7 @@ class CudaRecorder:
         self._pool: Any = None  # a handle that torch has no public name for
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
-        # First eagerly, on a stream of its own: kernels are compiled and libraries take their workspace only once.
+        # Run the step eagerly first, on its own stream, to compile kernels and let libraries take their workspace.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -62,14 +61,14 @@ class CudaRecorder:
 class DecodeGraphs:
     """Recorded decode steps of `model` over `cache`, one for each size of the ladder.
 
-    The operations of `model` must pass over slots of -1 and lengths of 0, as the kernels do, and must find all that
-    they read in the batch's tensors.
+    The operations of `model` must skip slots of -1 and lengths of 0, as the kernels do, and must read all their inputs
+    from the batch's tensors.
     """
 
     def __init__(
         self, model: Transformer, cache: KVCache, max_num_seqs: int, max_model_len: int, record: Recorder
     ) -> None:
-        # A recording keeps the addresses of the RoPE tables, so they must cover the whole context before it is made.
+        # A recording keeps the addresses of the RoPE tables, so these must cover the whole context before recording.
         self.model = model.with_context(max_model_len)
         self.cache, self.sizes = cache, ladder(max_num_seqs)
         rows, width = self.sizes[-1], -(-max_model_len // cache.block_size)
@@ -85,11 +84,11 @@ class DecodeGraphs:
             chunks=(),
         )
         self._logits = torch.empty((rows, model.config.vocab_size), device=model.device)
-        # The largest first: the others then find room in the memory that it took.
+        # Record the largest size first: the others then fit into the memory that it took.
         self._replay = {size: record(partial(self._step, size)) for size in reversed(self.sizes)}
 
     def run(self, batch: Batch) -> Tensor | None:
-        """Logits [R, vocab] of a step in which every request computes one token; None where no recording fits.
+        """Return the logits [R, vocab] of a step in which every request computes one token; None if no recording fits.
 
         The next run overwrites them.
         """

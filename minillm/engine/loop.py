@@ -1,11 +1,12 @@
-"""The loop: one place through which any thread reaches an engine, and the thread that can step it.
+"""The loop: a thread-safe interface to an engine, and the thread that can step it.
 
-An engine is not safe to call from several threads. `EngineLoop` owns it and is. Until `start`, a caller that waits for
-its request steps the engine itself, one caller at a time: a script needs no thread. After `start` only the loop's own
-thread touches the engine. Others leave their calls in its inbox, so that adding or aborting never waits for a step,
-and get what is new from the listener that they gave: an asyncio event loop never computes, and never blocks.
+An engine is not thread-safe. `EngineLoop` owns the engine, and its methods may be called from any thread. Before
+`start`, a caller that waits for its request steps the engine itself, one caller at a time, so a script needs no extra
+thread. After `start`, only the loop's own thread calls the engine. Other threads put their calls into its inbox, so
+adding or aborting a request never waits for a step. New tokens go to the listener of a request. An asyncio event loop
+therefore never computes and never blocks.
 
-Source: the same split into an engine core and its clients is vLLM's (`v1/engine/core.py`, `async_llm.py`).
+Source: vLLM separates its engine core from its clients in the same way (`v1/engine/core.py`, `async_llm.py`).
 """
 
 import threading
@@ -21,7 +22,7 @@ from minillm.sampling import SamplingParams
 
 T = TypeVar("T")
 Listener = Callable[[list[Delta]], None]
-"""Is called after each step that changed the request, by the thread that stepped; it must not block. An empty list says
+"""Called after each step that changed the request, by the thread that stepped. It must not block. An empty list means
 that the loop was closed."""
 
 
@@ -43,14 +44,14 @@ class EngineLoop:
         return self._engine
 
     def start(self) -> None:
-        """Step the engine in a thread of its own from now on. Does nothing if it runs already."""
+        """Step the engine in its own thread from now on. Do nothing if that thread already runs."""
         with self._stepped:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="minillm-engine", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread after the step it is in, and let the engine go. Unfinished requests are lost."""
+        """Stop the thread after its current step, and release the engine. Unfinished requests are lost."""
         self.stop()
         self._engine = None
         while not self._inbox.empty():
@@ -63,7 +64,7 @@ class EngineLoop:
         self._listeners.clear()
 
     def stop(self) -> None:
-        """End the thread after the step it is in. A thread that computes while Python exits would crash the process."""
+        """Stop the thread after its current step. A thread that computes while Python exits would crash the process."""
         self._inbox.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -77,7 +78,7 @@ class EngineLoop:
         priority: int = 0,
         listener: Listener | None = None,
     ) -> "Future[RequestOutput]":
-        """Queue a request; the future is its live output, or what `Engine.add_request` raises."""
+        """Queue a request. The future has its live output, or the error of `Engine.add_request`."""
 
         def add() -> RequestOutput:
             output = self.engine.add_request(prompt_token_ids, params, prompt=prompt, priority=priority)
@@ -88,7 +89,7 @@ class EngineLoop:
         return self._call(add)
 
     def abort(self, outputs: Sequence[RequestOutput]) -> "Future[None]":
-        """End these requests, those that have not finished; the future is done when their blocks are free."""
+        """End these requests if they have not finished. The future is done when their blocks are free."""
 
         def abort() -> None:
             for output in outputs:
@@ -99,8 +100,11 @@ class EngineLoop:
         return self._call(abort)
 
     def replace(self, engine: Engine, settings: Mapping[str, int | str]) -> "Future[None]":
-        """Go on with another engine, which takes the unfinished requests over; the future is done, or has what
-        `Engine.take_over` raises, before the next step. `settings` are written into the trace."""
+        """Continue with another engine, which takes over the unfinished requests.
+
+        The future is done before the next step, or has the error of `Engine.take_over`. `settings` are written into
+        the trace.
+        """
 
         def replace() -> None:
             engine.take_over(self.engine, settings)
@@ -109,9 +113,9 @@ class EngineLoop:
         return self._call(replace)
 
     def wait(self, outputs: Sequence[RequestOutput], until: Callable[[], bool]) -> None:
-        """Return after the step that makes `until()` true; it is called after each step.
+        """Wait until `until()` is true; it is called after each step.
 
-        Raises the error of a step that ended one of `outputs`; errors of other callers' requests are theirs.
+        Raises the error of a step if it ended one of `outputs`. An error of other callers' requests is raised there.
         """
         while not until():
             if self._thread is None:
@@ -150,7 +154,7 @@ class EngineLoop:
         return future
 
     def _guarded(self, function: Callable[[], T]) -> T:
-        """Call the engine alone, and leave it usable whatever is raised at whatever moment."""
+        """Call `function` while no other thread calls the engine. If it raises, recover the engine."""
         with self._lock:
             try:
                 return function()
@@ -162,7 +166,7 @@ class EngineLoop:
                 raise
 
     def _step(self) -> None:
-        """One step, and its news to the listeners; after an error, to all that it may concern."""
+        """Run one step and call the listeners of its requests; after an error, call all listeners."""
         with self._lock:
             try:
                 for output in self._guarded(self.engine.step):
@@ -178,13 +182,13 @@ class EngineLoop:
             return
         deltas, state = reader.peek()
         if deltas:
-            # One statement, between whose parts no Ctrl-C comes: no delta is lost, none is told twice.
+            # One statement, so that Ctrl-C cannot come in between: no delta is lost or sent twice.
             reader.state, _ = state, listener(deltas)
         if output.finished:
             self._listeners.pop(output.request_id, None)
 
     def _run(self) -> None:
-        """The thread: calls from the inbox, then a step, for as long as there is something to do."""
+        """Run the thread: take calls from the inbox, and step while requests are unfinished and the inbox is empty."""
         while True:
             try:
                 call = self._inbox.get(block=not self.engine.has_unfinished)
@@ -192,7 +196,7 @@ class EngineLoop:
                     return
                 call()
             except Empty:
-                # An error of the step has ended the requests that it concerns: their callers raise it.
+                # An error of the step has ended its requests, and `wait` raises it for their callers.
                 with suppress(Exception):
                     self._step()
             with self._stepped:

@@ -1,11 +1,11 @@
-"""A request from arrival to its last token, and what its user sees of it.
+"""A request from its arrival to its last token, and the output that its user sees.
 
-`Request` is what the scheduler works on: one sample. `RequestOutput` is what the user asked for and gets back: one
-prompt with `n` samples. An output is live: the engine appends to it, so the user sees it grow and nothing is copied
-for each token. `Delta` is a copy of what is new, for a stream.
+A `Request` is one sample, the unit that the scheduler works on. A `RequestOutput` is one prompt with its `n` samples,
+the unit that the user gets. An output is live: the engine appends to it, so the user sees it grow and no token costs a
+copy. A `Delta` is a copy of the new part, for streams.
 
-The tokens of the output are the one thing that cannot be computed again. Everything else, its text, its finish, its
-place in the queues and in the cache, follows from them: `Request.restore` does that after an error.
+Only the tokens of the output cannot be computed again. Everything else follows from them: its text, its finish reason,
+its place in the queues and in the cache. `Request.restore` uses this after an error.
 """
 
 import enum
@@ -28,8 +28,10 @@ class Status(enum.Enum):
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """When things happened, under vLLM's names; 0.0 until they do. `arrival_time` is the time of day (`time.time`), the
-    others are seconds of `time.monotonic`."""
+    """The times of a request's events, under vLLM's names; 0.0 for an event that has not happened yet.
+
+    `arrival_time` is the time of day (`time.time`). The others are seconds of `time.monotonic`.
+    """
 
     arrival_time: float = 0.0
     queued_ts: float = 0.0
@@ -43,8 +45,8 @@ class RequestMetrics:
 class CompletionOutput:
     """One sample. `token_ids` includes the end token; `text` excludes it and, unless asked for, the stop string.
 
-    `finish_reason` is None while it runs, then "stop" (`stop_reason` names the stop string or stop token; None is the
-    model's own end token), "length", "abort", or "error", whose exception is `error`.
+    `finish_reason` is None while it runs, then "stop", "length", "abort" or "error". After "stop", `stop_reason` is the
+    stop string or stop token, or None for the model's own end token. After "error", `error` is the exception.
     """
 
     index: int
@@ -64,7 +66,7 @@ class CompletionOutput:
 class RequestOutput:
     """A prompt and its samples. `prompt_logprobs[i]` belongs to prompt token i; the first has none.
 
-    `num_cached_tokens` are the prompt tokens that the prefix cache contributed, None before the request first runs.
+    `num_cached_tokens` is the number of prompt tokens that the prefix cache contributed, None before the first step.
     """
 
     request_id: str
@@ -81,7 +83,7 @@ class RequestOutput:
 
     @property
     def error(self) -> BaseException | None:
-        """The exception of the first sample that ended with "error"."""
+        """Return the exception of the first sample that ended with "error", or None."""
         return next((output.error for output in self.outputs if output.error is not None), None)
 
 
@@ -98,13 +100,13 @@ class Delta:
 
 
 class DeltaReader:
-    """Reads a live output piece by piece. `state` is how far: characters, tokens and whether the end, per sample."""
+    """Reads a live output in parts. `state` is how far it was read: characters, tokens and the end, per sample."""
 
     def __init__(self, output: RequestOutput) -> None:
         self.output, self.state = output, [(0, 0, False)] * len(output.outputs)
 
     def peek(self) -> tuple[list[Delta], list[tuple[int, int, bool]]]:
-        """A delta for each sample that has changed since `state`, and the state to set once they are delivered."""
+        """Return a delta for each sample that changed since `state`, and the state to set once they are delivered."""
         state = [(len(o.text), len(o.token_ids), o.finished()) for o in self.output.outputs]
         deltas = [
             Delta(
@@ -123,13 +125,15 @@ class DeltaReader:
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One sample on its way. `token_ids` is the prompt and every sampled token; the first `num_computed_tokens` of them
-    have their keys and values in the cache, in the blocks of `block_table`.
+    """One sample of a prompt.
 
-    `drafts` are proposed tokens that the next step verifies; they are no part of `token_ids`. `arrival` orders
-    requests, and samples of one. `forks` are the other samples of the prompt, which begin when it is computed.
-    `num_cached_tokens` is what the prefix cache contributed at the last admission; `block_hashes` name the first full
-    blocks, and others can find `num_published` of them (cache/prefix.py).
+    `token_ids` is the prompt and every sampled token. The first `num_computed_tokens` of them have their keys and
+    values in the cache, in the blocks of `block_table`.
+
+    `drafts` are proposed tokens that the next step verifies; they are not part of `token_ids`. `arrival` orders
+    requests, and the samples of one prompt. `forks` are the other samples of the prompt; they begin when the prompt is
+    computed. `num_cached_tokens` is the number of tokens that the prefix cache contributed at the last admission.
+    `block_hashes` names the first full blocks, and other requests can find `num_published` of them (cache/prefix.py).
     """
 
     request_id: str
@@ -159,47 +163,47 @@ class Request:
 
     @property
     def num_wanted(self) -> int:
-        """Tokens whose keys and values the next step should reach: all that are known, and the drafts after them."""
+        """Return the number of tokens to compute keys and values for: all known tokens and the drafts after them."""
         return len(self.token_ids) + len(self.drafts)
 
     @property
     def max_cached_tokens(self) -> int:
-        """The most tokens that will ever have keys and values: the last one sampled needs none."""
+        """Return the largest number of tokens that will have keys and values; the last sampled token needs none."""
         return self.num_prompt_tokens + self.max_tokens - 1
 
     @property
     def wants_prompt_logprobs(self) -> bool:
-        """Whether this sample reports on the prompt: only the first of `n` does."""
+        """Return whether this sample reports the prompt's logprobs: only the first of `n` does."""
         return self.params.prompt_logprobs is not None and self.output.index == 0
 
     @property
     def may_hit(self) -> bool:
-        """Whether the prefix cache can replace computing. False if every position's logits are wanted."""
+        """Return whether the request can use cached blocks. False if it needs the logits of every position."""
         return not self.wants_prompt_logprobs
 
     def rows(self) -> list[SamplingRow]:
-        """How to sample after the last known token, and after each draft."""
+        """Return how to sample after the last known token, and after each draft."""
         drafts, row = self.drafts, self.row
         return [row, *(row.after(drafts[:i]) for i in range(1, len(drafts) + 1))] if drafts else [row]
 
     def append(
         self, token_id: int, logprobs: dict[int, Logprob] | None, eos_token_ids: Sequence[int]
     ) -> None:
-        """Take one sampled token, show what text of it is final, and finish if a stop condition holds.
+        """Append one sampled token, show its final text, and finish if a stop condition holds.
 
         `eos_token_ids` are the model's end tokens, its own one first.
         """
         output = self.output
         if logprobs is not None and output.logprobs is not None:
             output.logprobs.append(logprobs)
-        output.token_ids.append(token_id)  # from here on the token counts: see restore
+        output.token_ids.append(token_id)  # from here on `restore` keeps the token
         self.token_ids.append(token_id)
         if logprobs is not None and output.cumulative_logprob is not None:
             output.cumulative_logprob += logprobs[token_id].logprob
         self._accept(token_id, len(output.token_ids), eos_token_ids)
 
     def restore(self) -> None:
-        """Make an unfinished request wait again: everything but its output tokens is computed from them again."""
+        """Return an unfinished request to the state WAITING. Everything but its output tokens is computed again."""
         output, self.status = self.output, Status.WAITING
         self.token_ids[self.num_prompt_tokens :] = output.token_ids
         self.num_computed_tokens = self.num_cached_tokens = self.num_published = 0
@@ -215,7 +219,7 @@ class Request:
             self._accept(token_id, count, self.row.eos_token_ids)
 
     def finish(self, reason: FinishReason, stop_reason: int | str | None = None) -> None:
-        """End the sample and show the text that was held back. A stop string in it ended the sample first."""
+        """End the sample and show the text that was held back. A stop string in that text becomes the stop reason."""
         if self.detokenizer is not None:
             hit = self._show(self.detokenizer.finish(), len(self.output.token_ids))
             self.output.text += self.stop_strings.finish()
@@ -224,15 +228,15 @@ class Request:
         self._end(reason, stop_reason)
 
     def abort(self) -> None:
-        """End the sample where it is."""
+        """End the sample now, with the reason "abort"."""
         try:
             self.finish("abort")
         except Exception as error:  # its tokenizer's
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """End the sample with "error". Its tokens and text stay; text that was held back is lost: it may be what
-        failed."""
+        """End the sample with "error". Its tokens and text stay. Text that was held back is lost, because it may be the
+        cause of the error."""
         self.output.error = error
         self._end("error", None)
 
@@ -250,12 +254,14 @@ class Request:
             self.finish("length")
 
     def _show(self, text: str, count: int) -> str | None:
-        """Add to the output what of `text` is final; return the stop string that ended it. One that is complete at
-        output token `min_tokens` or before does not count."""
+        """Add the final part of `text` to the output. Return the stop string that ended it, or None.
+
+        A stop string that is complete at output token `min_tokens` or before does not count.
+        """
         text, hit = self.stop_strings.push(text, count > self.params.min_tokens)
         self.output.text += text
         return hit
 
     def _end(self, reason: FinishReason, stop_reason: int | str | None) -> None:
-        # The reason comes last: another thread that sees it has seen the whole text.
+        # The reason comes last, so a thread that sees it also sees the whole text.
         self.status, self.output.stop_reason, self.output.finish_reason = Status.FINISHED, stop_reason, reason

@@ -1,4 +1,4 @@
-"""The runner: a step in, logits out. The only owner of the model's tensors between steps; it knows no requests."""
+"""The runner: it runs the model on one step and returns logits. It knows tokens and blocks, but no requests."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,10 @@ from minillm.model.transformer import Hidden, Transformer
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """`logits` [N, vocab] float32, one row for each of `StepInput.logit_rows`, None where there are none; `hidden` of
-    all T tokens if `StepInput.taps` asked for it. The next step may overwrite both."""
+    """`logits` [N, vocab] float32, one row for each of `StepInput.logit_rows`, or None if there are none.
+
+    `hidden` has the states of all T tokens if `StepInput.taps` asked for them. The next step may overwrite both.
+    """
 
     logits: Tensor | None
     hidden: Hidden | None = None
@@ -30,8 +32,11 @@ class Runner:
         self.model, self.cache, self.graphs = model, cache, graphs
 
     def run(self, step: StepInput) -> StepOutput:
-        """Copy the step's blocks, then compute its tokens. A step in which every request computes one token and wants
-        its logits is replayed from a recording, if there is one of its size."""
+        """Copy the step's blocks, then compute its tokens and return their logits.
+
+        If every request computes one token and needs its logits, the step is replayed from a recording of its size, if
+        there is one.
+        """
         if step.copies:
             assert isinstance(self.cache, KVCache)
             self.cache.copy_blocks(step.copies)

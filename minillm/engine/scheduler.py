@@ -1,17 +1,17 @@
-"""The scheduler: how many tokens of which requests the next step computes. Plain Python: no torch, no model, no clock.
+"""The scheduler chooses the requests of the next step, and how many tokens of each. Plain Python: no torch, no clock.
 
-There is no prefill phase and no decode phase. Each request has `num_computed_tokens` and wants to reach `num_wanted`.
-A step gives out at most `max_num_batched_tokens`: to running requests first, then to waiting ones in order. A prompt
-wants many tokens, a decode step one, a decode step with k drafts k + 1. A chunk is the part of a prompt that the
-budget allows.
+There is no separate prefill phase or decode phase. Each request has computed `num_computed_tokens` and has to reach
+`num_wanted`. A step has a budget of `max_num_batched_tokens` tokens. Running requests come first, then waiting requests
+in order. A prompt asks for many tokens, a decode step for one, and a decode step with k drafts for k + 1. If the budget
+does not allow a whole prompt, the step computes a part of it, a chunk.
 
-Memory limits how many run. A request is admitted if there are blocks for all of its tokens, and one more for each
-running request that can still need one. If a running request finds no block, the newest one is preempted: it loses
-its blocks, waits at the head of the queue, and computes its tokens again, except those that the prefix cache still
-has.
+Memory limits the number of running requests. The scheduler admits a request if there are free blocks for all of its
+tokens, plus one block for each running request that can still need one. If a running request needs a block and none is
+free, the scheduler preempts the newest running request. That request loses its blocks and returns to the waiting queue.
+Later it computes its tokens again, except those that are still in the prefix cache.
 
 Source: Yu et al. 2022, "Orca" (OSDI), for scheduling by iteration; Agrawal et al. 2024, "Sarathi-Serve" (arXiv
-2403.02310), for chunks next to decodes; vLLM's `v1/core/sched/scheduler.py` for the order of things.
+2403.02310), for chunks next to decodes; vLLM's `v1/core/sched/scheduler.py` for the order of these decisions.
 """
 
 from bisect import insort
@@ -20,11 +20,11 @@ from typing import Literal, Protocol
 
 from minillm.engine.request import Request, Status
 
-Scheduled = list[tuple[Request, int]]  # requests, and how many of their next tokens
+Scheduled = list[tuple[Request, int]]  # requests, and how many of its next tokens each computes
 
 
 class Memory(Protocol):
-    """The cache as the scheduler sees it (cache/manager.py). A method that returns False has changed nothing."""
+    """The methods of the cache that the scheduler calls (cache/manager.py). One that returns False changed nothing."""
 
     def may_grow(self, request: Request) -> bool: ...
 
@@ -38,10 +38,11 @@ class Memory(Protocol):
 
 
 class Scheduler:
-    """Continuous batching. `running` and `waiting` are sorted by (priority, arrival); `preempted` are the requests that
-    the last step preempted. The policy "fcfs" ignores priorities; under "priority" the lowest number comes first.
+    """Continuous batching. `running` and `waiting` are sorted by (priority, arrival).
 
-    `long_prefill_token_threshold` limits the tokens of one request in a step, unless it is the only request; 0 is off.
+    The policy "fcfs" ignores priorities; under "priority" the lowest number comes first. `preempted` lists the requests
+    that the last step preempted. `long_prefill_token_threshold` limits the tokens of one request in a step, unless it
+    is the only request; 0 means no limit.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class Scheduler:
         insort(self.waiting, request, key=self._rank)
 
     def schedule(self) -> Scheduled:
-        """Return the tokens of the next step; empty only if nothing waits and nothing runs.
+        """Return the requests of the next step with their numbers of tokens; empty only if there are no requests.
 
-        Raises `RuntimeError` if no request could ever go on: it would wait forever.
+        Raises `RuntimeError` if there are requests but none of them can ever continue.
         """
         self.preempted = []
         scheduled, budget = self._schedule_running(self.max_num_batched_tokens)
@@ -80,15 +81,18 @@ class Scheduler:
             scheduled += self._admit(budget)
         if not scheduled and self.has_unfinished:
             raise RuntimeError(
-                f"{len(self.waiting)} requests wait, {len(self.running)} run and none can go on: the next one has "
+                f"{len(self.waiting)} requests wait, {len(self.running)} run, and none can continue. The next one has "
                 f"{(self.running or self.waiting)[0].num_tokens} tokens, max_num_batched_tokens is "
-                f"{self.max_num_batched_tokens} and enable_chunked_prefill is {self.enable_chunked_prefill}"
+                f"{self.max_num_batched_tokens} and enable_chunked_prefill is {self.enable_chunked_prefill}. "
+                "Raise max_num_batched_tokens, or set enable_chunked_prefill=True"
             )
         return scheduled
 
     def fork(self, parent: Request, children: Iterable[Request]) -> list[Request]:
-        """Start `children` on the blocks of `parent`, which has just reached its last token. Children without a place
-        wait as others do. Return those that run: they sample from their parent's logits."""
+        """Start `children` on the blocks of `parent`, which has just computed its last known token.
+
+        Return the children that run now; they sample from their parent's logits. The others join the waiting queue.
+        """
         started = []
         for child in children:
             if len(self.running) < self.max_num_seqs and self.memory.fork(parent, child):
@@ -100,7 +104,7 @@ class Scheduler:
         return started
 
     def release(self, request: Request) -> None:
-        """Remove a finished or aborted request from its queue, and give its place in the cache back."""
+        """Remove a finished or aborted request from its queue, and free its blocks."""
         if request in self.waiting:
             self.waiting.remove(request)
         elif request in self.running:
@@ -108,17 +112,17 @@ class Scheduler:
             self.memory.free(request)
 
     def reset(self, requests: Iterable[Request]) -> None:
-        """Start again with these requests waiting; none of them holds a block."""
+        """Start again with these requests in the waiting queue. None of them may hold a block."""
         self.running, self.preempted, self.waiting = [], [], sorted(requests, key=self._rank)
 
     def _schedule_running(self, budget: int) -> tuple[Scheduled, int]:
-        """Return what running requests compute, and the budget that is left."""
+        """Return the running requests that this step computes, with their tokens, and the remaining budget."""
         scheduled, i = Scheduled(), 0
         while i < len(self.running) and budget:
             request, i = self.running[i], i + 1
             num_tokens = self._share(request, budget)
             while not self.memory.grow(request):
-                if request.drafts:  # drafts are dropped before anything is preempted for them
+                if request.drafts:  # drop the drafts before preempting a request for them
                     request.drafts = []
                     num_tokens = self._share(request, budget)
                 elif self._make_room() is request:
@@ -129,7 +133,7 @@ class Scheduler:
         return scheduled, budget
 
     def _admit(self, budget: int) -> Scheduled:
-        """Return what the requests that begin now compute."""
+        """Admit waiting requests in order, as long as budget and memory allow. Return them with their tokens."""
         scheduled = Scheduled()
         if not self.waiting:
             return scheduled
@@ -150,7 +154,7 @@ class Scheduler:
         return scheduled
 
     def _share(self, request: Request, budget: int) -> int:
-        """Return how many of its missing tokens a request computes in this step; drafts beyond them are dropped."""
+        """Return the number of missing tokens that `request` computes in this step. Drop the drafts beyond them."""
         missing = request.num_wanted - request.num_computed_tokens
         limit = budget
         if self.long_prefill_token_threshold and len(self.running) + len(self.waiting) > 1:

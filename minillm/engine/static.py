@@ -1,7 +1,7 @@
-"""Static batching, for comparison: a batch begins together and ends together, as `transformers.generate` does it.
+"""Static batching, for comparison: all requests of a batch begin and end together, as in `transformers.generate`.
 
-A finished request keeps its place and its blocks, and computes its last token again in every step, until the whole
-batch is done. Waiting requests wait for that. The step itself, the model and the cache are those of continuous
+A finished request keeps its place and its blocks. It computes its last token again in every step until the whole batch
+has finished, and waiting requests wait until then. The step, the model and the cache are the same as in continuous
 batching.
 """
 
@@ -25,11 +25,11 @@ class StaticScheduler(Scheduler):
                 super().release(other)
 
     def _admit(self, budget: int) -> Scheduled:
-        # The whole batch begins at once: a step has no limit on its tokens.
+        # The whole batch begins at once, so a step has no limit on its tokens.
         return [] if self.running else super()._admit(sys.maxsize)
 
     def _make_room(self) -> Request:
-        """A finished request gives its blocks up before an unfinished one is preempted."""
+        """Free the blocks of a finished request if there is one; otherwise preempt a request."""
         if self.running[-1].status is not Status.FINISHED:
             return super()._make_room()
         request = self.running.pop()

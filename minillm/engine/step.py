@@ -1,7 +1,7 @@
-"""One step as plain data: what the runner needs to know of the scheduled requests, and nothing else.
+"""One step as plain data: the runner's input, without any request.
 
-A `StepInput` holds numbers only, so it can be pickled, sent to another process, logged, or made by a test without a
-single request. Which request owns which row of the logits stays with the engine, as `LogitRows`.
+A `StepInput` holds only numbers. It can be pickled, sent to another process, logged, or made by a test without
+requests. The engine keeps `LogitRows`, which say which request owns which rows of the logits.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from minillm.engine.request import Request, Status
 from minillm.engine.scheduler import Scheduled
 
 LogitRows = tuple[Request, int, int]
-"""A request, the number of its rows that judge its prompt, and the number of those after them that it samples from."""
+"""A request, the number of its rows for prompt logprobs, and the number of rows after them that it samples from."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """The tokens to compute, the rows that want logits, and the blocks (from, to) to copy before.
+    """The tokens to compute, the rows that need logits, and the pairs (from, to) of blocks to copy first.
 
-    `chunks` are laid end to end as T rows; `logit_rows` are increasing indices into them. `taps` asks for hidden states
-    too: None for none of them, else the layers whose outputs are wanted besides the last.
+    `chunks` are concatenated into T rows, and `logit_rows` are increasing indices into these rows. `taps` asks for
+    hidden states too. It lists the layers whose outputs to return in addition to the last one's; None asks for none.
     """
 
     chunks: list[Chunk]
@@ -32,8 +32,11 @@ class StepInput:
     def of(
         cls, scheduled: Scheduled, copies: Sequence[tuple[int, int]] = (), taps: tuple[int, ...] | None = None
     ) -> tuple["StepInput", list[LogitRows]]:
-        """Lay out the scheduled tokens. A request that reaches its last known token samples from there and from each
-        draft after it; one that wants prompt logprobs gets a row for each prompt token of this step."""
+        """Return the input of a step that computes the scheduled tokens, and the owners of its rows of logits.
+
+        A request that reaches its last known token samples from that token and from each draft after it. A request with
+        prompt logprobs gets a row for each prompt token of this step.
+        """
         chunks, logit_rows, owners, start = [], list[int](), [], 0
         for request, num_tokens in scheduled:
             computed, drafts, end = request.num_computed_tokens, request.drafts, start + num_tokens
@@ -53,7 +56,7 @@ class StepInput:
 
 
 def _unreported(request: Request, num_tokens: int) -> range:
-    """The positions of this step whose next token is a prompt token that has no logprob yet."""
+    """Return the positions of this step whose next token is a prompt token without a logprob so far."""
     known = request.result.prompt_logprobs
     if known is None or not request.wants_prompt_logprobs:
         return range(0)

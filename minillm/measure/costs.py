@@ -1,7 +1,7 @@
-"""Count the cost of one step of a transformer, floating-point operations and bytes, from a `ModelConfig` alone.
+"""Count the cost of one step of a transformer, in floating-point operations and bytes, from a `ModelConfig`.
 
-A step runs some new tokens of some requests through the model once. Prefill is one request with many new
-tokens, decode many requests with one each, and what an engine runs is any mixture (`step_cost`).
+A step runs some new tokens of some requests through the model once. Prefill is one request with many new tokens, and
+decode is many requests with one new token each. An engine's step can be any mixture of them (`step_cost`).
 
 FLOPs are those of the matrix products, 2*M*N*K each, as in Kaplan et al. 2020 (arXiv 2001.08361, table 1) and
 PyTorch's FlopCounterMode; norms, softmax and activations are a small rest. Bytes are those that must cross
@@ -28,17 +28,17 @@ class Cost:
 
     @property
     def flops(self) -> int:
-        """All matmul operations."""
+        """Return all matmul operations, in FLOP."""
         return self.linear_flops + self.attention_flops
 
     @property
     def bytes(self) -> float:
-        """All bytes that cross the memory bus."""
+        """Return all bytes that cross the memory bus."""
         return self.weight_bytes + self.kv_read_bytes + self.kv_write_bytes
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity, FLOP per byte: the x axis of a roofline."""
+        """Return the arithmetic intensity, in FLOP per byte: the x axis of a roofline."""
         return self.flops / self.bytes
 
 
@@ -99,7 +99,7 @@ def prefill_cost(
     bytes_per_weight: float = 2,
     bytes_per_kv: float = 2,
 ) -> Cost:
-    """Cost of `batch` prompts of `num_tokens` each, after `context` tokens that are in the cache already."""
+    """Return the cost of `batch` prompts of `num_tokens` each, after `context` tokens that are already cached."""
     return step_cost(
         config,
         [num_tokens] * batch,
@@ -112,14 +112,14 @@ def prefill_cost(
 def decode_cost(
     config: ModelConfig, context: int, batch: int = 1, *, bytes_per_weight: float = 2, bytes_per_kv: float = 2
 ) -> Cost:
-    """Cost of one new token for each of `batch` requests that have `context` tokens in the cache."""
+    """Return the cost of one new token for each of `batch` requests that have `context` tokens in the cache."""
     return step_cost(
         config, [1] * batch, [context] * batch, bytes_per_weight=bytes_per_weight, bytes_per_kv=bytes_per_kv
     )
 
 
 def _matmul_parameters(config: ModelConfig) -> int:
-    """Parameters that every token is multiplied by: projections and MLPs of all layers, without the head."""
+    """Return the number of parameters that multiply every token: all layers' projections and MLPs, not the head."""
     h = config.hidden_size
     attention = h * (config.q_size + 2 * config.kv_size) + config.q_size * h
     mlp = (3 if config.gated_mlp else 2) * h * config.intermediate_size
@@ -127,7 +127,7 @@ def _matmul_parameters(config: ModelConfig) -> int:
 
 
 def _layer_parameters(config: ModelConfig) -> int:
-    """Parameters that every step reads whole: all but the embedding tables and the head."""
+    """Return the number of parameters that every step reads whole: all but the embedding tables and the head."""
     table = config.vocab_size * config.hidden_size
     tables = table if config.tie_word_embeddings else 2 * table
     positions = 0 if config.rope is not None else config.max_position_embeddings * config.hidden_size
@@ -135,14 +135,14 @@ def _layer_parameters(config: ModelConfig) -> int:
 
 
 def _embedding_row(config: ModelConfig) -> int:
-    """Numbers looked up for one token: its embedding and, where positions are learned, its position's."""
+    """Return the count of numbers looked up for one token: its embedding, plus its position's if that is learned."""
     return config.hidden_size * (1 if config.rope is not None else 2)
 
 
 def _attention_pairs(
     config: ModelConfig, query_lens: Sequence[int], context_lens: Sequence[int]
 ) -> tuple[int, int]:
-    """Over all layers: (query, key) pairs that attention computes, and cache entries that it reads."""
+    """Return, over all layers, the (query, key) pairs that attention computes, and the cache entries that it reads."""
     pairs = entries = 0
     for window, num_layers in Counter(map(config.sliding_window, range(config.num_hidden_layers))).items():
         for n, context in zip(query_lens, context_lens, strict=True):
@@ -153,7 +153,7 @@ def _attention_pairs(
 
 
 def visible_pairs(num_queries: int, context: int, window: int | None = None) -> int:
-    """The sum over queries i of the keys each may see, min(window, context + i + 1), in closed form."""
+    """Return the sum over queries i of the keys that each may see, min(window, context + i + 1), in closed form."""
     # The first `growing` queries see everything before them; the window cuts off the rest.
     growing = num_queries if window is None else max(0, min(num_queries, window - context))
     cut = (num_queries - growing) * (window or 0)

@@ -1,19 +1,19 @@
-"""What the makers print about their GPUs: dense rates, memory bandwidth, memory.
+"""Figures of GPUs from their data sheets: dense matmul rates, memory bandwidth, memory.
 
-Data sheets lead with rates "with sparsity", which are twice the dense ones and reached only by weights pruned
-2:4. Everything here is dense. float32 is the ordinary (CUDA-core) rate, not TF32.
+Data sheets begin with rates "with sparsity". These are twice the dense rates, and only weights pruned 2:4 reach them.
+Every rate here is dense. float32 is the ordinary (CUDA-core) rate, not TF32.
 """
 
 from minillm.measure.machine import Machine
 
 _TERA = 1e12
-# A maker's "80 GB" of GPU memory is 80 GiB: nvidia-smi reports 81,920 MiB on an A100 and 143,771 MiB
-# (140.4 GiB) on a "141 GB" H200. Bandwidths, on the other hand, are decimal.
+# "80 GB" of GPU memory on a data sheet is 80 GiB: nvidia-smi reports 81,920 MiB on an A100 and 143,771 MiB
+# (140.4 GiB) on a "141 GB" H200. Bandwidths, however, are decimal.
 _GIB = 2**30
 
 
 def _gpu(name: str, bandwidth: float, memory_gib: int, rates: dict[str, float], source: str) -> Machine:
-    """A data-sheet Machine: `bandwidth` (one for all traffic, on a sheet) in TB/s, `rates` in TFLOP/s."""
+    """Return a Machine with figures of a data sheet: one `bandwidth` for all traffic in TB/s, `rates` in TFLOP/s."""
     return Machine(
         name=name,
         device="cuda",
@@ -26,7 +26,7 @@ def _gpu(name: str, bandwidth: float, memory_gib: int, rates: dict[str, float], 
     )
 
 
-# H100 and H200 carry the same GH100 die at the same clocks; they differ in memory only.
+# H100 and H200 have the same GH100 die at the same clocks; they differ only in memory.
 _HOPPER_RATES = {
     "float32": 66.9,
     "bfloat16": 989.4,
@@ -59,7 +59,7 @@ KNOWN_GPUS = {
         "bandwidth and memory: NVIDIA H200 Tensor Core GPU Datasheet, H200 SXM column; "
         "rates: as H100 SXM (the sheet prints them rounded, with sparsity: 1,979 / 3,958)",
     ),
-    # At launch: 192 GB at 8 TB/s. The part that ships has a 7,680-bit bus (as its driver reports), hence:
+    # Announced with 192 GB at 8 TB/s. The shipped part has a 7,680-bit bus (as its driver reports), hence 180 and 7.7.
     "B200": _gpu(
         "NVIDIA B200 (HGX)",
         7.7,

@@ -42,7 +42,7 @@ class Machine:
                 raise ValueError(f"{name}={value} of {self.name}: must be a positive number")
 
     def rate(self, dtype: str) -> float:
-        """Matmul rate for `dtype` in FLOP/s. Raises ValueError, naming those there are, if there is none."""
+        """Return the matmul rate for `dtype` in FLOP/s. Raises ValueError with the known dtypes if there is none."""
         if dtype not in self.matmul_rate:
             raise ValueError(
                 f"{self.name} has no matmul rate for {dtype!r}; it has {', '.join(self.matmul_rate)}"

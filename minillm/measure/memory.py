@@ -1,16 +1,16 @@
-"""The most memory that a piece of work needed at one time.
+"""Measure peak memory: the most memory that a piece of work needs at one time.
 
-CUDA: torch's allocator keeps the peak of the bytes it handed out, exactly (memory mapped past it, as in
-`cache/virtual.py`, is not in it). CPU: the kernel keeps the peak of the process's resident set (VmHWM in
-/proc/self/status) and forgets it when told to (a 5 in /proc/self/clear_refs; man 5 proc). A thread that
-polls the resident set was the other choice: it misses what lives for less than its period.
+On CUDA, torch's allocator keeps the exact peak of the bytes that it allocated. Memory mapped without this allocator, as
+in `cache/virtual.py`, is not counted. On a CPU, the Linux kernel keeps the peak of the process's resident set (VmHWM in
+/proc/self/status), and a 5 written to /proc/self/clear_refs resets it (man 5 proc). The alternative, a thread that
+polls the resident set, misses memory that lives for less than its period.
 
-How exact is that on a CPU? For one tensor, 0.15 MiB (Linux counts pages core by core and may be 128 KiB a core
-behind). But the resident set is what the process holds, and glibc serves blocks of up to 32 MiB from a heap in
-which freed ones leave holes that the next do not fit: a loop with 10 MiB of tensors alive at a time held 260.
-So measure memory in a process of its own that first calls `return_freed_memory_at_once`: that loop then
-measures 9.6, in its first round 11.2: the first run of anything also loads its code and starts its threads.
-Time is measured in another process, as this one allocates more slowly.
+On a CPU the error is 0.15 MiB for one tensor, because Linux counts pages on each core and may be behind by 128 KiB per
+core. The heap adds a larger error. glibc takes blocks of up to 32 MiB from a heap, and freed blocks leave holes that
+the next blocks do not fit into. A loop with 10 MiB of live tensors had a resident set of 260 MiB. So measure memory in
+a separate process that first calls `return_freed_memory_at_once`. The same loop then needs 9.6 MiB, and 11.2 MiB in its
+first round, which also loads code and starts threads. Measure time in another process, because this one allocates more
+slowly.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ _M_MMAP_THRESHOLD = -3  # from <malloc.h>
 
 
 class NoCounterError(NotImplementedError):
-    """This system, or the device, does not count its memory."""
+    """Raised if this system or device has no counter for its memory."""
 
 
 @dataclass(slots=True)
@@ -43,12 +43,12 @@ class PeakMemory:
 
     @property
     def added(self) -> int:
-        """Bytes that the work needed beyond what was there already."""
+        """Return the bytes that the work needed in addition to those in use on entry."""
         return self.peak - self.before
 
 
-# There is one counter in a process (or on a GPU), so an inner measurement that resets it would cut off an
-# outer one. Each reset therefore first credits the peak so far to all that are open.
+# There is only one counter per process (or GPU), so an inner measurement that resets it would hide the peak of an
+# outer one. Each reset therefore first credits the peak so far to all open measurements.
 _open: dict[torch.device, list[PeakMemory]] = {}
 
 
@@ -56,10 +56,9 @@ _open: dict[torch.device, list[PeakMemory]] = {}
 def peak_memory(device: torch.device | str = "cpu") -> Iterator[PeakMemory]:
     """Measure the peak inside a `with` block, in bytes. Blocks may nest, but not run in several threads.
 
-    On a CPU it is the whole process's resident memory, with the error described above; file-mapped weights
-    count once they are touched.
-    Raises `NoCounterError` where the system has no such counter (macOS, Windows, some sandboxes), and for
-    other devices than CPU and CUDA.
+    On a CPU this is the whole process's resident memory, with the error described above. File-mapped weights count
+    after they are touched. Raises `NoCounterError` if the system has no such counter (macOS, Windows, some sandboxes),
+    and for devices other than CPU and CUDA.
     """
     device = _one_device(device)
     measurements = _open.setdefault(device, [])
@@ -79,24 +78,26 @@ def peak_memory(device: torch.device | str = "cpu") -> Iterator[PeakMemory]:
 
 
 def return_freed_memory_at_once() -> None:
-    """From now on give each block of 128 KiB or more its own pages, which go back when it is freed (man mallopt).
+    """Give each new block of 128 KiB or more its own pages, which are returned when it is freed (man mallopt).
 
-    This is how a process starts; glibc raises the threshold to the size of each block that is freed, up to
-    32 MiB, unless it is set by hand. Call it before the first large tensor is freed: holes that the heap has
-    already remain. Raises `NoCounterError` where the C library is not glibc.
+    A process starts in this state, but glibc raises the threshold to the size of each freed block, up to 32 MiB, unless
+    a program sets it. Call this function before the first large tensor is freed, because existing holes in the heap
+    remain. Raises `NoCounterError` if the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not mallopt(_M_MMAP_THRESHOLD, 128 * 1024):
-        raise NoCounterError("the allocator's threshold can be set in glibc only, which is not in use here")
+        raise NoCounterError(
+            "only glibc can set the allocator's threshold, and this system does not use glibc"
+        )
 
 
 def rss_bytes() -> int:
-    """Bytes of this process that are in physical memory now. Raises `NoCounterError` outside Linux."""
+    """Return the bytes of this process that are now in physical memory. Raises `NoCounterError` except on Linux."""
     return _status_bytes("VmRSS")
 
 
 def available_bytes() -> int:
-    """Memory of this machine that can be had without swapping; where that is not told, all of it."""
+    """Return the bytes of memory that this machine can give without swapping, or all its memory if that is unknown."""
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -105,10 +106,10 @@ def available_bytes() -> int:
 
 
 def _one_device(device: torch.device | str) -> torch.device:
-    """The device by its full name: "cuda" and "cuda:0" share a counter."""
+    """Return the device with its index, because "cuda" and "cuda:0" share a counter."""
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
-        raise NoCounterError(f"peak memory of {device}: only cpu and cuda are known here")
+        raise NoCounterError(f"cannot measure the peak memory of {device}: only cpu and cuda are supported")
     return torch.device("cuda", torch.cuda.current_device()) if str(device) == "cuda" else device
 
 
@@ -126,11 +127,13 @@ def _reset_peak(device: torch.device) -> None:
     try:
         _CLEAR_REFS.write_text("5")
     except OSError as error:
-        raise NoCounterError(f"peak memory of a CPU is measured through {_CLEAR_REFS}: {error}") from error
+        raise NoCounterError(
+            f"cannot measure the peak memory of a CPU, which needs to write to {_CLEAR_REFS}: {error}"
+        ) from error
 
 
 def _status_bytes(field: str) -> int:
-    """A size from /proc/self/status, which gives it in KiB: "VmRSS:     1234 kB"."""
+    """Return a size in bytes from /proc/self/status, which has it in KiB: "VmRSS:     1234 kB"."""
     if not _STATUS.exists():
         raise NoCounterError(f"resident memory is read from {_STATUS}, which {sys.platform} does not have")
     for line in _STATUS.read_text().splitlines():
@@ -140,8 +143,8 @@ def _status_bytes(field: str) -> int:
 
 
 def trim_heap() -> None:
-    """Make the resident set what is in use: collect garbage, give back what the C library has in reserve."""
+    """Reduce the resident set to the memory in use: collect garbage, and release the C library's reserve."""
     gc.collect()
-    # Without this a tensor may measure 0 after another of its size: it fits into what that has left behind.
+    # Otherwise a tensor may measure 0 bytes after another of its size, whose freed memory it reuses.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

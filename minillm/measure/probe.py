@@ -1,9 +1,8 @@
-"""Measure this machine's roofs: how fast it reads, copies and multiplies, in about four seconds.
+"""Measure this machine's roofs in about four seconds: how fast it reads, copies and multiplies.
 
-Bandwidth is taken on a buffer too large for any cache and counts, as STREAM does (McCalpin 1995), each byte
-read and each byte written. The matmul rate is that of the largest square product that the time allows, its
-right side transposed as a linear layer's weight is. float32 is whatever torch is set to: exact IEEE unless
-TF32 was allowed.
+Bandwidth is measured with a buffer too large for any cache. Each byte read and each byte written counts, as in STREAM
+(McCalpin 1995). The matmul rate is that of the largest square product that the time allows. Its right side is
+transposed, like the weight of a linear layer. float32 follows torch's setting: exact IEEE unless TF32 was allowed.
 """
 
 import ctypes
@@ -21,11 +20,11 @@ from minillm.measure.timing import Spread, device_name, median_of
 MATMUL_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 _SECONDS_PER_FIGURE = 0.3
 _ATTEMPTS = 3  # at most, for a figure that scatters
-_BUFFER_BYTES = 2**30  # eight times a B200's L2, and more than twice the L3 of all but the oddest server
+_BUFFER_BYTES = 2**30  # eight times a B200's L2, and more than twice the L3 of almost every server
 
 
 def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -39,7 +38,7 @@ def measure_machine(device: torch.device | str | None = None) -> Machine:
     """
     device = default_device() if device is None else torch.device(device)
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"cannot measure {device}: only cpu and cuda are known here")
+        raise ValueError(f"cannot measure {device}: only cpu and cuda are supported")
     memory = _memory_bytes(device)
     bandwidths = _bandwidths(device, min(_BUFFER_BYTES, memory // 8))
     rates = {
@@ -59,8 +58,8 @@ def measure_machine(device: torch.device | str | None = None) -> Machine:
 
 
 def _bandwidths(device: torch.device, num_bytes: int) -> dict[str, Spread]:
-    """Bytes per second of reading a buffer, and of copying one half of it to the other."""
-    # Ones, not empty: pages that were never written are all the same page of zeros.
+    """Return the bytes per second of reading a buffer, and of copying one half of it to the other."""
+    # Write ones, because pages that were never written all map to the same page of zeros.
     buffer = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
     first, second = buffer.chunk(2)
     return {
@@ -70,7 +69,7 @@ def _bandwidths(device: torch.device, num_bytes: int) -> dict[str, Spread]:
 
 
 def _multipliable(device: torch.device) -> list[torch.dtype]:
-    """The dtypes that this device can multiply at all, found by trying."""
+    """Return the dtypes that this device can multiply, found by trying each."""
     able = []
     for dtype in MATMUL_DTYPES:
         small = _matrix(64, dtype, device)
@@ -83,25 +82,25 @@ def _multipliable(device: torch.device) -> list[torch.dtype]:
 
 
 def _matmul_rate(dtype: torch.dtype, device: torch.device) -> Spread:
-    """FLOP per second of the largest square matmul that the time allows; small ones do not fill a machine."""
+    """Return the FLOP per second of the largest square matmul that the time allows; a small one uses only a part."""
     for size in (512, 1024, 2048, 4096, 8192):
         multiply = partial(_multiply, _matrix(size, dtype, device), _matrix(size, dtype, device))
         seconds = median_of(multiply, rounds=1, device=device).median
-        # Twice the size is eight times the work, and it must be done three times.
+        # A matmul of twice the size is eight times the work, and it must run three times.
         if 3 * 8 * seconds > _SECONDS_PER_FIGURE:
             break
     return _rate(2 * size**3, multiply, device)
 
 
 def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Random `[size, size]`: a GPU multiplying zeros draws less power, clocks higher and flatters itself."""
+    """Return a random `[size, size]` matrix. With zeros a GPU draws less power and runs at unrealistic clock rates."""
     if dtype == torch.int8:
         return torch.randint(-128, 128, (size, size), dtype=dtype, device=device)
     return torch.randn(size, size, dtype=dtype, device=device)
 
 
 def _multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b.T; int8 is accumulated and returned in int32."""
+    """Return a @ b.T; int8 is accumulated and returned in int32."""
     return torch._int_mm(a, b.t()) if a.dtype == torch.int8 else a @ b.t()
 
 
@@ -119,7 +118,7 @@ def _rate(work: float, fn: Callable[[], object], device: torch.device) -> Spread
 
 
 def _memory_bytes(device: torch.device) -> int:
-    """Physical memory of the device, in bytes."""
+    """Return the physical memory of the device, in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if sys.platform == "win32":

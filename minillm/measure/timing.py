@@ -1,7 +1,8 @@
-"""Timing that can be believed: warm up, wait for the device, repeat, interleave, and say on what machine.
+"""Reliable timing: warm up, wait for the device, repeat, interleave, and record the machine.
 
-A GPU runs behind the program that feeds it, so a clock read without waiting times the queue. And a computer
-drifts (clocks, heat, neighbours), so two things are compared only when they were measured by turns.
+A GPU runs its work later than the program submits it, so a clock that is read without waiting measures the submission.
+The speed of a computer also drifts with its clock rate, its temperature and other programs. So two sides are compared
+only if they were measured alternately.
 """
 
 import os
@@ -20,7 +21,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median, and the lowest and highest value seen: a quartile of a few rounds would claim too much."""
+    """A median with the lowest and highest value. A few rounds are too few for quartiles."""
 
     median: float
     low: float
@@ -28,7 +29,7 @@ class Spread:
 
 
 def synchronize(device: torch.device | str) -> None:
-    """Wait until `device` has done all the work given to it. A CPU always has."""
+    """Wait until `device` has finished all its work. A CPU always has."""
     device = torch.device(device)
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
@@ -37,10 +38,10 @@ def synchronize(device: torch.device | str) -> None:
 def times_of(
     fn: Callable[[], object], *, rounds: int, warmup: int = 1, device: torch.device | str = "cpu"
 ) -> list[float]:
-    """Seconds of each of `rounds` calls, after `warmup` uncounted ones.
+    """Return the seconds of each of `rounds` calls, after `warmup` calls that do not count.
 
-    On CUDA the clock is the GPU's own (events in the stream), so that neither the launch nor the wait is in
-    the figure when the GPU is kept busy.
+    On CUDA the GPU takes the time (events in the stream). The times then include neither the launch nor the wait, as
+    long as the GPU has enough work queued.
     """
     device = torch.device(device)
     for _ in range(warmup):
@@ -54,7 +55,7 @@ def times_of(
 def median_of(
     fn: Callable[[], object], *, rounds: int = 7, warmup: int = 1, device: torch.device | str = "cpu"
 ) -> Spread:
-    """Median, shortest and longest time of a call, in seconds."""
+    """Return the median, shortest and longest time of a call, in seconds."""
     return spread_of(times_of(fn, rounds=rounds, warmup=warmup, device=device))
 
 
@@ -65,9 +66,9 @@ def interleaved(
     warmup: int = 1,
     device: torch.device | str = "cpu",
 ) -> dict[str, list[float]]:
-    """Wall-clock seconds of each side in each round, the sides measured by turns: A B, B A, A B, ...
+    """Return the wall-clock seconds of each side in each round, measured alternately: A B, B A, A B, ...
 
-    Drift then falls on all sides alike; turning the order about cancels what is linear in it.
+    Slow periods of the machine then affect all sides equally. Reversing the order cancels linear drift.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(warmup):
@@ -82,9 +83,9 @@ def interleaved(
 
 
 def ratio_of(numerator: Sequence[float], denominator: Sequence[float]) -> Spread:
-    """`numerator` over `denominator`: the ratio of their medians, and the extremes of single rounds.
+    """Return `numerator` over `denominator`: the ratio of their medians, and the lowest and highest ratio of a round.
 
-    Both come from `interleaved`, round by round. The ratio of medians always lies between the lowest and the
+    Both come from `interleaved`, round by round. The ratio of the medians always lies between the lowest and the
     highest ratio of a round. Raises ValueError if the numbers of rounds differ.
     """
     rounds = [a / b for a, b in zip(numerator, denominator, strict=True)]
@@ -92,12 +93,12 @@ def ratio_of(numerator: Sequence[float], denominator: Sequence[float]) -> Spread
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Median, lowest and highest of `values`."""
+    """Return the median, lowest and highest of `values`."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def device_name(device: torch.device | str) -> str:
-    """What the machine is called: the GPU, or the CPU's model and the threads torch uses on it."""
+    """Return the machine's name: the GPU, or the CPU's model and the number of threads that torch uses."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -106,7 +107,7 @@ def device_name(device: torch.device | str) -> str:
 
 
 def machine_record(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
-    """What a result file says about where it was made. Plain values, ready for JSON."""
+    """Return the description of this machine for a result file, as plain values for JSON."""
     return {
         "machine": device_name(device),
         "cores": os.cpu_count(),
@@ -137,7 +138,7 @@ def _event_times(fn: Callable[[], object], rounds: int, device: torch.device) ->
 
 
 def _cpu_model() -> str:
-    """The processor's marketing name, from wherever this system keeps it."""
+    """Return the processor's marketing name, as this system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,8 +1,8 @@
-"""The records of a run: what was asked, what each step computed and for whom, which token came when.
+"""The records of a run: its requests, the parts of requests that each step computed, and the time of each token.
 
-The engine appends plain records when asked to (`LLM(..., trace=True)`), and every live picture is drawn
-from them, so a picture cannot show what did not happen. All times are seconds since the trace began. No torch
-here: a scheduler can be traced without a model.
+The engine appends plain records if it is created with `LLM(..., trace=True)`. Every live picture is drawn from these
+records, so it shows only events that happened. All times are seconds since the trace began. This file does not use
+torch, so a scheduler can be traced without a model.
 """
 
 import json
@@ -31,10 +31,10 @@ class RequestAdded:
 class ScheduledRequest:
     """One request's part in a step: `num_tokens` new tokens after `num_computed_tokens` in the cache.
 
-    `num_cached_tokens` are those of the computed ones that a prefix hit contributed just now; the request's other
-    steps have 0. What is computed again after a preemption is a prefill too; what a static batch computes for a
-    request that has finished is padding. `blocks` is the request's block table, in which the step's tokens go. The
-    last of the step's tokens are its `drafts`, to be verified.
+    `num_cached_tokens` is the number of computed tokens that a prefix cache hit contributed in this step; the request's
+    other steps have 0. The kind is also "prefill" for tokens that are computed again after a preemption. It is
+    "padding" for tokens that a static batch computes for a finished request. `blocks` is the request's block table,
+    with the blocks for the step's tokens. The last of these tokens are the `drafts` to verify.
     """
 
     request_id: str
@@ -61,7 +61,7 @@ class BlockCounts:
 
 @dataclass(slots=True)
 class Phases:
-    """Seconds of a step's parts; what is left of `end - start` is the engine's own overhead."""
+    """Seconds of a step's parts. The rest of `end - start` is the engine's own overhead."""
 
     schedule: float
     forward: float
@@ -71,11 +71,11 @@ class Phases:
 
 @dataclass(slots=True)
 class StepRecord:
-    """One step of the engine. `blocks` is None where the cache has no blocks.
+    """One step of the engine. `blocks` is None if the cache has no blocks.
 
-    `num_waiting` and `num_running` count requests after scheduling; `preempted` are the requests that lost
-    their memory to let this step happen. `copied` are the blocks (from, to) that were copied for a fork that writes,
-    `published` those whose prefix can be found from now on.
+    `num_waiting` and `num_running` count requests after scheduling. `preempted` are the requests that lost their blocks
+    to make room for this step. `copied` are the pairs (from, to) of blocks that were copied because a fork writes to
+    them. `published` are the blocks whose prefix other requests can find from now on.
     """
 
     step: int
@@ -91,16 +91,16 @@ class StepRecord:
     published: list[int] = field(default_factory=list)
 
     def num_tokens(self, kind: Kind | None = None) -> int:
-        """New tokens computed in this step, of one kind or of all."""
+        """Return the number of new tokens computed in this step, of one kind or of all."""
         return sum(part.num_tokens for part in self.scheduled if kind in (None, part.kind))
 
 
 @dataclass(slots=True)
 class TokenRecord:
-    """A token came out; `index` counts the request's output tokens from 0. The tokens of one step have one time.
+    """A request got a token. `index` counts the request's output tokens from 0. All tokens of a step have one time.
 
-    `origin`: "sampled" from the model, "accepted" if it was drafted and the model agrees, "bonus" if it was sampled
-    after the last of the drafts, all accepted.
+    `origin` is "sampled" for a token from the model, "accepted" for a draft that the model agrees with, and "bonus" for
+    a token sampled after all drafts were accepted.
     """
 
     time: float
@@ -121,10 +121,10 @@ class RequestFinished:
 
 @dataclass(slots=True)
 class EngineReset:
-    """Every block became free and every unfinished request waits again, with the tokens that it has.
+    """Every block became free, and every unfinished request waits again with the tokens that it has.
 
-    `reason` is the error that broke a step off, or "rebuilt" if another engine took the requests over. `settings` are
-    the engine arguments of that engine; they are empty if nothing was rebuilt.
+    `reason` is the error that interrupted a step, or "rebuilt" if another engine took over the requests. `settings` are
+    the engine arguments of that engine; they are empty after an error.
     """
 
     time: float
@@ -144,26 +144,26 @@ class Trace(list[Record]):
         self._began = time.perf_counter()
 
     def now(self) -> float:
-        """Seconds since the trace began: the time to write into a record."""
+        """Return the seconds since the trace began: the time to write into a record."""
         return time.perf_counter() - self._began
 
     def of(self, kind: type[R]) -> list[R]:
-        """The records of one kind: `trace.of(StepRecord)`."""
+        """Return the records of one kind: `trace.of(StepRecord)`."""
         return [record for record in self if isinstance(record, kind)]
 
     def for_request(self, request_id: str) -> list[Record]:
-        """The records that concern one request: its own, and the steps that computed or preempted it."""
+        """Return the records of one request: its own, and the steps that computed or preempted it."""
         return [record for record in self if request_id in _requests_of(record)]
 
     def save(self, path: str | Path) -> None:
-        """Write one JSON object a line, its "kind" the record's class."""
+        """Write one JSON object per line; its "kind" is the record's class."""
         with open(path, "w", encoding="utf-8") as file:
             for record in self:
                 file.write(json.dumps({"kind": type(record).__name__, **asdict(record)}) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
-        """Read what `save` wrote. Raises ValueError naming the file and line that is not such a record."""
+        """Read a file that `save` wrote. Raises ValueError with the file and the line if a line is not a record."""
         trace = cls()
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -175,18 +175,18 @@ class Trace(list[Record]):
 
 
 def ttft(trace: Trace) -> dict[str, float]:
-    """Time to first token of each request that has one: seconds from being added to the first token.
+    """Return the time to first token, in seconds since the request was added, for each request with a token.
 
-    Raises KeyError for a token whose request was never added: such a trace is not whole.
+    Raises KeyError for a token whose request was never added, because such a trace is incomplete.
     """
     added = {record.request_id: record.time for record in trace.of(RequestAdded)}
     return {t.request_id: t.time - added[t.request_id] for t in trace.of(TokenRecord) if t.index == 0}
 
 
 def inter_token_latencies(trace: Trace) -> dict[str, list[float]]:
-    """Seconds between one token and the next, for each request with a token; n tokens have n - 1 of them.
+    """Return the seconds between one token and the next, for each request with a token: n - 1 values for n tokens.
 
-    Tokens that one speculative step accepts together came at the same time: their latency is 0.
+    Tokens that one speculative step accepts together have the same time, so their latency is 0.
     """
     times: dict[str, list[float]] = {}
     for token in trace.of(TokenRecord):
@@ -203,7 +203,7 @@ def _requests_of(record: Record) -> list[str]:
 
 
 def _step(scheduled: list[Any], phases: Any, blocks: Any, **fields: Any) -> StepRecord:
-    """A StepRecord from JSON, its nested records made records again."""
+    """Return a StepRecord from JSON, with its nested records."""
     fields["copied"] = [(source, target) for source, target in fields.get("copied", ())]
     return StepRecord(
         scheduled=[ScheduledRequest(**part) for part in scheduled],

@@ -74,7 +74,7 @@ class Checkpoint:
         self._open.clear()
 
     def get(self, name: str) -> Tensor:
-        """A view into the file's memory map, on the CPU, in the stored dtype."""
+        """Return a view into the file's memory map, on the CPU, in the stored dtype."""
         if name not in self.files:
             raise CheckpointError(f"{self.path} has no tensor {name!r}, which its config.json asks for")
         if self._bytes_since_open > REMAP_AFTER:

@@ -34,10 +34,11 @@ _TEKKEN = (
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """How a byte-level tokenizer splits a text into words before it merges bytes.
+    """The rule by which a byte-level tokenizer splits a text into words before it merges bytes.
 
-    `pattern` matches one word; None is GPT-2's rule. `single_digits`: every digit is a word. `nfc`: the text is
-    normalised first. `whole_words`: a word that is a token needs no merges. `add_bos` holds if the file does not say.
+    `pattern` matches one word; None is GPT-2's rule. `single_digits` makes every digit a word. `nfc` normalises the
+    text first. `whole_words` means that a word which is a token needs no merges. `add_bos` is the default if the file
+    does not say it.
     """
 
     pattern: str | None = None

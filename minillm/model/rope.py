@@ -36,7 +36,10 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> tuple[Tensor, float]
 
 
 def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
-    """Llama 3.1: keep pairs that turn often within the trained length, slow the rest by `factor`, blend between."""
+    """Return Llama 3.1's frequencies: fast pairs unchanged, slow pairs divided by `factor`, and a blend in between.
+
+    A pair is fast if it turns often within the trained length.
+    """
     turns = rope.original_max_position_embeddings * plain / (2 * math.pi)
     keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     keep = keep.clamp(0, 1)
@@ -44,7 +47,7 @@ def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
 
 
 def _yarn(plain: Tensor, rope: RopeConfig, head_dim: int) -> Tensor:
-    """YaRN (Peng et al. 2023, arXiv 2309.00071): the blend is linear in the pair's index, not in its turns."""
+    """Return YaRN's frequencies (Peng et al. 2023, arXiv 2309.00071): the blend is linear in the pair's index."""
 
     def pair_with_turns(turns: float) -> float:
         wavelength = rope.original_max_position_embeddings / turns
@@ -60,7 +63,7 @@ def _yarn(plain: Tensor, rope: RopeConfig, head_dim: int) -> Tensor:
 
 
 def rope_table(rope: RopeConfig, head_dim: int, num_positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin of every position, each [num_positions, 1, head_dim] float32, as `ops.rope` takes them."""
+    """Return cos and sin of every position, each [num_positions, 1, head_dim] float32, as `ops.rope` takes them."""
     frequency, scale = inverse_frequencies(rope, head_dim)
     angle = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequency)  # [P, D / 2]
     cos, sin = angle.cos() * scale, angle.sin() * scale

@@ -1,7 +1,7 @@
-"""How a checkpoint stores one projection: which tensors it has for each part, and how parts are joined.
+"""Schemes: the ways in which checkpoints store one projection in several tensors.
 
-A model multiplies once where a checkpoint may hold several matrices: q, k and v, or gate and up. These are the parts
-of one projection. A scheme reads the parts and returns the projection.
+A model multiplies once, but a checkpoint may hold several matrices for it: q, k and v, or gate and up. These are the
+parts of one projection. A scheme knows the tensors of each part, reads them and returns the joined projection.
 """
 
 from collections.abc import Set

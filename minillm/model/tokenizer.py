@@ -1,11 +1,11 @@
-"""Text to token ids and back: whole texts by the model's own tokenizer, a running output token by token.
+"""Convert text to token ids and back: whole texts with the model's own tokenizer, a running output token by token.
 
-A token is a piece of bytes, not of text: one character may be spread over several tokens, and the next token may
-still change the text of the last one. A `Detokenizer` returns only text that is final, and `StopStrings` finds stop
-strings in that text and holds back what may still become one.
+A token is a sequence of bytes, not of characters. One character may need several tokens, and the next token may still
+change the text of the last one. A `Detokenizer` returns only text that is final. `StopStrings` finds stop strings in
+that text, and holds back text that may still become a stop string.
 
-The tokenizer itself is the library's. Importing `transformers` takes 1.3 s on top of torch's 1.9 s, so it is imported
-only when a model has a tokenizer.
+The tokenizer itself comes from `transformers`. Importing that takes 1.3 s in addition to torch's 1.9 s, so it is
+imported only if a model has a tokenizer.
 """
 
 import codecs
@@ -25,7 +25,7 @@ from minillm.model.chat import render_chat
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
 _JSON_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_CONTEXT = 4  # characters or tokens that are decoded again with a new one: more than any decoder looks back
+_CONTEXT = 4  # characters or tokens that are decoded again with a new one; no decoder looks back as far
 
 
 def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
@@ -43,7 +43,7 @@ def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
     config = _read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     try:
         if "model_type" in config:
-            # The library chooses a class by these two. It would refuse other values that our own table takes.
+            # The library chooses a class by these two, and would refuse other values that our own table supports.
             options["config"] = AutoConfig.for_model(config["model_type"])
             options["config"].tokenizer_class = config.get("tokenizer_class")
         return Tokenizer(
@@ -55,7 +55,7 @@ def load_tokenizer(folder: str | Path) -> "Tokenizer | None":
         found = sorted({*_TOKENIZER_FILES, *_JSON_FILES} & {path.name for path in folder.iterdir()})
         for name in found:
             if name.endswith(".json"):
-                _read_json(folder / name)  # which names the damaged file
+                _read_json(folder / name)  # raises an error that names the damaged file
         raise CheckpointError(
             f"the tokenizer of {folder} cannot be loaded from {', '.join(found)}. The tokenizer library says: "
             f"{_first_line(error)}. Download these files again, or save the tokenizer as tokenizer.json"
@@ -71,13 +71,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
-            f"{path} holds a JSON {type(content).__name__} and must hold an object. Download the file again"
+            f"{path} holds a JSON {type(content).__name__} but must hold an object. Download the file again"
         )
     return content
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Whether it is an error and no interrupt; a panic of the library, which is in Rust, is no `Exception`."""
+    """Return whether `error` is a failure and not an interrupt. A panic of the Rust library is no `Exception`."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -86,7 +86,7 @@ def _first_line(error: BaseException) -> str:
 
 
 class Tokenizer:
-    """Wrap a `transformers` fast tokenizer and expose what the engine needs.
+    """A `transformers` fast tokenizer with the methods that the engine needs.
 
     `vocab_size` is one more than the highest id, added tokens included. `special_ids` are the ids that `decode` skips.
     `eos_token_id` is the end token that the tokenizer itself names, or None. Raises `CheckpointError` for a tokenizer
@@ -103,7 +103,7 @@ class Tokenizer:
         # A tokenizer.json may carry the truncation and padding of its training.
         self._backend.no_truncation()
         self._backend.no_padding()
-        # Not the number of tokens: a vocabulary may have holes.
+        # This is not the number of tokens, because a vocabulary may skip ids.
         self.vocab_size: int = max(self._backend.get_vocab().values()) + 1
         self.bos_token_id: int | None = wrapped.bos_token_id
         self.eos_token_id: int | None = wrapped.eos_token_id
@@ -128,19 +128,19 @@ class Tokenizer:
             surrogate = re.search("[\ud800-\udfff]", text)
             reason = f"it holds the lone surrogate {surrogate[0]!r}" if surrogate else _first_line(error)
             raise RequestError(
-                f"the tokenizer cannot encode the text: {reason}. Remove what it cannot encode, or give token ids"
+                f"the tokenizer cannot encode the text: {reason}. Remove that part of the text, or give token ids"
             ) from error
         return ids
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """Return the text of `token_ids`; ids that the vocabulary lacks (the model's padding) are left out.
+        """Return the text of `token_ids`. Ids that the vocabulary lacks (the model's padding) are left out.
 
-        The library's clean-up of spaces before punctuation is off: it would change text already streamed. Raises
-        `RequestError` if the library fails.
+        The library's clean-up of spaces before punctuation is off, because it would change text already streamed.
+        Raises `RequestError` if the library fails.
         """
         ids = list(token_ids)
         try:
-            # The decoder Strip panics on no tokens.
+            # The library's decoder Strip panics on an empty list.
             return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens)) if ids else ""
         except BaseException as error:
             if not _is_failure(error):
@@ -163,8 +163,8 @@ class Tokenizer:
     def token_text(self, token_id: int, before: Sequence[int] = ()) -> str:
         """Return the text that a single token has in the middle of a text: " world", "</s>", "" for an unknown id.
 
-        A token that ends within a character has no text of its own: it is "". The token that completes the character
-        after the tokens `before` has the text of all tokens that it needs, as in vLLM (v1/engine/logprobs.py).
+        A token that ends within a character has the text "". The token that completes the character after the tokens
+        `before` has the text of all of the character's tokens, as in vLLM (v1/engine/logprobs.py).
         """
         # A character has at most four bytes, so four tokens before this one can be parts of it.
         for start in range(len(before), max(-1, len(before) - 5), -1):
@@ -178,24 +178,27 @@ class Tokenizer:
 
     @cached_property
     def _anchor(self) -> list[int]:
-        """A token with plain text: after it, a token keeps the space that decoders drop at the start of a text."""
+        """Return a list of one token with plain text. Decoders drop a space at the start, but not after this token."""
         ordinary = (i for i in range(self.vocab_size) if i not in self.special_ids)
         return [next((i for i in ordinary if self.decode([i]).isalnum()), 0)]
 
     def forbid_words(self, words: Sequence[str]) -> Callable[[Sequence[int]], Tensor]:
-        """Return what gives the ids that would complete one of `words` after an output (bad_words.py).
+        """Return a function from an output's ids to the ids that would complete one of `words` (bad_words.py).
 
-        A word that is a special token is that token. Raises `RequestError` for a word that is not UTF-8.
+        If a word is the name of a special token, it stands for that token. Raises `RequestError` for a word that is not
+        valid UTF-8.
         """
         surrogates = [word for word in words if re.search("[\ud800-\udfff]", word)]
         if surrogates:
-            raise RequestError(f"bad_words holds {surrogates[0]!r}, a lone surrogate: no text contains it")
+            raise RequestError(
+                f"bad_words holds {surrogates[0]!r} with a lone surrogate, which no text contains: remove it"
+            )
         special = [i for word in words if (i := self.piece_to_id(word)) is not None and i in self.special_ids]
         return forbid_words(self._token_texts, words, special)
 
     @cached_property
     def _token_texts(self) -> TokenTexts:
-        """What each token writes in the middle of a text."""
+        """Return the bytes that each token adds in the middle of a text."""
         pieces = [self.id_to_piece(token_id) for token_id in range(self.vocab_size)]
         in_context = [[*self._anchor, token_id] for token_id in range(self.vocab_size)]
         texts = self._backend.decode_batch(in_context, skip_special_tokens=False)
@@ -217,7 +220,7 @@ class Tokenizer:
 
     @cached_property
     def byte_ids(self) -> list[int | None]:
-        """The token of each of the 256 bytes, None for a byte that has none."""
+        """Return the token of each of the 256 bytes; None for a byte without a token."""
         if self._has_byte_alphabet:
             return [
                 self.piece_to_id(character) for character, _ in sorted(_BYTES.items(), key=lambda x: x[1])
@@ -225,8 +228,8 @@ class Tokenizer:
         return [self.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
 
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> list[int]:
-        """Return the ids of a conversation, up to where the assistant's answer begins. Arguments as `chat_text`."""
-        # The template writes <s> and its like itself.
+        """Return the ids of a conversation, up to the assistant's answer. The arguments are those of `chat_text`."""
+        # The template itself writes special tokens such as <s>.
         return self.encode(self.chat_text(messages, **arguments), add_special_tokens=False)
 
     def chat_text(
@@ -239,12 +242,12 @@ class Tokenizer:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
-        """Return the text of a conversation, up to where the assistant's answer begins.
+        """Return the text of a conversation, up to the beginning of the assistant's answer.
 
         `messages` are {"role": ..., "content": ...}; a content is text or a list of {"type": "text", "text": ...}.
-        `continue_final_message` leaves the last message open, so that the model goes on with it. `chat_template` is
-        used instead of the model's own. `chat_template_kwargs` and `tools` are passed to the template. Raises
-        `RequestError` if the model has no chat template, and for messages that the template or we cannot take.
+        `continue_final_message` leaves the last message open, so that the model continues it. `chat_template` replaces
+        the model's own. `chat_template_kwargs` and `tools` are passed to the template. Raises `RequestError` if the
+        model has no chat template, and for messages that the template or this function does not support.
         """
         if chat_template is None and self.wrapped.chat_template is None:
             raise RequestError(
@@ -265,22 +268,21 @@ class Tokenizer:
         )
 
 
-# As the decoder ByteFallback has it; "replace" writes one U+FFFD for several bytes that begin a character.
+# The decoder ByteFallback does this. "replace" would write one U+FFFD for several bytes that begin a character.
 codecs.register_error("replace_each_byte", lambda error: ("\ufffd" * (error.end - error.start), error.end))  # type: ignore[attr-defined]
 
 
 class Detokenizer:
-    """Turn the tokens of one output into text: `push` each, then `finish`.
+    """Converts the tokens of one output into text: `push` each token, then `finish`.
 
-    The output is decoded after `prompt_token_ids`, so that its first word keeps its space. Every returned text is
-    final and holds no half characters, and all of it together is what the tokens add to the text of the prompt, as
-    `tokenizer.decode` gives it. The one exception is a run of byte tokens ("<0x0A>") that is not UTF-8: `decode`
-    spoils every character of such a run, and here only the broken bytes become U+FFFD. The time per token does not
-    grow with the output.
+    The output is decoded after `prompt_token_ids`, so that its first word keeps its space. Every returned text is final
+    and contains only whole characters. Together, the texts equal what `tokenizer.decode` adds to the prompt's text. The
+    one exception is a run of byte tokens ("<0x0A>") that is not valid UTF-8: `decode` replaces every character of such
+    a run, but here only the broken bytes become U+FFFD. The time per token does not grow with the output.
 
-    Tokens that are bytes pass the incremental decoder of UTF-8, which knows when a character is whole. In most other
-    vocabularies the text of a token depends on its neighbours (a space that is dropped at the very start, for one), so
-    we decode a window that begins with the tokens before, and take what the new ones add to it.
+    Tokens that are bytes go through the incremental decoder of UTF-8, which knows when a character is complete. In most
+    other vocabularies the text of a token depends on the tokens next to it; a space at the very start is dropped, for
+    example. So we decode a window that begins with earlier tokens, and return the text that the new tokens add.
     """
 
     def __init__(
@@ -290,7 +292,7 @@ class Detokenizer:
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
         errors = "replace_each_byte" if tokenizer.has_byte_fallback else "replace"
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors)
-        self._window: list[int] = []  # the last tokens whose text is out; they are whole characters
+        self._window: list[int] = []  # the last tokens whose text was returned; they are whole characters
         self._window_text = ""
         self._num_added = self._num_old = (
             0  # what was added to the window since it was cut, and tokens before that
@@ -299,7 +301,7 @@ class Detokenizer:
             self.push(token_id)
 
     def fresh(self) -> "Detokenizer":
-        """Return one that has seen no output yet."""
+        """Return a Detokenizer with the same arguments that has seen no output yet."""
         return Detokenizer(self._tokenizer, self._prompt, self._skip)
 
     def push(self, token_id: int) -> str:
@@ -316,7 +318,7 @@ class Detokenizer:
         return self._take([token_id] if text.encode() == data else self._spell(text))
 
     def finish(self) -> str:
-        """Return what was still held back: half a character becomes U+FFFD, as in `decode`."""
+        """Return the text that was still held back. An incomplete character becomes U+FFFD, as in `decode`."""
         text = self._utf8.decode(b"", final=True)
         return text if self._tokenizer.is_byte_level else self._take(self._spell(text))
 
@@ -325,12 +327,12 @@ class Detokenizer:
         return (i for i in token_ids if i not in self._skipped and known(i) is not None)
 
     def _spell(self, text: str) -> list[int]:
-        """The tokens that write `text` byte by byte."""
+        """Return the tokens that write `text` byte by byte."""
         ids = (self._tokenizer.byte_ids[byte] for byte in text.encode())
         return [token_id for token_id in ids if token_id is not None]
 
     def _take(self, token_ids: list[int]) -> str:
-        """Return what whole characters add to the text, and remember them as the context of the next."""
+        """Return the text that these tokens add, and keep them as context for the next ones."""
         if not token_ids:
             return ""
         known, self._window = self._window_text, self._window + token_ids
@@ -344,10 +346,10 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Find the first stop string in a text that comes in parts, and hold back what may still become one.
+    """Finds the first stop string in a text that comes in parts, and holds back text that may still become one.
 
-    The first stop string is the one that is complete first, wherever the parts are cut. Of two that are complete at the
-    same character, the first of the list counts.
+    The first stop string is the one that is complete first, for any division into parts. If two are complete at the
+    same character, the first one in the list counts.
     """
 
     def __init__(self, stop: Sequence[str], include_in_output: bool = False):
@@ -355,14 +357,14 @@ class StopStrings:
         self._held = ""
 
     def fresh(self) -> "StopStrings":
-        """Return one that has seen no text yet."""
+        """Return a StopStrings with the same arguments that has seen no text yet."""
         return StopStrings(self._stop, self._include)
 
     def push(self, text: str, counts: bool = True) -> tuple[str, str | None]:
-        """Return the text that may be shown, and the stop string that ended it or None. After one, nothing may follow.
+        """Return the text that may be shown, and the stop string that ended it or None. Do not push after a stop.
 
-        If `counts` is false, a stop string that is complete within `text` is ignored. One that begins here and is
-        complete later counts.
+        If `counts` is false, a stop string that is complete within `text` is ignored. A stop string that begins here
+        and is complete later counts.
         """
         num_old, text = len(self._held), self._held + text
         if counts and (found := [*self._complete(text, num_old)]):
@@ -374,25 +376,25 @@ class StopStrings:
         return text[:safe], None
 
     def finish(self) -> str:
-        """Return what was still held back, when the output ended for another reason."""
+        """Return the text that was still held back, after the output has ended for another reason."""
         held, self._held = self._held, ""
         return held
 
     def _complete(self, text: str, num_old: int) -> Iterator[tuple[int, str]]:
-        """Each stop string that is complete after the first `num_old` characters of `text`, and where it ends."""
+        """Yield (end, stop string) for each stop string that is complete after `num_old` characters of `text`."""
         for stop in self._stop:
             start = text.find(stop, max(0, num_old + 1 - len(stop)))
             if start >= 0:
                 yield start + len(stop), stop
 
     def _unsafe(self, text: str) -> int:
-        """The length of the longest end of `text` with which a stop string begins."""
+        """Return the length of the longest end of `text` that is the beginning of a stop string."""
         beginnings = (stop[:length] for stop in self._stop for length in range(1, len(stop)))
         return max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
 
 
 def _decoder_types(decoder: Any) -> list[str]:
-    """The types of a decoder of the `tokenizers` library, those within a Sequence in their order."""
+    """Return the types of a decoder of the `tokenizers` library; for a Sequence, those of its parts in order."""
 
     def types(state: dict[str, Any]) -> Iterator[str]:
         if state["type"] == "Sequence":
@@ -405,7 +407,7 @@ def _decoder_types(decoder: Any) -> list[str]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters in which a byte-level vocabulary writes bytes: printable Latin-1 as itself, the rest from U+0100.
+    """Return the byte of each character of a byte-level vocabulary: printable Latin-1 as itself, others from U+0100.
 
     Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), the GPT-2 vocabulary.
     """

@@ -49,7 +49,7 @@ class Lane:
 
 @dataclass
 class _Reading:
-    """How far the trace of a lane was read: when its clock started, and the token ids of each request."""
+    """The reader of a lane's trace: its position, the start of the lane's clock, and the token ids of each request."""
 
     trace: Trace
     num_records: int = 0

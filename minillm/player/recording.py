@@ -168,7 +168,7 @@ class Recording:
 
 
 def _is_plain_decode(part: ScheduledRequest, request: _Request) -> bool:
-    """Whether the part is one token after those that the request had."""
+    """Return whether the part is one token directly after the computed tokens of the request."""
     return (
         part.kind == "decode"
         and part.num_tokens == 1

@@ -21,7 +21,7 @@ LOWEST_TEMPERATURE = 0.01
 
 @dataclass(kw_only=True, slots=True)
 class SamplingParams:
-    """How to sample one request.
+    """The sampling parameters of one request.
 
     Each value is checked when it is assigned. Parameters that depend on each other are checked when the record is made
     or cloned, and the engine clones the record of every request that it accepts.
@@ -124,12 +124,12 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is taken, without a random draw."""
+        """Return whether the most likely token is taken, without a random draw."""
         return self.temperature < GREEDY_BELOW
 
     @property
     def effective_temperature(self) -> float:
-        """The number that divides the logits: `temperature`, or 1 for greedy decoding."""
+        """Return the number that divides the logits: `temperature`, or 1 for greedy decoding."""
         return 1.0 if self.is_greedy else self.temperature
 
 

@@ -1,12 +1,13 @@
-"""From the model's logits to the logits that are sampled: everything that a request may ask for, in one fixed order.
+"""Transforms of the model's logits before sampling: all that a request may ask for, in one fixed order.
 
     processors, allowed ids, minimum length, bad words, bias, repetition, frequency and presence penalties,
     [greedy decoding stops here] temperature, min-p, top-k, top-p
 
-Each transform is a function `(logits, rows, asking) -> logits` on the whole batch. It runs only if some rows need it,
-the ones in `asking`, so a request with default parameters pays for none. Transforms change nothing in place.
+Each transform is a function `(logits, rows, asking) -> logits` on the whole batch. `asking` lists the rows that need
+it, and it runs only if there are any. A request with default parameters therefore pays for none. Transforms change
+nothing in place.
 
-A row that cannot be sampled becomes an error of its own request. The other rows are sampled as if it were not there.
+A row that cannot be sampled becomes an error of its own request, and does not affect the other rows.
 
 Sources: the order is that of vLLM (v1/sample/sampler.py). The repetition penalty is from Keskar et al., "CTRL: A
 Conditional Transformer Language Model" (2019), section 4.1.
@@ -49,9 +50,9 @@ Forbidden = Callable[[Sequence[int]], Tensor]  # the output's ids -> ids [E] int
 class SamplingRow:
     """The request behind one row of logits: its parameters and the tokens before the one to sample.
 
-    `output_token_ids` may be the live list of a request: the row follows it as it grows. `bad_words` gives the ids
-    that would complete one of `params.bad_words`. Every other id must be part of the model's vocabulary. `transforms`
-    are those that the request can ever need; they are found once, so keep the row for the life of its request.
+    `output_token_ids` may be the live list of a request, and the row follows it as it grows. `bad_words` returns the
+    ids that would complete one of `params.bad_words`. All other ids must be in the model's vocabulary. `transforms` are
+    those that the request can ever need. They are found once, so keep the row for the life of its request.
     """
 
     params: SamplingParams
@@ -67,11 +68,11 @@ class SamplingRow:
 
     @property
     def position(self) -> int:
-        """The absolute position of the token to sample."""
+        """Return the absolute position of the token to sample."""
         return len(self.prompt_token_ids) + len(self.output_token_ids)
 
     def after(self, drafts: Sequence[int]) -> "SamplingRow":
-        """Return the row that follows `drafts`, the unverified tokens that speculation put behind the output."""
+        """Return the row that follows `drafts`, the unverified tokens that speculation put after the output."""
         row = copy.copy(self)
         row.output_token_ids = [*self.output_token_ids, *drafts]
         return row
@@ -146,7 +147,7 @@ def _run_processors(
 def _run_processor(processor: LogitsProcessor, output_token_ids: Sequence[int], logits: Tensor) -> Tensor:
     """Return the processor's logits [V] float32, given copies of the output and of `logits` [V].
 
-    What the processor raises is left as it is, with a note that names the processor.
+    An error of the processor is raised unchanged, with a note that names the processor.
     """
     name = getattr(processor, "__qualname__", type(processor).__name__)
     try:
@@ -308,7 +309,7 @@ def _truncate(
 
 def _infinite_peaks(logits: Tensor) -> list[tuple[int, float]]:
     """Return (row, maximum) for each row of `logits` [R, V] whose maximum is not a finite number."""
-    # A maximum is NaN if any logit is, +inf if one is, and -inf if all are: one pass finds all three.
+    # One pass finds all three: the maximum is NaN if any logit is NaN, +inf if one is +inf, and -inf if all are -inf.
     return [(r, peak) for r, peak in enumerate(logits.amax(-1).tolist()) if not math.isfinite(peak)]
 
 

@@ -1,6 +1,6 @@
-"""Chapter 8's pictures: who computes what in each step, out of which budget and memory, and what it does to latency.
+"""Chapter 8's pictures: the requests of each step, the step's budget and memory, and the effect on latency.
 
-Each is drawn from the trace of a run (`LLM(trace=True)`): nothing is scheduled here.
+Each is drawn from the trace of a run (`LLM(trace=True)`). Nothing is scheduled here.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ MEANING: dict[Kind, str] = {
 
 
 def tokens_computed(trace: Trace) -> Counter[str]:
-    """New tokens of all steps, by kind; "again" counts those that had been computed before a preemption."""
+    """Return the new tokens of all steps by kind; "again" counts tokens that were computed before a preemption, too."""
     counts: Counter[str] = Counter(dict.fromkeys((*COLORS, "again"), 0))
     furthest: dict[str, int] = {}
     for step in trace.of(StepRecord):
@@ -51,15 +51,15 @@ def tokens_computed(trace: Trace) -> Counter[str]:
 
 
 def _computed_before(part: ScheduledRequest, furthest: Mapping[str, int]) -> int:
-    """How many of a part's tokens an earlier step has computed for the same request."""
+    """Return how many of a part's tokens an earlier step has computed for the same request."""
     start, end = part.num_computed_tokens, part.num_computed_tokens + part.num_tokens
     return max(0, min(end, furthest.get(part.request_id, 0)) - start)
 
 
 def gantt_figure(traces: Mapping[str, Trace], step: int, milliseconds: bool = False) -> Picture:
-    """The same requests in each trace, a row each, up to step number `step` (from 1) of the longest run.
+    """Draw the same requests in each trace, one row per request, up to step `step` (from 1) of the longest run.
 
-    All panels have one axis: steps, or milliseconds. A thin line is a request that waits, a cross its
+    All panels have the same axis, in steps or milliseconds. A thin line is a waiting request, and a cross is its
     preemption.
     """
     steps = {name: trace.of(StepRecord) for name, trace in traces.items()}
@@ -89,7 +89,7 @@ def gantt_figure(traces: Mapping[str, Trace], step: int, milliseconds: bool = Fa
 
 
 def gantt_explorer(traces: Mapping[str, Trace], step: int) -> Explorer:
-    """`gantt_figure` under a slider over the steps of the longest run."""
+    """Return `gantt_figure` with a slider over the steps of the longest run."""
     longest = max(len(trace.of(StepRecord)) for trace in traces.values())
     return Explorer(
         lambda step, milliseconds: gantt_figure(traces, step, milliseconds),
@@ -99,7 +99,7 @@ def gantt_explorer(traces: Mapping[str, Trace], step: int) -> Explorer:
 
 
 def _gantt(axes: Axes, trace: Trace, done: int, milliseconds: bool) -> None:
-    """A bar for each request and step, of the first `done` steps."""
+    """Draw a bar for each request and step, for the first `done` steps."""
     run = trace.of(StepRecord)
     row_of = {added.request_id: row for row, added in enumerate(trace.of(RequestAdded))}
     bars: dict[tuple[int, Kind], list[tuple[float, float]]] = {}
@@ -125,7 +125,7 @@ def _gantt(axes: Axes, trace: Trace, done: int, milliseconds: bool) -> None:
 
 
 def _span(run: Sequence[StepRecord], number: int, milliseconds: bool) -> tuple[float, float]:
-    """The place on the axis at which a step begins, and how wide it is."""
+    """Return where a step begins on the axis, and its width."""
     if not milliseconds:
         return float(number), 1.0
     step = run[number]
@@ -148,7 +148,7 @@ def _state(trace: Trace, done: int) -> str:
 
 
 def _first_steps(trace: Trace, count: int) -> Trace:
-    """The records up to the end of step number `count`. A step's tokens precede its own record."""
+    """Return the records up to the end of step number `count`. A step's tokens precede its own record."""
     kept, seen = Trace(), 0
     for record in trace:
         if seen == count:
@@ -159,14 +159,16 @@ def _first_steps(trace: Trace, count: int) -> Trace:
 
 
 def step_figure(trace: Trace, budget: int, step: int) -> Picture:
-    """Each step's tokens by kind against the budget, the two queues, and the free blocks; `step` (from 1) in numbers.
+    """Draw each step's tokens by kind with the budget, the two queues, and the free blocks.
 
-    Raises ValueError for a trace whose cache has no blocks.
+    The title has the numbers of step `step` (from 1). Raises ValueError for a trace whose cache has no blocks.
     """
     run = trace.of(StepRecord)
     blocks = [record.blocks for record in run if record.blocks is not None]
     if len(blocks) != len(run):
-        raise ValueError("this picture shows free blocks, and the cache of this run has none")
+        raise ValueError(
+            "this picture shows free blocks, but the cache of this run has none: use kv_cache='paged'"
+        )
     x, at = range(1, len(run) + 1), run[min(step, len(run)) - 1]
     with style():
         figure = Picture(figsize=(9, 5.2))
@@ -208,7 +210,7 @@ def step_figure(trace: Trace, budget: int, step: int) -> Picture:
 
 
 def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, int]]) -> Picture:
-    """How long the outputs are, and for each scheduler the seconds and steps it takes for all of them."""
+    """Draw the lengths of the outputs, and for each scheduler the seconds and steps that all of them take."""
     with style():
         figure = Picture(figsize=(9, 3))
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
@@ -232,10 +234,10 @@ def comparison_figure(lengths: Sequence[int], runs: Mapping[str, tuple[float, in
 
 
 def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
-    """Requests that decode while the prompts of `late` come in: a panel per trace, a row per request, a tick per token.
+    """Draw requests that decode while the prompts of `late` arrive: one panel per trace, one row per request.
 
-    The longest wait for a next token, until the first of `late` has its first token, is shaded. The title has it, and
-    the TTFT of the first of `late`. Raises ValueError if no request decodes meanwhile.
+    Each tick is a token. The longest wait for a token before the first of `late` has its first token is shaded. The
+    title has this wait, and the TTFT of the first of `late`. Raises ValueError if no request decodes meanwhile.
     """
     with style():
         rows = max(len(trace.of(RequestAdded)) for trace in traces.values())
@@ -320,7 +322,7 @@ def batch_figure(seconds: Mapping[int, float]) -> Picture:
 
 
 def _ticks(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
-    """A row for each request: ticks where its tokens come out, and for `late` the steps of their prefill."""
+    """Draw one row per request, with ticks at the times of its tokens, and for `late` the steps of their prefill."""
     added = {record.request_id: record.time for record in trace.of(RequestAdded)}
     zero = min(added.values())
     for row, (request_id, arrival) in enumerate(added.items()):
@@ -343,7 +345,10 @@ def _ticks(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
 
 
 def _longest_wait(trace: Trace, late: Sequence[str], first: float) -> tuple[float, float]:
-    """Return when the longest wait ended, and its seconds, of the others between the first late one and its token."""
+    """Return the end and the seconds of the longest wait of the other requests.
+
+    Only waits that end between the arrival of the first late request and its first token count.
+    """
     arrival = next(record.time for record in trace.of(RequestAdded) if record.request_id == late[0])
     waits = [
         (time, wait)
@@ -363,7 +368,7 @@ def _hole(axes: Axes, trace: Trace, num_late: int, time: float, wait: float) -> 
 
 
 def waits_of(trace: Trace) -> list[tuple[str, float, float]]:
-    """(request, time, seconds since its token before) of every token but each request's first."""
+    """Return (request, time, seconds since its previous token) for every token but each request's first."""
     latencies = {name: iter(waits) for name, waits in inter_token_latencies(trace).items()}
     return [
         (token.request_id, token.time, next(latencies[token.request_id]))

@@ -138,7 +138,7 @@ class ControlRoom:
 
 
 def _control(kind: type, description: str, **arguments: Any) -> widgets.Widget:
-    """A control that reports its value once it is let go."""
+    """Return a control; a slider reports its value only when it is released."""
     if "Slider" in kind.__name__:
         arguments["continuous_update"] = False
     style, layout = {"description_width": "7.5em"}, widgets.Layout(width="23em")

@@ -62,7 +62,7 @@ class Tile:
 
 
 def plain_bytes(num_tokens: int, head_dim: int, element: int = 2) -> dict[str, int]:
-    """Bytes that one head of attention moves if each of its three steps reads its inputs and writes its result."""
+    """Return the bytes that one head moves if each of its three steps reads its inputs and writes its result."""
     row, matrix = num_tokens * head_dim * element, num_tokens**2 * element
     return {
         "Q, K, V read": 3 * row,
@@ -77,7 +77,7 @@ def plain_bytes(num_tokens: int, head_dim: int, element: int = 2) -> dict[str, i
 def tiled_bytes(
     num_tokens: int, head_dim: int, tile: int, element: int = 2, *, causal: bool = True
 ) -> dict[str, int]:
-    """Bytes that one head moves if a tile of `tile` queries stays on the chip while K and V pass by."""
+    """Return the bytes that one head moves if a tile of `tile` queries stays on the chip while K and V are read."""
     firsts = range(0, num_tokens, tile)
     # K and V are read up to the tile of queries' end, on the diagonal, or all of them.
     keys = sum(min(first + tile, num_tokens) if causal else num_tokens for first in firsts)
@@ -117,7 +117,7 @@ def bytes_figure(tokens: int, head_dim: int, tile: int) -> Picture:
 
 
 def bytes_explorer() -> Explorer:
-    """`bytes_figure` under sliders."""
+    """Return `bytes_figure` with sliders."""
     look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
 
     def choice(name: str, values: Sequence[int], value: int) -> widgets.Widget:
@@ -257,9 +257,9 @@ def walk_explorer(
     size: int,
     step: int,
 ) -> Explorer:
-    """`walk_figure` under two sliders: the tile that the walk is at, and the size of a tile, which starts a new walk.
+    """Return `walk_figure` with two sliders: the current tile of the walk, and the size of a tile.
 
-    `run(size)` walks; it is called once for each size that is looked at.
+    A new size starts a new walk. `run(size)` returns the walk, and is called once for each chosen size.
     """
     walk = cache(run)
     look = {"style": {"description_width": "11em"}, "layout": widgets.Layout(width="34em")}
@@ -280,7 +280,7 @@ def walk_explorer(
 
 
 def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) -> Picture:
-    """Bytes needed beyond q, k and v, measured, against the length of the text, on logarithmic axes."""
+    """Draw the measured bytes needed in addition to q, k and v, by the length of the text, on logarithmic axes."""
     colors = [FAINT, PREFILL, KV, DECODE]
     with style():
         figure = Picture(figsize=(9, 3.4))
@@ -301,7 +301,7 @@ def memory_figure(lengths: Sequence[int], peaks: Mapping[str, Sequence[int]]) ->
 
 
 def speed_figure(lengths: Sequence[int], ratios: Mapping[str, Sequence[float]]) -> Picture:
-    """How many times as fast as attention written out each side is, against the length of the text."""
+    """Draw the speed of each side as a multiple of attention written out, by the length of the text."""
     colors = [KV, DECODE]  # as in the picture of the memory
     with style():
         figure = Picture(figsize=(9, 3.2))

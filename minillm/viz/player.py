@@ -141,7 +141,7 @@ class Live:
             self.update()
 
     def _on_message(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
-        """The browser has missed something: it says from where."""
+        """Send the browser the events that it has missed, from the position that it names."""
         if content.get("kind") == "want":
             with self._lock:
                 piece = self._recording.since(int(content["start"]), int(content["first_word"]))

@@ -1,11 +1,10 @@
-"""The control room's engine: it runs in its thread while requests are added and its settings change.
+"""The control room's engine: it runs in its own thread while requests are added and its settings change.
 
-A change of the pool, the policy or a part rebuilds the engine, which takes the unfinished requests over
-(`LLM.rebuild`): their texts go on as they would have. A learner's scheduler or allocator can take the place of the
-package's. If it fails, the room says how, puts the package's part back, and submits the requests again that the fault
-ended.
+A change of the pool, the policy or a part rebuilds the engine. The new engine takes over the unfinished requests
+(`LLM.rebuild`), and their texts continue unchanged. A learner's scheduler or allocator can replace the package's. If it
+fails, the room reports the error, restores the package's part, and submits the failed requests again.
 
-Nothing here knows of a browser: control_room.py is what a notebook shows.
+This file does not use a browser; control_room.py has the controls for a notebook.
 """
 
 import ctypes
@@ -64,11 +63,11 @@ class Submitted:
 
 
 class Room:
-    """An engine in its thread, with `scheduler` and `allocator` as the learner's parts, if given.
+    """An engine in its own thread, with `scheduler` and `allocator` as the learner's parts, if given.
 
-    `steps_per_second` is how fast it may go, so that a person can follow; None is as fast as it can. `messages` are
-    what the room has to say, and `on_message` is called with each of them, by any thread. Close the room to end its
-    threads; `with Room(...)` does.
+    `steps_per_second` limits its speed, so that a person can follow; None means no limit. `messages` lists the room's
+    messages, and `on_message` is called with each of them, by any thread. Close the room to end its threads;
+    `with Room(...)` does so.
     """
 
     def __init__(
@@ -109,13 +108,13 @@ class Room:
 
     @property
     def num_unfinished(self) -> int:
-        """Requests that run, wait, or failed a moment ago."""
+        """Return the number of requests that run, wait, or have just failed."""
         with self._lock:
             outputs = [one.output for one in self.requests]
             return sum(not output.finished or output.error is not None for output in outputs)
 
     def setting(self, name: str) -> Any:
-        """Return an engine argument as it is now."""
+        """Return the current value of an engine argument."""
         return getattr(self.llm.config, name)
 
     def add(self, prompt: str, **params: Any) -> bool:
@@ -164,7 +163,7 @@ class Room:
         self.close()
 
     def _params(self, **params: Any) -> SamplingParams:
-        """The next request's own seed, and what is given."""
+        """Return the next request's parameters: defaults with a new seed, changed by the given values."""
         chosen = {"temperature": 0.8, "max_tokens": self.max_tokens, "seed": next(self._seeds), **params}
         return SamplingParams(**chosen)
 
@@ -199,7 +198,7 @@ class Room:
         return True
 
     def _paced_sample(self, logits: Any, rows: Any, vocab_size: int) -> Sampled:
-        """Sample, and let the time of a step pass."""
+        """Sample, then wait until a step has taken its time."""
         began = time.perf_counter()
         sampled = sample(logits, rows, vocab_size)
         if self.steps_per_second is not None:
@@ -207,7 +206,7 @@ class Room:
         return sampled
 
     def _run(self) -> None:
-        """The guard's thread: notice faults, and parts that do not return."""
+        """Run the guard's thread: notice failed requests, and parts that do not return."""
         while not self.closed:
             self._news.wait(0.25)
             self._news.clear()
@@ -217,7 +216,7 @@ class Room:
                 self._recover()
 
     def _recover(self) -> None:
-        """Say what went wrong, put the package's parts back, and submit the requests again that the fault ended."""
+        """Report the error, restore the package's parts, and submit the failed requests again."""
         with self._lock:
             mine = self.mine
             if mine:
@@ -235,7 +234,7 @@ class Room:
 
 
 class Watch:
-    """Since when a part of the learner's has been running, and in which thread."""
+    """Remembers the start time and the thread of a learner's part that is running."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -248,7 +247,7 @@ class Watch:
         self._since = None
 
     def interrupt_if_stuck(self, seconds: float) -> bool:
-        """Raise TimeoutError in the part's thread if the part has been running for so long; return whether it has."""
+        """Raise StuckError in the part's thread if the part has run for `seconds`; return whether it has."""
         since = self._since
         if since is None or time.monotonic() - since < seconds:
             return False
@@ -266,9 +265,9 @@ class StuckError(RuntimeError):
 
 
 def watched(kind: Callable[..., Any], watch: Watch) -> Callable[..., Any]:
-    """Return what makes a scheduler of this kind, and watches its `schedule`.
+    """Return a function that makes a scheduler of this kind and watches its `schedule`.
 
-    A scheduler that schedules nothing while requests wait is at fault: the engine would ask it forever. One that has
+    Scheduling nothing while requests wait is an error, because the engine would then step forever. A scheduler that has
     failed is not called again.
     """
 
@@ -304,7 +303,7 @@ def watched(kind: Callable[..., Any], watch: Watch) -> Callable[..., Any]:
 
 
 def _described(error: BaseException | None) -> str:
-    """The error in one line, with the line of code that raised it if there is one."""
+    """Return the error in one line, with the line of code that raised it if that is known."""
     if error is None:
         return "no reason is known"
     text = f"{type(error).__name__}: {error}"

@@ -398,7 +398,7 @@ def test_the_pool_is_a_quarter_of_the_free_memory_at_most(monkeypatch):
 
 def test_a_pool_in_which_no_whole_text_fits_is_refused(monkeypatch):
     monkeypatch.setattr("minillm.assembly.available_bytes", lambda: 4 * PAGE.num_bytes)
-    with pytest.raises(ValueError, match=r"max_model_len=96 tokens takes .* MiB, and 0 MiB may be used"):
+    with pytest.raises(ValueError, match=r"max_model_len=96 tokens takes .* MiB, but only 0 MiB may be used"):
         tiny.llm(kv_cache="virtual")
 
 

@@ -72,19 +72,19 @@ def test_swiglu_of_large_numbers(interpreted: Callable[..., Any]) -> None:
     ("call", "words"),
     [
         (lambda: rms_norm(torch.zeros(8), torch.zeros(8), 1e-5), r"\[T, N\] or \[T, H, N\]"),
-        (lambda: rms_norm(torch.zeros(2, 8), torch.zeros(4), 1e-5), r"weight \(4,\)"),
-        (lambda: rms_norm(torch.zeros(8, 2).T, torch.zeros(8), 1e-5), "rows whole"),
-        (lambda: rms_norm(torch.zeros(1, 40_000), torch.zeros(40_000), 1e-5), "at most 32768"),
+        (lambda: rms_norm(torch.zeros(2, 8), torch.zeros(4), 1e-5), r"weight is \(4,\)"),
+        (lambda: rms_norm(torch.zeros(8, 2).T, torch.zeros(8), 1e-5), "contiguous rows"),
+        (lambda: rms_norm(torch.zeros(1, 40_000), torch.zeros(40_000), 1e-5), "the limit is 32768"),
         (
             lambda: add_rms_norm(torch.zeros(2, 8), torch.zeros(1, 8), torch.zeros(8), 1e-5),
             r"residual \(1, 8\)",
         ),
-        (lambda: rope(torch.zeros(2, 3, 7), *[torch.zeros(2, 1, 7)] * 2), "D even"),
+        (lambda: rope(torch.zeros(2, 3, 7), *[torch.zeros(2, 1, 7)] * 2), "even D"),
         (lambda: rope(torch.zeros(2, 3, 8), *[torch.zeros(3, 1, 8)] * 2), r"cos \(3, 1, 8\)"),
         (lambda: rope(torch.zeros(2, 3, 8), torch.zeros(2, 1, 8), torch.zeros(2, 1, 4)), r"sin \(2, 1, 4\)"),
-        (lambda: rope(torch.zeros(3, 2, 8).transpose(0, 1), *[torch.zeros(2, 1, 8)] * 2), "side by side"),
+        (lambda: rope(torch.zeros(3, 2, 8).transpose(0, 1), *[torch.zeros(2, 1, 8)] * 2), "token adjacent"),
         (lambda: swiglu(torch.zeros(2, 7)), r"must be \[T, 2 M\]"),
-        (lambda: swiglu(torch.zeros(8, 2).T), "rows whole"),
+        (lambda: swiglu(torch.zeros(8, 2).T), "contiguous rows"),
     ],
 )
 def test_other_shapes_are_refused(call: Callable[[], Any], words: str) -> None:
