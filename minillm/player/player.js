@@ -1100,6 +1100,7 @@ class Meters extends Panel {
     const step = view.run.steps[view.step], budget = step?.budget ?? view.run.settings.max_num_batched_tokens;
     const computed = one => one.tokens.prefill + one.tokens.decode + one.tokens.padding;
     const free = view.run.settings.scheduling_policy === "static";
+    const { total } = step ?? view.run.steps[0] ?? {};
     return [
       { label: "output tokens per second", value: step ? Math.round(step.rate).toLocaleString("en") : "–", of: s => s.rate, color: COLORS.accepted },
       { label: "requests in the batch", value: step ? String(step.batch) : "–", of: s => s.batch, color: COLORS.decode },
@@ -1108,7 +1109,7 @@ class Meters extends Panel {
         value: step ? String(computed(step)) : "–", of: computed, stack: KINDS, most: free ? undefined : budget,
       },
       {
-        label: step?.total ? `of ${plural(step.total, "block")} held` : "cache without blocks",
+        label: total ? `of ${plural(total, "block")} held` : "cache without blocks",
         value: step?.total ? `${Math.round((100 * (step.total - step.free)) / step.total)} %` : "–",
         of: s => (s.total ? (s.total - s.free) / s.total : 0), color: COLORS.hit, most: 1,
       },
@@ -1181,6 +1182,7 @@ export class Player {
     this.axis = axis;
     this.speed = speed;
     this.position = position ?? run.steps.length; // in steps: after 2.5 of them, half of the third
+    this.home = position; // where a run that was followed to its end shows again, or null: at its end
     this.playing = false;
     this.following = run.live;
     this.focus = this.pinned = this.block = null;
@@ -1318,6 +1320,7 @@ export class Player {
       const behind = end - this.position;
       this.position = this.calm || behind > 40 ? end : Math.min(end, this.position + Math.max(behind * 0.25, 0.05));
       this.following = this.run.live || this.position < end;
+      if (!this.following && this.home !== null) this.seek(this.home);
     } else if (this.playing) {
       this.position += passed * this._rate();
       if (this.position >= end) {

@@ -246,7 +246,7 @@ def latency_figure(traces: Mapping[str, Trace], late: Sequence[str]) -> Picture:
         for axes, (name, trace) in zip(panels, traces.items(), strict=True):
             _ticks(axes, trace, late)
             first = ttft(trace)[late[0]]
-            time, worst = _longest_wait(trace, late, first)
+            time, worst = longest_wait(trace, late)
             _hole(axes, trace, len(late), time, worst)
             axes.set_title(
                 f"{name}: longest wait {worst * 1e3:.0f} ms, TTFT of the long prompt {first * 1e3:.0f} ms",
@@ -288,17 +288,19 @@ def load_figure(load: Mapping[float, Sequence[Timed]], goodput: Mapping[float, f
                 points = [quantiles(some, n=100)[percent - 1] * 1e3 for some in values]
                 axes.plot([100 * share for share in shares], points, line, color=DECODE, label=f"p{percent}")
             axes.set_title(f"{title} (ms)")
-            axes.set_ylim(bottom=0)
-            axes.legend()
+            axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
+            axes.legend(loc="upper left", ncols=2)
         good.bar(
             [str(round(100 * share)) for share in shares],
             [goodput[share] for share in shares],
             color=ACCEPTED,
         )
         good.set_title("goodput (requests/s)")
+        for axes in (first, gap):
+            axes.set_xticks([100 * share for share in shares])
+            axes.xaxis.set_major_formatter("{x:.0f}")
         for axes in (first, gap, good):
             axes.set_xlabel("load (% of capacity)")
-            quiet(axes)
         return figure
 
 
@@ -315,9 +317,9 @@ def batch_figure(seconds: Mapping[int, float]) -> Picture:
         for axes in (latency, throughput):
             axes.set_xscale("log", base=2)
             axes.set_xticks(sizes, list(map(str, sizes)))
+            axes.minorticks_off()
             axes.set_xlabel("requests in the batch")
             axes.set_ylim(bottom=0)
-            quiet(axes)
         return figure
 
 
@@ -344,11 +346,13 @@ def _ticks(axes: Axes, trace: Trace, late: Sequence[str]) -> None:
     axes.set_ylim(len(added) - 0.4, -0.6)
 
 
-def _longest_wait(trace: Trace, late: Sequence[str], first: float) -> tuple[float, float]:
+def longest_wait(trace: Trace, late: Sequence[str]) -> tuple[float, float]:
     """Return the end and the seconds of the longest wait of the other requests.
 
-    Only waits that end between the arrival of the first late request and its first token count.
+    Only waits that end between the arrival of the first late request and its first token count. Raises ValueError if no
+    request decodes meanwhile.
     """
+    first = ttft(trace)[late[0]]
     arrival = next(record.time for record in trace.of(RequestAdded) if record.request_id == late[0])
     waits = [
         (time, wait)

@@ -18,7 +18,7 @@ from minillm.measure.trace import Trace
 from minillm.viz.memory_wall import Dot, steps_of, write_doubts
 from minillm.viz.style import DECODE, INK, KV, PREFILL, WASTE, Picture, style
 
-LIMITS = {"memory": "bytes", "compute": "cores"}
+LIMITS = {"memory": "Reading the bytes", "compute": "Computing"}
 
 
 def dots_of(traces: Mapping[str, Trace], config: ModelConfig, bytes_per_number: int) -> list[Dot]:
@@ -44,7 +44,7 @@ def bounds_of(dots: Sequence[Dot], machine: Machine, dtype: str) -> list[str]:
         bound, seconds = time_at(dot.cost, machine, dtype), dot.seconds or 0.0
         lines.append(
             f"{dot.name}: {dot.cost.intensity:.1f} operations per byte, {seconds * 1e3:.2f} ms. "
-            f"The {LIMITS[bound.bound]} allow {bound.seconds * 1e3:.2f} ms: {seconds / bound.seconds:.1f} times less."
+            f"{LIMITS[bound.bound]} takes at least {bound.seconds * 1e3:.2f} ms, {seconds / bound.seconds:.1f} times less."
         )
     return lines
 

@@ -102,5 +102,5 @@ def test_the_numbers_of_the_picture_are_also_a_line() -> None:
     (line,) = bounds_of([Dot("decode", COST, DECODE, 2 * BOUND)], A100, "bfloat16")
     assert line == (
         f"decode: {COST.intensity:.1f} operations per byte, {2e3 * BOUND:.2f} ms. "
-        f"The bytes allow {1e3 * BOUND:.2f} ms: 2.0 times less."
+        f"Reading the bytes takes at least {1e3 * BOUND:.2f} ms, 2.0 times less."
     )

@@ -62,7 +62,7 @@ def course() -> Canvas:
     canvas.text(24, 84, "What wins it back?", bold=True)
     for column, (way, chapters) in enumerate(MAP):
         x = 20 + column * 145
-        canvas.text(x + 69, 112, way, size=12.5, bold=True, anchor="middle")
+        canvas.text(x + 69, 112, way, size=11.5, bold=True, anchor="middle")
         for row, name in enumerate(chapters):
             _chapter(canvas, x, 126 + row * 41, 138, name)
         canvas.arrow((x + 69, 124 + len(chapters) * 41), (x + 69, 276))
@@ -76,7 +76,7 @@ def course() -> Canvas:
 
 def _chapter(canvas: Canvas, x: float, y: float, width: float, name: str) -> None:
     later = name[:2] in TO_COME
-    canvas.box(x, y, width, 34, name, size=11, dashed=later)
+    canvas.box(x, y, width, 34, name, size=10.5, dashed=later)
 
 
 DRAWINGS = {"00_course": course, "00_machine": machine}

@@ -163,8 +163,8 @@ def roofline() -> Canvas:
         canvas.box(x - 6, y - 6, 12, 12, colour="decode", round_=6)
         canvas.text(x + 12, y + 17, f"{tokens} token{'s' * (tokens > 1)}", size=12)
     x, y = place(1.6, 20)
-    canvas.text(x, y - 12, "slope: memory bandwidth,", size=12, anchor="end")
-    canvas.text(x, y + 4, "8 bytes per ns", size=12, anchor="end")
+    canvas.text(x, y - 12, "sloped roof:", size=12, anchor="end")
+    canvas.text(x, y + 4, "intensity · 8 bytes per ns", size=12, anchor="end")
     canvas.text(right, place(1, PEAK)[1] - 16, "flat roof: peak rate, 32 FLOP per ns", size=12, anchor="end")
     canvas.text(place(ridge, 4)[0] - 10, bottom - 18, "memory-bound", size=12, ink="faint", anchor="end")
     canvas.text(place(ridge, 4)[0] + 10, bottom - 18, "compute-bound", size=12, ink="faint")
@@ -193,10 +193,11 @@ def step_bytes() -> Canvas:
         x = float(left)
         for name, size, anchor, at in (
             ("MLP", mlp, "middle", 0.5),
-            ("attention", attention, "end", 1),
-            ("head", head, "start", 0.2),
+            ("attention", attention, "end", 0.8),
+            ("output", head, "start", 0),
         ):
-            canvas.box(x, y, size * scale - 1, 36, f"{size:.1f}", size=10.5, round_=2)
+            narrow = size * scale < 20
+            canvas.box(x, y, size * scale - 1, 36, f"{size:.1f}", size=8 if narrow else 10.5, round_=2)
             if row == 0:
                 canvas.text(x + at * size * scale, y - 12, name, size=10.5, ink="faint", anchor=anchor)
             x += size * scale
@@ -206,9 +207,9 @@ def step_bytes() -> Canvas:
             x += each
         canvas.text(x + 8, y + 18, f"KV {kv:.1f}", size=12)
     canvas.box(20, 246, 14, 14, round_=3)
-    canvas.text(40, 253, "weights (MLP, attention, head): read once per step", size=11.5)
-    canvas.box(380, 246, 14, 14, colour="kv", round_=3)
-    canvas.text(400, 253, "KV cache: each request reads its own", size=11.5)
+    canvas.text(40, 253, "weights: read once per step", size=11.5)
+    canvas.box(280, 246, 14, 14, colour="kv", round_=3)
+    canvas.text(300, 253, "KV cache: each request reads its own", size=11.5)
     return canvas
 
 
