@@ -1,4 +1,4 @@
-"""What the benchmarks of single kernels share: CUDA graphs, so that no figure contains Python, and the roofs."""
+"""Helpers for the benchmarks of single kernels: CUDA graphs, which leave Python out of the times, and limits."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,7 @@
-"""What the benchmarks share: their arguments, and how rows are shown and written.
+"""Helpers for all benchmarks: their arguments, and the output of rows.
 
-A row is `{"name", "value", "unit"}`, with "floor" (at least) or "ceiling" (at most) and "goal" where there is something
-to reach, and "low", "high" and "rounds" where it is a ratio of several rounds.
+A row is `{"name", "value", "unit"}`. If it has a target, it also has "floor" (at least) or "ceiling" (at most), and
+"goal". If it is a ratio over several rounds, it also has "low", "high" and "rounds".
 """
 
 import argparse

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parents[1]
 # One folder for both sides: the weights are memory-mapped, and file systems differ in the pages they give.
 MODEL = HERE / "minillm" / "models" / "tinytales"
 PROMPT_TOKENS = 24
-# What is measured: its name, and the arguments of `generate` or `host` in the measured process.
+# The name of each measurement, and the arguments of `generate` or `host` in the measured process.
 WORK: dict[str, tuple[str, int, int]] = {
     "decode, batch 1": ("generate", 1, 48),
     "decode, batch 32": ("generate", 32, 24),

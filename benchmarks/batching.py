@@ -1,12 +1,13 @@
-"""Many requests with outputs of unlike length: continuous batching next to everything it replaces.
+"""How fast is continuous batching for outputs of different lengths, compared with the methods that it replaces?
 
     python benchmarks/batching.py
 
-256 requests arrive at once, outputs exponentially distributed (mean 64, at most 256), 32 at a time. Continuous, static
-and one at a time are one engine under three policies; static keeps computing finished rows until its batch drains.
-`generate` is transformers' on left-padded batches of 32, to the longest of each; `generate_batch` is transformers' own
-continuous batching over a KV pool of the same tokens. All in one process, by turns.
-Speed is wanted tokens a second: what a side computes beyond a request's own length does not count.
+256 requests arrive at once, and 32 run at a time. The output lengths are exponentially distributed, with a mean of 64
+tokens and at most 256. "Continuous", "static" and "one at a time" are the same engine with three policies. "Static"
+keeps computing finished rows until its whole batch is finished. `generate` is that of transformers, on left-padded
+batches of 32, up to the longest request of each batch. `generate_batch` is transformers' own continuous batching, with
+a KV pool of as many tokens. All of them are measured alternately in one process.
+The speed is the number of requested tokens per second. Tokens computed beyond a request's own length do not count.
 """
 
 from collections.abc import Callable

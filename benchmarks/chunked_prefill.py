@@ -2,9 +2,9 @@
 
     python benchmarks/chunked_prefill.py
 
-Eight requests decode; prompts of 768 tokens arrive at steps fixed by a seed. A step's length is what each running
-request waits for its next token. Unchunked, an arriving prompt is computed whole in one step; chunked, no step computes
-more than `--budget` tokens. The 99th percentile of the inter-token latencies, by turns.
+Eight requests decode, and prompts of 768 tokens arrive at steps that a seed fixes. Each running request waits for one
+step until its next token. Without chunks, a whole prompt is computed in one step. With chunks, no step computes more
+than `--budget` tokens. The result is the 99th percentile of the inter-token latencies, measured alternately.
 """
 
 from collections.abc import Callable

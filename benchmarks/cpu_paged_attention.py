@@ -1,12 +1,16 @@
-"""Attention over scattered blocks without a kernel: which way is quickest on a CPU?
+"""Which way to attend to scattered blocks without a kernel is the fastest on a CPU?
 
     python benchmarks/cpu_paged_attention.py
 
-One layer of a decode step, 64 requests. The engine reads all requests in place, as products with a sparse matrix
-(cpu/paged_attention.py). The other ways: requests of similar length gathered together; one request after the other,
-from scattered blocks, and in place, as if their blocks were adjacent; one gather of all, padded to the longest; a loop
-over columns of the block tables with an online softmax, which copies no history at once. The sides run alternately;
-medians. What a step makes once for all of its layers is made before.
+The benchmark runs one layer of a decode step with 64 requests. The engine reads all requests in place, as products with
+a sparse matrix (cpu/paged_attention.py). The other ways are:
+
+- gather requests of similar length together;
+- compute one request after another, from scattered blocks, or in place as if the blocks were adjacent;
+- gather all requests at once, padded to the longest;
+- loop over columns of the block tables with an online softmax, which never copies a whole history.
+
+The ways run alternately, and the result is the median. Work that a step does once for all layers is not measured.
 """
 
 import math

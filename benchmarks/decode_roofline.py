@@ -1,10 +1,10 @@
-"""How near does decode come to the memory's speed? Llama 3 8B's shape, random weights, one request.
+"""How close does decoding come to the speed of the memory? One request, random weights in the shape of Llama 3 8B.
 
     python benchmarks/decode_roofline.py --device cuda
 
-A token reads every weight but the embedding once, so the read bandwidth over those bytes is the most tokens a second
-that this machine allows; bandwidth and speed are measured in one run. With and without CUDA graphs, by turns. The speed
-of random weights is that of any others. On a CPU the shape is that of the bundled model.
+Each token reads all weights except the embedding once. So the read bandwidth divided by these bytes is the highest
+possible number of tokens per second. One run measures both the bandwidth and the speed, alternately with and without
+CUDA graphs. The speed does not depend on the values of the weights. On a CPU, the shape is that of the bundled model.
 """
 
 from typing import Any

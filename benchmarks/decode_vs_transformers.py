@@ -1,10 +1,10 @@
-"""How fast does one request decode, next to `transformers.generate`? Same weights, same greedy tokens, one process.
+"""How fast does one request decode, compared with `transformers.generate`? Same weights, greedy tokens and process.
 
     python benchmarks/decode_vs_transformers.py
 
-Both sides in float32 on a CPU (bfloat16 on a GPU), measured by turns; a side's time is that of generating
-`--tokens` tokens after a 16-token prompt, so prefill is in it, and is small. Models: the bundled tinytales, and a Llama
-of 100M parameters with random weights (speed does not depend on their values).
+Both sides use float32 on a CPU and bfloat16 on a GPU, and are measured alternately. The time is that of generating
+`--tokens` tokens after a 16-token prompt. It includes prefill, which is short. The models are the bundled tinytales and
+a Llama of 100M parameters with random weights (the speed does not depend on their values).
 """
 
 import tempfile

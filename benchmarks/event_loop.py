@@ -1,9 +1,9 @@
-"""How long does the event loop stand still while 32 streams arrive? The longest gap of a ticker says it.
+"""How long is the event loop blocked while 32 streams arrive? A ticker measures the longest gap.
 
     python benchmarks/event_loop.py
 
-A coroutine sleeps for 1 ms, again and again. Every millisecond that a sleep takes longer is a gap, in which a server
-on the same event loop answers no one. The ticker runs alone first, because the machine itself delays it too. Then
+The ticker is a coroutine that sleeps for 1 ms, again and again. If a sleep takes longer, the rest is a gap, in which a
+server on the same event loop answers no request. The ticker first runs alone, because the machine delays it too. Then
 `--requests` calls of `LLM.astream` arrive, one every `--interval` seconds, with prompts of about 200 tokens.
 """
 

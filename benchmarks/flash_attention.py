@@ -1,11 +1,11 @@
-"""How fast is a prompt's attention, next to the best that torch has? The same tensors, in one process.
+"""How fast is a prompt's attention, compared with torch's fastest backends? The same tensors, in one process.
 
     python benchmarks/flash_attention.py --device cuda
 
-The forward pass in bfloat16, causal, 32 heads that share 8 KV heads, head_dim 128, 16,384 tokens in sequences of 4k, 8k
-and 16k. torch's `scaled_dot_product_attention` is pinned to one backend at a time: FlashAttention-2 and cuDNN. Each
-timing is of several calls in a row, on tensors that take turns so that none is found in the L2 cache; the sides are
-measured by turns. TFLOP/s count the two matrix products of the pairs that the mask lets through, no more.
+The benchmark runs the causal forward pass in bfloat16: 32 heads that share 8 KV heads, head_dim 128, 16,384 tokens in
+sequences of 4k, 8k and 16k. torch's `scaled_dot_product_attention` uses one backend at a time: FlashAttention-2, then
+cuDNN. Each timing covers several calls, on different tensors, so that no call finds its tensors in the L2 cache. The
+sides are measured alternately. TFLOP/s count only the two matrix products of the pairs that the mask allows.
 """
 
 import sys

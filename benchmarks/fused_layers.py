@@ -1,10 +1,11 @@
-"""What do the fused layers save, next to torch's eager operations and to torch.compile's fusion of the same?
+"""How much faster are the fused layers than torch's eager operations, and than the same layers fused by torch.compile?
 
     python benchmarks/fused_layers.py --device cuda
 
-RMSNorm with and without the residual, RoPE and SwiGLU of an 8B model in bfloat16, for 64 tokens (a decode step: what
-counts is the number of launches) and 8,192 (a prefill: what counts is the number of passes over memory). Every side is
-a CUDA graph of many calls on tensors that take turns beyond the L2 cache; the sides are measured by turns.
+The layers are RMSNorm with and without the residual, RoPE and SwiGLU of an 8B model in bfloat16. 64 tokens are a decode
+step, whose time depends on the number of launches. 8,192 tokens are a prefill, whose time depends on the number of
+passes over memory. Every side is a CUDA graph of many calls, on different tensors, so that no call finds its tensors in
+the L2 cache. The sides are measured alternately.
 """
 
 import sys

@@ -1,12 +1,11 @@
-"""Everything that needs a GPU, in one command: the tests marked `gpu`, then every benchmark. `make gpu` runs it.
+"""Run everything that needs a GPU: the tests marked `gpu`, then every benchmark. `make gpu` calls this script.
 
-It runs from the source tree with whatever Python has torch, installs nothing, and leaves one JSON under
-benchmarks/results/ and one table on the screen. What could not run stands in both, with the reason.
+It runs from the source tree with any Python that has torch, and installs nothing. It writes one JSON file under
+benchmarks/results/ and prints one table. Both also list the tests and benchmarks that could not run, with the reason.
 
-A benchmark takes part if it is a script in this folder that accepts `--device cuda --json FILE`. It writes a list
-of rows, `{"name": …, "value": …, "unit": …}` and, where there is something to reach, `"floor"` (at least) or
-`"ceiling"` (at most), and `"goal"`. One that cannot run on this machine prints the reason as its last line and exits
-with status 77.
+A script in this folder is such a benchmark if it accepts `--device cuda --json FILE`. It writes a list of rows,
+`{"name": …, "value": …, "unit": …}`. If a row has a target, it also has `"floor"` (at least) or `"ceiling"` (at most),
+and `"goal"`. A benchmark that cannot run on this machine prints the reason as its last line and exits with status 77.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MARKED = re.compile(r"^\s*@pytest\.mark\.gpu|^pytestmark\b.*mark\.gpu|\bmarks=.*
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return the facts about the machine on which the figures were measured."""
     import torch
 
     facts: dict[str, Any] = {

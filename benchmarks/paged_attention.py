@@ -1,13 +1,15 @@
-"""How fast is decoding's attention, next to the memory it must read, and to torch's on contiguous memory?
+"""How fast is attention in a decode step, compared with the memory bandwidth and with torch on contiguous memory?
 
     python benchmarks/paged_attention.py --device cuda
 
-One query a request, 32 heads that share 8 KV heads, head_dim 128, blocks of 16 in random order. Decoding reads every
-key and value once and computes next to nothing, so the figure is bytes of KV per second over the bandwidth of a plain
-copy or read (the better of the two), measured in the same rounds. torch's `scaled_dot_product_attention` gets the same
-keys and values laid out side by side, pinned to one backend at a time, once with the heads of a KV head as that head's
-queries and once with `enable_gqa`; the best of them counts. Every side is a CUDA graph of some 10 ms of calls on
-tensors that take turns beyond the L2 cache; the sides are measured by turns.
+Each request has one query. There are 32 heads that share 8 KV heads, head_dim is 128, and blocks of 16 tokens are in
+random order. Decoding reads every key and value once and computes very little. So the result is the bytes of KV per
+second divided by the bandwidth of a plain copy or read (the higher of the two), measured in the same rounds.
+
+torch's `scaled_dot_product_attention` gets the same keys and values in contiguous tensors. It uses one backend at a
+time, once with the heads of a KV head as that head's queries and once with `enable_gqa`; the fastest counts. Every side
+is a CUDA graph of about 10 ms of calls, on different tensors, so that no call finds its tensors in the L2 cache. The
+sides are measured alternately.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""What a known prefix saves, and what looking for one costs where there is none.
+"""How much time does a cached prefix save, and how much does the lookup cost if no prefix is cached?
 
     python benchmarks/prefix_caching.py
 
-32 requests begin with the same 512 tokens. Time to first token, all arriving together: with the prefix in the cache,
-and with prefix caching off. Then prompts that share nothing, with prefix caching on and off: the cost of hashing in
-vain.
+32 requests arrive together and begin with the same 512 tokens. The first measurement is their time to first token, with
+the prefix in the cache and with prefix caching off. The second uses prompts that share nothing, with prefix caching on
+and off. It is the cost of hashing without a hit.
 """
 
 import statistics

@@ -1,9 +1,9 @@
-"""What does deciding cost? The scheduler and the building of the batch, as a share of a decode step.
+"""How much of a decode step do the scheduler and the building of the batch take?
 
     python benchmarks/scheduling.py
 
-A step of `tinytales` with 64 running requests; the scheduler alone with 256, whose requests hold many blocks or few;
-and the trace, on and off from step to step.
+There are three measurements: a step of `tinytales` with 64 running requests; the scheduler alone with 256 requests,
+which hold many or few blocks; and steps with the trace on and off, alternately.
 """
 
 import statistics
@@ -24,7 +24,7 @@ from minillm.measure.trace import Trace
 
 
 class Running:
-    """What the scheduler sees of a request that decodes."""
+    """A decoding request, with the attributes that the scheduler reads."""
 
     def __init__(self, number: int, num_tokens: int) -> None:
         self.token_ids = [number] * num_tokens

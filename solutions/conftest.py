@@ -1,4 +1,4 @@
-"""Where Triton is absent, as on macOS, an answer that is a kernel cannot run: it and its check are skipped."""
+"""Skip answers that are Triton kernels, and their checks, if Triton is not installed (as on macOS)."""
 
 from itertools import pairwise
 

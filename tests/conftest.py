@@ -1,4 +1,4 @@
-"""What every test stands on: no network, one thread a worker, the rules for `slow` and `gpu`, hypothesis's profiles."""
+"""Set up every test: no network, one thread per worker, the rules for `slow` and `gpu`, Hypothesis's profiles."""
 
 import os
 import sys

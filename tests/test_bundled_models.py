@@ -1,4 +1,4 @@
-"""What ships with the package: its size, its files, that `transformers` agrees, and that training shows."""
+"""Test the bundled models: their size and files, equality with `transformers`, and the effect of training."""
 
 import json
 import re

@@ -5,36 +5,7 @@ from pathlib import Path
 import pytest
 
 from tools import style
-from tools.style import ROOT, Prose, hits, markdown, passages, too_many
-
-# The files that still have too many, by folder. A file may leave this list but not join it.
-NEXT = """
-benchmarks/ _graphs.py _rows.py against_commit.py batching.py chunked_prefill.py cpu_paged_attention.py
-  decode_roofline.py decode_vs_transformers.py event_loop.py flash_attention.py fused_layers.py gpu.py
-  paged_attention.py prefix_caching.py scheduling.py
-minillm/course/checks/ ch01.py ch02.py ch03.py ch05.py ch08.py ch11.py
-minillm/course/exercises/ ch02.py ch03.py ch04.py ch05.py ch08.py ch11.py
-solutions/ 01_two_phases.ipynb 03_kv_cache.ipynb 04_paged_attention.ipynb 05_flash_attention.ipynb
-  08_continuous_batching.ipynb 11_fusion_and_graphs.ipynb conftest.py
-tests/ conftest.py test_bundled_models.py
-tests/browser/ lab.py
-tests/cache/ test_manager.py test_virtual.py
-tests/course/ test_bad_input.py test_chapter_01.py test_guard.py
-tests/course/tools/ test_compiling.py
-tests/cpu/ test_paged_attention.py
-tests/engine/ test_engine.py test_equality.py test_graphs.py test_known_bugs.py test_scheduler.py
-  tiny.py
-tests/exercises/ answers.py
-tests/gpu/ test_kernels_paged.py
-tests/kernels/ cases_engine.py cases_flash.py cases_paged.py interpreter.py offline.py
-  test_flash_attention.py
-tests/measure/ test_costs.py
-tests/model/ test_bad_words.py test_checkpoint.py test_config_keys.py test_detokenizer.py
-tests/notebooks/ test_guards.py
-tests/packaging/ test_kernels_name.py
-tests/sampling/ test_sample.py
-tests/viz/ test_widget.py
-"""
+from tools.style import ROOT, Prose, hits, markdown, passages
 
 PASS = [
     "Return the blocks that no sequence holds.",
@@ -82,47 +53,25 @@ FAIL = [
 ]
 
 
-def files_of(block: str) -> list[Path]:
-    """The paths in a block of lines `folder/ name name`, which may go on on the next line."""
-    paths, folder = [], Path()
-    for word in block.split():
-        if word.endswith("/"):
-            folder = Path(word)
-        else:
-            paths.append(folder / word)
-    return paths
-
-
 def group(path: Path) -> str:
     """The group in which a file is counted: the documents, a top folder, or a room of the package."""
     parts = path.relative_to(ROOT).parts
     return "/".join(parts[: 2 if parts[0] == "minillm" else 1]) if len(parts) > 1 else "documents"
 
 
-WAITING = {ROOT / path for path in files_of(NEXT)}
-ENFORCED: dict[str, list[Path]] = {}
+GROUPS: dict[str, list[Path]] = {}
 for file in style.our_files():
-    if file not in WAITING:
-        ENFORCED.setdefault(group(file), []).append(file)
+    GROUPS.setdefault(group(file), []).append(file)
 
 
-@pytest.mark.parametrize("name", sorted(ENFORCED))
+@pytest.mark.parametrize("name", sorted(GROUPS))
 def test_the_prose_has_few_habits(name: str) -> None:
-    prose = [(path, passages(path)) for path in ENFORCED[name]]
+    prose = [(path, passages(path)) for path in GROUPS[name]]
     found = [
         f"{path.relative_to(ROOT)}:{hit.line}: {hit.words}" for path, text in prose for hit in hits(text)
     ]
     words = sum(style.num_words(text) for _, text in prose)
     assert len(found) <= style.RATE * words, "\n".join(found)
-
-
-def test_the_waiting_list_only_shrinks() -> None:
-    done = sorted(
-        path.relative_to(ROOT).as_posix()
-        for path in WAITING
-        if not path.exists() or not too_many(passages(path))
-    )
-    assert done == [], "remove from NEXT the files that have few habits by now, or that are gone"
 
 
 @pytest.mark.parametrize("sentence", PASS)

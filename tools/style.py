@@ -73,11 +73,6 @@ def num_words(passages: list[Prose]) -> int:
     return sum(len(prose.text.split()) for prose in passages)
 
 
-def too_many(passages: list[Prose]) -> bool:
-    """Return whether the passages together have more habits than the project allows."""
-    return len(hits(passages)) > RATE * num_words(passages)
-
-
 def passages(path: Path) -> list[Prose]:
     """Return the prose of a Markdown file, a notebook, a Python file, a Makefile or a shell script."""
     if path.suffix == ".ipynb":

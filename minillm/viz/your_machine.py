@@ -44,7 +44,8 @@ def bounds_of(dots: Sequence[Dot], machine: Machine, dtype: str) -> list[str]:
         bound, seconds = time_at(dot.cost, machine, dtype), dot.seconds or 0.0
         lines.append(
             f"{dot.name}: {dot.cost.intensity:.1f} operations per byte, {seconds * 1e3:.2f} ms. "
-            f"{LIMITS[bound.bound]} takes at least {bound.seconds * 1e3:.2f} ms, {seconds / bound.seconds:.1f} times less."
+            f"{LIMITS[bound.bound]} takes at least {bound.seconds * 1e3:.2f} ms, "
+            f"{seconds / bound.seconds:.1f} times less."
         )
     return lines
 

@@ -27,7 +27,7 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-# What a cell complains of: a traceback is shown as either, by JupyterLab's version.
+# The outputs in which a cell reports an error. The version of JupyterLab decides which of them has the traceback.
 COMPLAINTS = ", ".join(f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
 BROWSER_ARGS = [
     "--no-sandbox",  # it does not start for root, as whom containers run
@@ -39,7 +39,7 @@ BROWSER_ARGS = [
 
 
 def chromium() -> str | None:
-    """Where a Chromium is installed."""
+    """Return the path of an installed Chromium, or None."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
 
@@ -68,7 +68,7 @@ def jupyterlab(folder: Path, state: Path) -> Iterator[tuple[str, str]]:
         "--LabApp.news_url=None",
     ]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    # Should nobody be left to end it, it ends itself.
+    # The server ends itself if the tests end without stopping it.
     command += [
         "--MappingKernelManager.cull_idle_timeout=600",
         "--ServerApp.shutdown_no_activity_timeout=900",

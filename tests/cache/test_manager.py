@@ -9,7 +9,7 @@ from minillm.cache.prefix import PrefixCache
 
 
 class Tokens:
-    """What the manager sees of a request."""
+    """A request with the attributes that the manager reads."""
 
     def __init__(self, *token_ids, may_hit=True, most=10**6):
         self.token_ids, self.may_hit, self.drafts = list(token_ids), may_hit, []

@@ -140,7 +140,7 @@ ERROR = 2 * 2**20  # what else the process takes or gives back meanwhile; below,
 
 
 class Text:
-    """What the manager sees of a request."""
+    """A request with the attributes that the manager reads."""
 
     def __init__(self, num_tokens):
         self.num_tokens, self.max_cached_tokens = num_tokens, 10**6

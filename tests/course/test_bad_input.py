@@ -1,4 +1,4 @@
-"""What learners' code does to a check: each gets a message in the learner's terms, and the next check works."""
+"""Harmful learners' code gets a message in the learner's terms, and the next check still works."""
 
 import os
 import time

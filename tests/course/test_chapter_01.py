@@ -1,4 +1,4 @@
-"""What the later parts of chapter 01's checks say; the proofs of the exercises read a report's first message only."""
+"""Test the messages of the later parts of chapter 01's checks. The proofs read only the first message of a report."""
 
 import pytest
 
@@ -35,16 +35,21 @@ ONE_OF_TOP_K_TOO_FEW = CUT.replace("TOP_K", "top_k - 1").replace("s[s.cumsum(0) 
 @pytest.mark.parametrize(
     ("exercise", "text", "part", "message"),
     [
-        ("01.1", MASKED_HEADS, "one token sees itself", "the scores are [T, H, H]"),
+        ("01.1", MASKED_HEADS, "one token sees itself", "the scores have the shape [T, H, H]"),
         ("01.1", MASKED_HEADS, "the mask, the scale, the softmax", "Are the scores [H, T, T]?"),
-        ("01.1", TRIANGLE_OF_HEADS, "one token sees itself", "the scores are [T, H, H]"),
-        ("01.1", TRIANGLE_OF_HEADS, "the mask, the scale, the softmax", "the scores are [T, H, H]"),
+        ("01.1", TRIANGLE_OF_HEADS, "one token sees itself", "the scores have the shape [T, H, H]"),
+        (
+            "01.1",
+            TRIANGLE_OF_HEADS,
+            "the mask, the scale, the softmax",
+            "the scores have the shape [T, H, H]",
+        ),
         ("01.3", WITHOUT_CROSSING, "top-p", "the token that crosses top_p is missing"),
         ("01.3", WITHOUT_CROSSING, "all three, in their order", "the token that crosses top_p is missing"),
-        ("01.3", CUT_AT_ONE, "temperature", "top_p=1 is off"),
-        ("01.3", CUT_AT_ONE, "top-k", "top_p=1 is off"),
+        ("01.3", CUT_AT_ONE, "temperature", "top_p=1 turns top-p off"),
+        ("01.3", CUT_AT_ONE, "top-k", "top_p=1 turns top-p off"),
         ("01.3", CUT_AT_ONE, "all three, in their order", "the token that crosses top_p is missing"),
-        ("01.3", ONE_OF_TOP_K_TOO_FEW, "top-k", "top-k leaves one token too few"),
+        ("01.3", ONE_OF_TOP_K_TOO_FEW, "top-k", "top-k keeps one token too few"),
     ],
 )
 def test_a_later_part_names_the_same_mistake(exercise: str, text: str, part: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What an answer may use of minillm, by whatever name it comes."""
+"""The guard limits the parts of minillm that an answer may use, under any name."""
 
 from pathlib import Path
 from types import ModuleType

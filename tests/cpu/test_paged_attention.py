@@ -247,7 +247,7 @@ def test_one_plan_serves_all_layers_of_a_step_and_goes_with_it(monkeypatch):
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_the_next_layer_finds_nothing_of_the_last(window):
-    """What a step keeps for all layers is overwritten by each, whose windows may differ."""
+    """Each layer overwrites the buffers that a step keeps for all layers. The layers' windows may differ."""
     batch, q, kv = decode_step((9, 30, 17))
     for layer_window in (None, 5):
         cpu.paged_attention(torch.full_like(q, math.inf), kv, batch, layer_window)

@@ -26,8 +26,10 @@ def run(engine: Engine) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Arrivals, steps and aborts in any order, over few blocks and a small budget: what is written is what
-    `transformers` writes, whoever shared a block, lost it or came back for it."""
+    """Arrivals, steps and aborts in any order, with few blocks and a small budget.
+
+    Each request gets the tokens that `transformers` generates, even if it shares, loses or reuses blocks.
+    """
 
     @initialize(
         seqs=st.integers(1, 3),

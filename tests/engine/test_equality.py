@@ -121,7 +121,7 @@ def seeded(i):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What each prompt gets by itself when it brings its own seed."""
+    """Return the tokens of each prompt when it runs alone with its own seed."""
     llm = tiny.llm()
     return tiny.tokens([llm.generate(list(prompt), seeded(i))[0] for i, prompt in enumerate(PROMPTS)])
 

@@ -45,7 +45,7 @@ def padding_writes_nothing(k, v, kv, slot_mapping):
 
 
 def attention_by_tensors(q, kv, batch, window):
-    """What a kernel does: everything is read from the batch's tensors, and a length of 0 reads nothing."""
+    """Attend as a kernel does: read everything from the batch's tensors, and nothing if a length is 0."""
     out = torch.zeros_like(q)
     lengths, tables = batch.seq_lens.tolist(), batch.block_tables.tolist()
     for r, (start, end) in enumerate(

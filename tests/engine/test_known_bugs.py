@@ -195,7 +195,7 @@ def test_the_gate_sees_forks_that_share_what_they_write(monkeypatch):
 
 
 def test_the_gate_sees_blocks_that_were_published_before_they_were_written(monkeypatch):
-    """A forward pass fails; whoever comes next with the same prompt must not find what it never wrote."""
+    """A forward pass fails. The next request with the same prompt must not find blocks that were never written."""
 
     def again(llm):
         for memory in tiny.cache_tensors(llm):

@@ -19,7 +19,7 @@ numbers = count()
 
 
 class Numbers:
-    """What the scheduler and the manager see of a request: its tokens are numbers that nobody computes."""
+    """A request with the attributes that the scheduler and the manager read. No model computes its tokens."""
 
     def __init__(self, num_tokens, priority=0, token_ids=None, most=10**6):
         self.max_cached_tokens, self.drafts, self.num_published = most, [], 0
@@ -87,7 +87,7 @@ def test_who_runs_comes_before_who_waits():
 
 @pytest.mark.parametrize("limits", [{"blocks": 4}, {"seqs": 2}])
 def test_a_place_is_given_when_one_comes_free(limits):
-    """Two prompts of a block each run, and what the third needs beside its own is a spare block for each of them."""
+    """Two prompts of one block each run. The third needs its own block and one spare block for each of them."""
     scheduler, requests = make(3, 3, 3, **limits)
     assert step(scheduler, requests) == {0: 3, 1: 3}
     assert step(scheduler, requests, end=[0]) == {0: 1, 1: 1}

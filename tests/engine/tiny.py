@@ -18,7 +18,7 @@ from minillm import LLM, SamplingParams
 from minillm.engine.request import RequestOutput
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
-EOS = (0, 5)  # the second one stands in generation_config.json alone
+EOS = (0, 5)  # the second one is only in generation_config.json
 VOCAB_SIZE = 300
 CONTEXT = 96
 TEXTS = ["the quick brown fox jumps over the lazy dog", "once upon a time there was a café, naïve and 漢"] * 3

@@ -1,4 +1,4 @@
-"""What the proofs stand on: the stub, the solution, the wrong and the other right answers of every exercise."""
+"""Find the answers for the proofs: the stub, the solution, and the wrong and other right answers of each exercise."""
 
 import re
 from dataclasses import dataclass
@@ -54,5 +54,5 @@ def from_notebook(folder: str, exercise: Exercise) -> Source:
 
 @cache
 def report(answer: AnswerFile) -> Report:
-    """What the check says to an answer, asked once."""
+    """Return the check's report on an answer. Each answer is checked once."""
     return grade(answer.exercise, answer.source())

@@ -68,7 +68,7 @@ def test_padding_rows_read_nothing_and_are_zero(num_splits: int) -> None:
 
 
 def test_a_graph_captured_once_serves_other_lengths() -> None:
-    """Captured over one token a request, replayed over up to 1,000: grid and splits follow the tables' width alone."""
+    """Capture with 1 token per request, replay with up to 1,000. Grid and splits depend only on the tables' width."""
     batch, num_blocks = batch_of([(1, 999), (1, 500), (1, 63)], 16, "cuda")
     cache = Cache(num_blocks, 16, 2, 64, torch.float16, None)
     q = normal(3, 8, 64, seed=1, dtype=torch.float16, device="cuda")

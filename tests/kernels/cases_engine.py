@@ -14,7 +14,7 @@ MAX_TOKENS = 8
 
 
 def again(step: Callable[[], None]) -> Callable[[], None]:
-    """What a CUDA graph does, without one: the same step once more, on the same buffers."""
+    """Run a step once more on the same buffers, as a CUDA graph does."""
     step()
     return step
 

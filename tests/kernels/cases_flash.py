@@ -152,7 +152,7 @@ def _inputs(
 
 
 def _poisoned(call: Any) -> Any:
-    """What `call` returns when all the memory that it is given for its results is NaN at first."""
+    """Return the result of `call` when all memory for its results is filled with NaN first."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)  # torch.empty then fills with NaN
     try:

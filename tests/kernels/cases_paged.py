@@ -167,7 +167,7 @@ class Cache:
             self.scales = [(0.5 + torch.rand(slots, heads, generator=generator)) / 40 for _ in range(2)]
 
     def values(self, slots: Tensor) -> list[Tensor]:
-        """What the numbers in these slots stand for: K and V, [n, H_kv, D] float64."""
+        """Return the dequantised K and V of these slots: [n, H_kv, D] float64."""
         if self.scales is None:
             return [x[slots].double() for x in self.kv]
         return [x[slots].double() * s[slots, :, None] for x, s in zip(self.kv, self.scales, strict=True)]

@@ -1,10 +1,10 @@
 """Calls a function in another process, one that interprets Triton's kernels, so that they run without a GPU.
 
 Triton decides when it is first imported whether kernels are compiled or interpreted (`TRITON_INTERPRET=1`), once for
-the whole process. The process of the tests must not interpret: `transformers` imports triton there too. So a run
-of the tests keeps one interpreting process beside it, once a test needs it (the fixture `interpreted`), and hands it
-*cases*: functions at the top of a module, which take and return plain values. What a case raises, the test sees
-raised. A case asks for no interpreter itself, so `tests/gpu/` calls the same one on a GPU.
+the whole process. The process of the tests must not interpret, because `transformers` imports triton there too. So the
+tests start one interpreting process when a test first needs it (the fixture `interpreted`), and send it *cases*:
+functions at the top of a module, which take and return plain values. An exception in a case is raised again in the
+test. A case does not depend on the interpreter, so `tests/gpu/` calls the same case on a GPU.
 """
 
 import os
@@ -37,7 +37,7 @@ class Worker:
         )
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """What `function(*args, **kwargs)` returns there. Raises what it raises, with its traceback as a note.
+        """Return `function(*args, **kwargs)`, called there. Raises its exception, with the traceback as a note.
 
         Raises RuntimeError if the process ends, or has not answered after `timeout` seconds and was killed.
         """
@@ -107,7 +107,7 @@ def _answer(calls: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    # Whatever a case prints must not land between the answers: stdout becomes stderr for all but them.
+    # Output of a case must not mix with the answers. Only the answers go to stdout; all other output goes to stderr.
     with os.fdopen(os.dup(1), "wb") as channel:
         os.dup2(2, 1)
         _answer(sys.stdin.buffer, channel)

@@ -56,9 +56,9 @@ class Compiled:
     architecture: int
     warps: int
     stages: int
-    registers: int  # a thread
-    stack: int  # bytes a thread; what does not fit into registers is spilled there
-    shared: int  # bytes a block
+    registers: int  # per thread
+    stack: int  # bytes per thread; values that do not fit into registers are spilled there
+    shared: int  # bytes per block
     instructions: dict[str, int]
 
     @property
@@ -182,7 +182,7 @@ def launches(pattern: str = "") -> list[Launch]:
 
 
 def table(pattern: str = "") -> str:
-    """What every shipped kernel costs, in Markdown."""
+    """Return a Markdown table with the resources that each shipped kernel uses."""
     cells = [
         (
             "launch",

@@ -35,7 +35,7 @@ SHAPES = [
     (1, 50, 97, 2, 1, 16),
     (1, 50, 33, 2, 1, 16),  # 17 rows that see no key if causal
     (1, 40, 1, 1, 1, 16),
-    (1, 32, 33, 1, 1, 16),  # the last query's last key stands alone in its tile
+    (1, 32, 33, 1, 1, 16),  # the last query's last key is the only one in its tile
     (
         1,
         20,
@@ -220,7 +220,7 @@ def test_the_definition_row_by_row(window: int | None) -> None:
     q, k, v = (torch.randn(2, s, h, 8, dtype=torch.float64) for s, h in ((5, 4), (7, 2), (7, 2)))
     out, lse = ops.flash_attention(q, k, v, window=window, scale=0.7, return_lse=True)
     for b, i, h in torch.cartesian_prod(torch.arange(2), torch.arange(5), torch.arange(4)):
-        last = i + 2  # the last of 5 queries stands at the last of 7 keys
+        last = i + 2  # the last of 5 queries belongs to the last of 7 keys
         seen = slice(0 if window is None else max(0, last - window + 1), last + 1)
         weights = (0.7 * k[b, seen, h // 2] @ q[b, i, h]).exp()
         torch.testing.assert_close(out[b, i, h], weights @ v[b, seen, h // 2] / weights.sum())

@@ -91,7 +91,7 @@ def build(config: ModelConfig) -> PreTrainedModel:
 
 @torch.no_grad()
 def counted_flops(config: ModelConfig, num_tokens: int, context: int, batch: int) -> int:
-    """What PyTorch counts while transformers computes `num_tokens` tokens after `context` cached ones."""
+    """Return the FLOP that PyTorch counts for `num_tokens` tokens of transformers after `context` cached ones."""
     model = build(config)
     cache = None
     if context:
@@ -105,7 +105,7 @@ def counted_flops(config: ModelConfig, num_tokens: int, context: int, batch: int
 
 
 def masked_flops(config: ModelConfig, num_tokens: int, batch: int) -> int:
-    """What written-out attention multiplies and then masks: for query i, the n - 1 - i tokens after it."""
+    """Return the FLOP of masked pairs in written-out attention: for query i, the n - 1 - i tokens after it."""
     masked_pairs = batch * num_tokens * (num_tokens - 1) // 2
     return 4 * config.q_size * config.num_hidden_layers * masked_pairs
 

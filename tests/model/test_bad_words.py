@@ -29,7 +29,7 @@ def test_just_the_tokens_that_complete_a_word_are_forbidden(texts, words, data):
 @pytest.mark.parametrize("name", ["Llama's", "ByteLevel", "[ByteFallback, Metaspace]"])
 @given(data=st.data())
 def test_no_spelling_of_a_bad_word_comes_through(name, data):
-    """Whatever is allowed is appended, and the text never holds the word."""
+    """Append any allowed token, again and again. The text never contains the word."""
     tokenizer, words = TOKENIZERS[name], ["the", " wor", "你"]
     forbidden = tokenizer.forbid_words(words)
     wanted = st.sampled_from(

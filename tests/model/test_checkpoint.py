@@ -427,9 +427,9 @@ print((peak("VmHWM") - before) / (config.num_parameters * dtype.itemsize))
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """170 million parameters, tied to nothing: 340 MB in bfloat16, 680 MB in float32.
+    """Write a model of 170 million untied parameters: 340 MB in bfloat16, 680 MB in float32.
 
-    What is not the model, a few tensors' worth of memory map, does not grow with it: 40 MB here.
+    The other memory, a few tensors' worth of memory map, does not grow with the model. It is 40 MB here.
     """
     folder = tmp_path_factory.mktemp("large")
     config = {"vocab_size": 16_000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12}

@@ -94,7 +94,7 @@ REFUSED = {
 
 
 def verdicts(kind: str, keys: dict) -> dict[str, str | None]:
-    """What is said of each key, added to the family's smallest config.json: None if the model is the same."""
+    """Return the verdict on each key, added to the family's smallest config.json: None if the model is the same."""
 
     def verdict(key: str, value: object) -> str | None:
         try:
@@ -152,7 +152,7 @@ def test_every_key_of_the_config_classes_is_known(kind):
     config_from_dict(written | decoding | {"model_type": kind})
 
 
-# What the models of `transformers` read and no logit of a causal model in inference depends on.
+# Keys that the models of `transformers` read, but that change no logit of a causal model in inference.
 READ_IN_VAIN = {
     *("_attn_implementation", "attention_dropout", "pad_token_id", "attn_pdrop", "embd_pdrop", "resid_pdrop"),
     *("hidden_dropout", "classifier_dropout", "initializer_range", "num_labels", "problem_type", "use_cache"),

@@ -174,5 +174,5 @@ def test_a_character_of_several_tokens_is_the_text_of_the_last(name):
         "🌍",
         "b",
     ]
-    # What the sampled tokens did not begin has no text.
+    # A character that the sampled tokens did not begin has no text.
     assert tokenizer.token_text(ids[4], ids[:1]) == ""

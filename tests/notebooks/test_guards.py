@@ -1,4 +1,4 @@
-"""What every stored notebook must be: normalised, run, without errors, small; its checked cells show something."""
+"""Every stored notebook is normalised, run, free of errors, and small, and its checked cells show something."""
 
 from pathlib import Path
 

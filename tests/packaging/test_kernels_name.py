@@ -20,7 +20,7 @@ assert logits.shape == (1, 5, 64) and logits.isfinite().all()
 
 
 def python(code: str, *path: Path, cwd: Path) -> str:
-    """What `code` prints, run by a Python of its own with `path` first on `sys.path`."""
+    """Return the output of `code` in a new Python process with `path` first on `sys.path`."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True, check=False

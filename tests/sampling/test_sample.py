@@ -36,7 +36,7 @@ def make_row(seed=0, prompt=(), output=(), eos=(), forbidden=None, **params):
 
 
 def last_of(*sequences):
-    """What forbids the last id of a sequence after all the others."""
+    """Return a function that forbids the last id of each sequence after all its other ids."""
 
     def forbidden(output_token_ids):
         begun = [s[-1] for s in sequences if (*output_token_ids, s[-1])[-len(s) :] == s]

@@ -15,7 +15,7 @@ from minillm.viz.widget import BURST, Explorer
 
 
 class Screen:
-    """What a notebook shows of one cell, in the order in which it was shown."""
+    """The outputs of one notebook cell, in the order in which they were shown."""
 
     def __init__(self) -> None:
         self.shown: list[dict[str, Any]] = []

@@ -17,9 +17,9 @@ from minillm.course.exercises.ch01 import CAUSAL_ATTENTION, DISTRIBUTION, GENERA
 def attention(
     q: Tensor, k: Tensor, v: Tensor, *, first_hidden: int = 1, scale: float | None = None, keys: int = -1
 ) -> Tensor:
-    """softmax(mask(q k^T · scale)) v for q, k, v [T, H, D]; the other arguments are the mistakes that people make.
+    """Return softmax(mask(q k^T · scale)) v for q, k, v [T, H, D]. The other arguments make the usual mistakes.
 
-    Query t sees key j while j < t + first_hidden. `keys` is the axis of [H, T, T] over which the softmax runs.
+    Query t sees key j if j < t + first_hidden. `keys` is the axis of [H, T, T] over which the softmax runs.
     """
     scores = torch.einsum("thd,shd->hts", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(first_hidden)
@@ -28,27 +28,27 @@ def attention(
 
 
 def masked_too_late(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The weights of the future are zeroed after the softmax, so a row's sum is less than 1."""
+    """Return attention whose weights of later tokens are set to 0 after the softmax, so a row sums to less than 1."""
     scores = torch.einsum("thd,shd->hts", q, k) / q.shape[-1] ** 0.5
     return torch.einsum("hts,shd->thd", scores.softmax(-1).tril(), v)
 
 
 def heads_compared(q: Tensor, k: Tensor, v: Tensor, *, triangle: bool = False) -> Tensor:
-    """q k^T of [T, H, D] as it stands: scores [T, H, H]. `triangle`: masked as if its last two axes were tokens."""
+    """Return attention with the scores q k^T [T, H, H]. `triangle` masks them as if their last axes were tokens."""
     scores = q @ k.mT / q.shape[-1] ** 0.5
     hidden = torch.ones_like(scores, dtype=torch.bool).triu(1 if triangle else scores.shape[-1])
     return torch.matmul(scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
 
 
 HEADS = (
-    "the scores are [T, H, H]: they compare the heads of one token with each other; they must be [H, T, T], "
-    "each head's tokens with each other: bring H to the front"
+    "the scores have the shape [T, H, H]: they compare the heads of one token with each other. They must be [H, T, "
+    "T], so that each head compares its tokens with each other. Move H to the front"
 )
 
 
 @contextmanager
 def sizes_explained() -> Iterator[None]:
-    """A mask [T, T] does not fit scores that are not [H, T, T]: then torch speaks of sizes alone."""
+    """Add a hint to torch's error about sizes: a mask [T, T] does not fit scores that are not [H, T, T]."""
     try:
         yield
     except RuntimeError as error:
@@ -58,13 +58,15 @@ def sizes_explained() -> Iterator[None]:
 
 
 def by_hand(attend: Answer, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    message = "scaled_dot_product_attention is what you are writing: do without it"
+    message = (
+        "scaled_dot_product_attention is what you are writing. Compute the scores and the softmax yourself"
+    )
     with sizes_explained(), expect.without("scaled_dot_product|multi_head|_safe_softmax", message):
         return attend(q, k, v)  # type: ignore[no-any-return]
 
 
 def what_it_sees(attend: Answer, q: Tensor, k: Tensor, v: Tensor) -> str:
-    """Which token a row sees or misses wrongly, by what changes when one token's key and value do."""
+    """Return the token that a row wrongly sees or misses, or "". Change one token at a time to find it."""
 
     def moved(function: Callable[..., Tensor], token: int) -> Tensor:
         other = torch.arange(len(q))[:, None, None] == token
@@ -75,8 +77,8 @@ def what_it_sees(attend: Answer, q: Tensor, k: Tensor, v: Tensor) -> str:
     if len(future := seen.triu(1).nonzero()):
         row, token = future[0].tolist()
         return (
-            f"row {row} changes with token {token}, which comes later. A score of the future must be -inf: 0, or a "
-            "large negative number, is a score like any other"
+            f"row {row} changes with token {token}, which comes later. Set the score of a later token to -inf. A "
+            "score of 0, or a large negative number, still counts in the softmax"
         )
     if len(missed := (right & ~seen).nonzero()):
         row, token = missed[0].tolist()
@@ -116,23 +118,21 @@ def values(attend: Answer) -> None:
         mistakes={
             HEADS: heads_compared(q, k, v),
             HEADS + ", then mask": heads_compared(q, k, v, triangle=True),
-            "row 3 attends to token 4: the mask is off by one, and token t may see 0 … t only": attention(
+            "row 3 attends to token 4: the mask is off by one. Token t may see only tokens 0 … t": attention(
                 q, k, v, first_hidden=2
             ),
-            "row 3 does not attend to token 3: a token sees itself too": attention(q, k, v, first_hidden=0),
-            "every token sees the whole text, the future too: where is the mask?": attention(
+            "row 3 does not attend to token 3. A token also sees itself": attention(q, k, v, first_hidden=0),
+            "every token sees the whole text, later tokens included: where is the mask?": attention(
                 q, k, v, first_hidden=6
             ),
-            "the mask acts after the softmax, so that a row's weights no longer sum to 1": masked_too_late(
-                q, k, v
-            ),
+            "the mask acts after the softmax, so the weights of a row no longer sum to 1. Mask the scores before "
+            "the softmax": masked_too_late(q, k, v),
             "the scores are not divided by sqrt(D)": attention(q, k, v, scale=1.0),
-            "the scores are divided by D; it is sqrt(D) that keeps their variance at 1": attention(
+            "the scores are divided by D. Divide them by sqrt(D), which keeps their variance at 1": attention(
                 q, k, v, scale=1 / 16
             ),
-            "the softmax runs over the queries; each query's weights must sum to 1 over the keys": attention(
-                q, k, v, keys=-2
-            ),
+            "the softmax runs over the queries. It must run over the keys, so that the weights of each query sum "
+            "to 1": attention(q, k, v, keys=-2),
         },
     )
 
@@ -146,12 +146,12 @@ def large_scores(attend: Answer) -> None:
 
 
 def without_softmax(softmax: Answer, x: Tensor) -> Tensor:
-    with expect.without("softmax|softmin", "softmax is what you are writing: do without it"):
+    with expect.without("softmax|softmin", "softmax is what you are writing. Compute it with exp and sum"):
         return softmax(x)  # type: ignore[no-any-return]
 
 
 def sums(out: Tensor) -> str:
-    """What the sums of wrong rows say."""
+    """Return which row does not sum to 1, with its sum, or ""."""
     total = out.double().sum(-1).reshape(-1)
     wrong = ((total - 1).abs() > 1e-3).nonzero()
     return (
@@ -166,14 +166,14 @@ def rows(softmax: Answer) -> None:
     x = expect.randn(2, 3, 5, seed=9)
     right, e = x.softmax(-1), x.exp()
     out = without_softmax(softmax, x)
-    whole = "the whole tensor sums to 1; each row must, along the last axis"
+    whole = "the whole tensor sums to 1. Each row must sum to 1, along the last axis"
     expect.close(
         out,
         right,
         "A B V",
         mistakes={
-            "the first axis sums to 1; the last one must": x.softmax(0),
-            "the middle axis sums to 1; the last one must": x.softmax(1),
+            "the softmax runs over the first axis. It must run over the last axis": x.softmax(0),
+            "the softmax runs over the middle axis. It must run over the last axis": x.softmax(1),
             whole: e / e.sum(),
             whole + " (keepdim=True keeps the axis)": (e / e.amax(-1, keepdim=True))
             / (e / e.amax(-1, keepdim=True)).sum(),
@@ -196,13 +196,14 @@ def large_and_small(softmax: Answer) -> None:
         "row V",
         why=sums,
         mistakes={
-            "exp overflows: exp(1000) is infinite, and inf / inf is NaN": x.exp()
-            / x.exp().sum(-1, keepdim=True),
-            "one maximum for the whole tensor: rows far below it become 0 / 0. Each row has its own": together
-            / together.sum(-1, keepdim=True),
-            "the scores are clamped, so that 1000, 1001 and 999 become equal": _clamped(x),
-            "scores beyond a limit become equal, 1000 and 1001 as well as -1000 and -1001: shift each row by its "
-            "maximum, don't clip it": _clamped(x, least=-80.0),
+            "exp overflows: exp(1000) is infinite, and inf / inf is NaN. "
+            "Subtract the maximum of each row first": x.exp() / x.exp().sum(-1, keepdim=True),
+            "one maximum is subtracted from the whole tensor, so rows far below it become 0 / 0. Subtract the "
+            "maximum of each row": together / together.sum(-1, keepdim=True),
+            "the scores are clamped, so 1000, 1001 and 999 become equal. "
+            "Subtract the maximum of each row instead": _clamped(x),
+            "scores beyond a limit become equal: 1000 and 1001, and also -1000 and -1001. Do not clip the scores. "
+            "Subtract the maximum of each row instead": _clamped(x, least=-80.0),
         },
     )
 
@@ -221,7 +222,9 @@ def masked(softmax: Answer) -> None:
         x.softmax(-1),
         "row V",
         why=sums,
-        mistakes={"masked scores (-inf) are taken for 0 and get a share; their probability is 0": as_zero},
+        mistakes={
+            "masked scores (-inf) are treated as 0 and get a share. Their probability must be 0": as_zero
+        },
     )
 
 
@@ -237,11 +240,11 @@ def chances(
     cut: float = -torch.inf,
     prefer: Tensor | None = None,
 ) -> Tensor:
-    """Temperature, then top-k, then top-p, on logits [V]; the other arguments are the mistakes that people make.
+    """Return the probabilities [V] after temperature, top-k and top-p. The other arguments make the usual mistakes.
 
-    The nucleus gets `extra` tokens; its mass is counted `of_all` tokens or of what top-k left; the temperature comes
-    `late`, after the cuts; a token is cut by the score `cut`. Of equal tokens those come first that have more in
-    `prefer`, an answer which may have chosen among them.
+    The nucleus gets `extra` more tokens. With `of_all`, its mass is counted before top-k. With `late`, the temperature
+    comes after the cuts. A cut token gets the score `cut`. Of several equal tokens, those with more in `prefer` come
+    first: an answer may have chosen among them.
     """
     first = (torch.zeros_like(logits) if prefer is None else prefer).argsort(descending=True, stable=True)
     order = first[logits[first].argsort(descending=True, stable=True)]
@@ -257,18 +260,18 @@ def chances(
 
 
 LOGITS = torch.tensor([0.2, 2.1, -0.4, 1.5, 0.9, 1.8, -1.0, 1.2])  # in order: 1 5 3 7 4 0 2 6
-SORTED = "the result is in sorted order: entry i must belong to token i"
-ZERO = "a token that is cut has a logit of 0, which is a score like any other: use -inf"
-TOO_SMALL = "the token that crosses top_p is missing: the nucleus must reach top_p"
-TOO_LARGE = "the nucleus has one token too many: it is the smallest set that reaches top_p"
+SORTED = "the result is in sorted order. Entry i must be the probability of token i"
+ZERO = "a token that is cut gets a logit of 0, so it still has a probability. Set the logit to -inf"
+TOO_SMALL = "the token that crosses top_p is missing. The nucleus includes it, so that its sum reaches top_p"
+TOO_LARGE = "the nucleus has one token too many. It is the smallest set whose sum reaches top_p"
 NOT_OFF = (
-    "top_p=1 is off, but yours cuts the least likely token: its sum includes itself and so reaches 1. Keep each token "
-    "for which the sum of those *before* it is below top_p"
+    "top_p=1 turns top-p off, but your function cuts the least likely token. The sum that it tests includes the "
+    "token itself, and so reaches 1. Keep each token for which the sum of the tokens *before* it is below top_p"
 )
 
 
 def cuts_the_least(distribution: Answer, temperature: float) -> bool:
-    """Is the least likely token alone cut where top-k and top-p are both off?"""
+    """Return whether only the least likely token is cut when top-k and top-p are both off."""
     out = distribution(LOGITS, temperature, 0, 1.0)
     expect.tensor(out, LOGITS.shape, "V", LOGITS.dtype)
     return torch.equal(out > 0, LOGITS.ne(LOGITS.min()))
@@ -277,7 +280,7 @@ def cuts_the_least(distribution: Answer, temperature: float) -> bool:
 def check_row(
     distribution: Answer, logits: Tensor, temperature: float, top_k: int, top_p: float, rule: str
 ) -> None:
-    """Compare with the right probabilities, where one of equal tokens may be another. `rule` is what this row shows."""
+    """Compare with the right probabilities; any of several equal tokens may be kept. `rule` is what this row tests."""
     out = distribution(logits, temperature, top_k, top_p)
     case = f"distribution(logits, {temperature}, {top_k}, {top_p})"
     expect.tensor(out, logits.shape, "V", logits.dtype, case)
@@ -287,27 +290,49 @@ def check_row(
         right = chances(logits - logits.max(), temperature, top_k, top_p, prefer=out)
     left, wanted = (int((probs > 1e-6).sum()) for probs in (out, right))  # rounding may cut what is less
     if left != wanted and not out.isnan().any():
-        raise Wrong(f"{case}: {left} of {len(logits)} tokens have a probability, and {wanted} should. {rule}")
+        raise Wrong(
+            f"{case} gives {left} of {len(logits)} tokens a probability; {wanted} tokens should have one. {rule}"
+        )
     expect.close(out, right, "V", name=case)
 
 
 EVEN, TIES, WIDE = torch.zeros(4), torch.tensor([1.0, 2.0, 2.0, 0.0, 2.0, -1.0]), expect.randn(3000, seed=20)
 STEEP = torch.tensor([30.0, 0.0, -20.0, 30 - 2**-10, -40.0])
-GREEDY = "Temperature 0: one token has all, of equal ones any"
-K_TOKENS = "top-k keeps k tokens; equal ones do not count as one, and k may exceed the vocabulary"
-IN_ORDER = "Temperature, then top-k, then top-p on what is left"
+GREEDY = "Temperature 0 gives all probability to the likeliest token, or to one of several equal ones"
+K_TOKENS = (
+    "Top-k keeps exactly k tokens, even if several are equally likely, or all tokens if there are fewer"
+)
+IN_ORDER = "Apply the temperature, then top-k, then top-p to the tokens that top-k kept"
 EDGES = (
     (LOGITS, 0.0, 3, 0.5, GREEDY),
     (LOGITS - 9, 0.0, 0, 0.01, GREEDY),
     (TIES, 0.0, 0, 1.0, GREEDY),
     (TIES, 0.0, 2, 0.4, GREEDY),
-    (STEEP, 2**-9, 0, 1.0, "A small temperature is not 0: those near the likeliest count"),
-    (LOGITS * 100, 1.5, 0, 1.0, "Take the largest score off first: exp overflows above 88"),
+    (
+        STEEP,
+        2**-9,
+        0,
+        1.0,
+        "A small temperature is not 0: tokens close to the likeliest one keep a probability",
+    ),
+    (LOGITS * 100, 1.5, 0, 1.0, "Subtract the largest logit first: exp overflows above 88"),
     *((TIES, 1.3, k, 1.0, K_TOKENS) for k in (1, 2, len(TIES), 50)),
-    (LOGITS, 1.0, 0, 1e-6, "The nucleus is never empty, and has one token if that reaches top_p"),
+    (
+        LOGITS,
+        1.0,
+        0,
+        1e-6,
+        "The nucleus always holds the likeliest token, and no other if that one reaches top_p",
+    ),
     *((EVEN, 1.0, 0, p, "A sum that is exactly top_p reaches it") for p in (0.5, 0.75)),
-    (EVEN, 1.0, 0, 0.3, "The smallest set: of equal tokens one may stay and another go"),
-    (WIDE, 1.0, 0, 0.8, "Sum the probabilities in their own precision"),
+    (
+        EVEN,
+        1.0,
+        0,
+        0.3,
+        "The nucleus is the smallest set, so it may keep one of several equal tokens and cut another",
+    ),
+    (WIDE, 1.0, 0, 0.8, "Sum the probabilities in float32, the dtype of the logits"),
     *((-WIDE[:40], t, k, p, IN_ORDER) for t, k, p in ((0.7, 3, 0.95), (1.5, 50, 0.65), (0.3, 6, 0.02))),
 )
 
@@ -321,9 +346,9 @@ def temperature(distribution: Answer) -> None:
             right := chances(LOGITS, t, 0, 1.0),
             "V",
             mistakes={
-                "the logits are multiplied by the temperature; it divides them": (LOGITS * t).softmax(-1),
+                "the logits are multiplied by the temperature. Divide them by it": (LOGITS * t).softmax(-1),
                 SORTED: right.sort(descending=True).values,
-                "top_k=0 cuts every token; it means that top-k is off": torch.full_like(LOGITS, torch.nan),
+                "top_k=0 cuts every token. It must turn top-k off": torch.full_like(LOGITS, torch.nan),
             },
         )
 
@@ -339,10 +364,10 @@ def top_k(distribution: Answer) -> None:
         right := chances(LOGITS, 0.8, 3, 1.0),
         "V",
         mistakes={
-            "top-k leaves one token too few": chances(LOGITS, 0.8, 2, 1.0),
+            "top-k keeps one token too few": chances(LOGITS, 0.8, 2, 1.0),
             ZERO: chances(LOGITS, 0.8, 3, 1.0, cut=0.0),
             SORTED: right.sort(descending=True).values,
-            "what top-k leaves is not divided by its sum, so the probabilities sum to less than 1": _unscaled(
+            "the probabilities after top-k sum to less than 1. Divide them by their sum": _unscaled(
                 right, 0.8
             ),
         },
@@ -361,13 +386,13 @@ def top_p(distribution: Answer) -> None:
                 TOO_LARGE: chances(LOGITS, 1.0, 0, p, extra=1),
                 ZERO: chances(LOGITS, 1.0, 0, p, cut=0.0),
                 SORTED: right.sort(descending=True).values,
-                "what top-p leaves is not divided by its sum, so the probabilities sum to less than 1": _unscaled(
+                "the probabilities after top-p sum to less than 1. Divide them by their sum": _unscaled(
                     right, 1.0
                 ),
             },
         )
     out = distribution(LOGITS, 1.0, 0, 0.01)
-    expect.that(bool((out > 0).any()), "a small top_p leaves no token at all: the likeliest always stays")
+    expect.that(bool((out > 0).any()), "a small top_p cuts every token. The likeliest token must always stay")
     expect.close(out, chances(LOGITS, 1.0, 0, 0.01), "V")
 
 
@@ -377,7 +402,7 @@ def _unscaled(right: Tensor, temperature: float) -> Tensor:
 
 @DISTRIBUTION.part("all three, in their order", points=1)
 def order(distribution: Answer) -> None:
-    # Each mistake needs numbers on which it looks like no other one.
+    # Each mistake needs numbers for which its result differs from that of every other mistake.
     expect.close(
         distribution(LOGITS, 0.5, 7, 0.85),
         chances(LOGITS, 0.5, 7, 0.85),
@@ -385,7 +410,7 @@ def order(distribution: Answer) -> None:
         mistakes={
             TOO_SMALL: chances(LOGITS, 0.5, 7, 0.85, extra=-1),
             TOO_LARGE: chances(LOGITS, 0.5, 7, 0.85, extra=1),
-            "the temperature comes first: the cuts must see the scores already divided by it": chances(
+            "the temperature comes first: divide the logits by it before top-k and top-p": chances(
                 LOGITS, 0.5, 7, 0.85, late=True
             ),
         },
@@ -395,9 +420,8 @@ def order(distribution: Answer) -> None:
         chances(LOGITS, 2.0, 4, 0.6),
         "V",
         mistakes={
-            "top-p counts the probabilities before top-k; it acts on what top-k left, whose sum is 1 again": chances(
-                LOGITS, 2.0, 4, 0.6, of_all=True
-            ),
+            "top-p counts the probabilities before top-k. It must count those of the tokens that top-k kept, which "
+            "sum to 1 again": chances(LOGITS, 2.0, 4, 0.6, of_all=True),
         },
     )
 
@@ -411,7 +435,7 @@ def greedy(distribution: Answer) -> None:
         right,
         "V",
         mistakes={
-            "temperature 0 divides by 0; it means: all probability to the likeliest token": torch.full_like(
+            "temperature 0 divides by 0. It must give all probability to the likeliest token": torch.full_like(
                 LOGITS, torch.nan
             )
         },
@@ -421,7 +445,7 @@ def greedy(distribution: Answer) -> None:
 
 
 class Language:
-    """A model whose next token depends on the whole text, and which remembers what it was asked."""
+    """A model whose next token depends on the whole text. It records the texts that it is called with."""
 
     vocab_size = 13
 
@@ -432,7 +456,7 @@ class Language:
         return sum((i + 2) * (token + 1) for i, token in enumerate(ids)) % self.vocab_size
 
     def __call__(self, ids: Sequence[int]) -> Tensor:
-        """Token ids [T] -> logits [T, vocab], as `forward` of the exercise."""
+        """Return the logits [T, vocab] of token ids [T], as `forward` of the exercise does."""
         text = [int(token) for token in ids]
         self.calls.append(text)
         rows = torch.zeros(len(text), self.vocab_size)
@@ -441,7 +465,7 @@ class Language:
         return rows
 
     def text(self, prompt: Sequence[int], length: int) -> list[int]:
-        """The right continuation."""
+        """Return the right continuation of `prompt`, `length` tokens."""
         ids = list(prompt)
         for _ in range(length):
             ids.append(self.after(ids))
@@ -449,15 +473,17 @@ class Language:
 
 
 class Draws:
-    """A `sample` that is not always the likeliest token, and counts how often it is asked."""
+    """A `sample` that does not always return the likeliest token, and counts its calls."""
 
     def __init__(self, every: int = 0) -> None:
         self.every, self.number = every, 0
 
     def __call__(self, row: Tensor) -> int:
-        """Raises ValueError for anything but one row."""
+        """Return a token for a row of logits [vocab]. Raises ValueError for another shape."""
         if row.dim() != 1:
-            raise ValueError(f"sample takes one row of logits [vocab], and got {list(row.shape)}")
+            raise ValueError(
+                f"sample takes one row of logits [vocab], but it got the shape {list(row.shape)}"
+            )
         self.number += 1
         off = 1 if self.every and self.number % self.every == 0 else 0
         return (int(row.argmax()) + off) % len(row)
@@ -469,7 +495,7 @@ def likeliest(row: Tensor) -> int:
 
 PROMPT = [9, 5, 2]
 NEVER = 99  # an end token that does not come
-GOES_ON = "it goes on after the end token"
+GOES_ON = "the function goes on after the end token"
 
 
 @GENERATE.part("the text goes on", points=2)
@@ -478,27 +504,28 @@ def continuation(generate: Answer) -> None:
     right, first = language.text(PROMPT, 5), language.after(PROMPT[:1])
     out = generate(language, list(PROMPT), likeliest, 5, NEVER)
     expect.something(out)
-    expect.that(isinstance(out, list), f"the result is a {type(out).__name__}; a list of token ids is wanted")
-    calls = language.calls
     expect.that(
-        out[: len(PROMPT)] != PROMPT, "the result begins with the prompt; only the new tokens are wanted"
+        isinstance(out, list), f"the result is a {type(out).__name__}; it should be a list of token ids"
     )
+    calls = language.calls
+    expect.that(out[: len(PROMPT)] != PROMPT, "the result begins with the prompt. Return only the new tokens")
     expect.that(
         calls[1:2] != [PROMPT],
-        "forward gets the same text at every step: append each new token to what it gets next",
+        "forward gets the same text at every step. Append each new token to the text before the next call",
     )
     expect.that(
         all(len(call) >= len(PROMPT) for call in calls),
-        "forward gets only the newest token; nothing remembers the rest, so it must get the whole text",
+        "forward gets only the newest token. It remembers no earlier call, so give it the whole text",
     )
     expect.that(
-        out[:1] != [first], "sample gets row 0, what follows the first token; the text's end is the last row"
+        out[:1] != [first],
+        "sample gets row 0, which predicts the token after the first one. Give it the last row",
     )
-    expect.that(len(out) <= 5, f"max_tokens=5, and {len(out)} tokens come back")
+    expect.that(len(out) <= 5, f"max_tokens=5, but the result has {len(out)} tokens")
     expect.equal(out, right)
     expect.that(
         generate(Language(), list(PROMPT), likeliest, 5, NEVER) == right,
-        "a second call with the same prompt gives something else: it begins with a new list",
+        "a second call with the same prompt gives another result. Begin each call with a new list",
     )
 
 
@@ -508,7 +535,9 @@ def end(generate: Answer) -> None:
     out = generate(Language(), list(PROMPT), likeliest, 8, right[-1])
     expect.something(out)
     expect.that(
-        out != right[:-1], "the text comes back without the end token; the caller must see that it ended"
+        out != right[:-1],
+        "the result comes without the end token. Return it as the last token, so that the caller sees that the "
+        "text ended",
     )
     expect.that(out[: len(right)] != right or len(out) == len(right), GOES_ON)
     expect.equal(out, right)
@@ -518,7 +547,7 @@ def end(generate: Answer) -> None:
 def end_in_prompt(generate: Answer) -> None:
     prompt = [0, *PROMPT]
     out = generate(Language(), list(prompt), likeliest, 3, 0)
-    expect.that(out != [], "an end token in the prompt stops it; only a new one ends the text")
+    expect.that(out != [], "an end token in the prompt stops the loop. Only a new end token ends the text")
     expect.equal(out, Language().text(prompt, 3))
 
 
@@ -538,15 +567,15 @@ def passes(generate: Answer) -> None:
         out = generate(asked, list(prompt), drawn, max_tokens, eos)
         name = f"the result for the prompt {prompt}, max_tokens={max_tokens} and eos_token_id={eos}"
         expect.something(out, name)
-        expect.that(len(out) <= max_tokens, f"max_tokens={max_tokens}, and {len(out)} tokens come back")
+        expect.that(len(out) <= max_tokens, f"max_tokens={max_tokens}, but the result has {len(out)} tokens")
         expect.that(out[: len(right)] != right or len(out) == len(right), f"{GOES_ON} {eos}")
         for number, what in ((len(asked.calls), "forward passes"), (drawn.number, "draws")):
             expect.that(
                 out != right or number == len(right),
-                f"{number} {what} for {len(right)} tokens: each costs time, and one for each token is enough",
+                f"{number} {what} for {len(right)} tokens. One per token is enough, and each one costs time",
             )
         expect.that(
             out == right or drawn.number >= len(right),
-            "tokens come back that `sample` did not draw from their row",
+            "the result has tokens that `sample` did not draw from the last row of their text",
         )
         expect.equal(out, right, name)

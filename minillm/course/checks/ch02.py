@@ -20,7 +20,7 @@ TOLERANCE = 0.002  # norms and embedding rows may be counted or not
 LLAMA_8B, LLAMA_70B = KNOWN_MODELS["llama_3_8b"], KNOWN_MODELS["llama_3_70b"]
 QWEN = KNOWN_MODELS["qwen3_0_6b"]  # 16 heads of 128 on a width of 1,024; the head is the embedding table
 
-# Attention is most of a step, so that a pair more or less can be seen.
+# Attention is most of the work of a step, so one pair more or less shows in the count.
 TINY = ModelConfig(
     family="llama",
     vocab_size=1018,
@@ -37,15 +37,15 @@ TINY = ModelConfig(
 
 @dataclass(frozen=True)
 class Counted:
-    """A step's parts, each by its own formula, so that a mistake is one part counted otherwise."""
+    """The parts of a step, each from its own formula. A mistake is one part counted in another way."""
 
     matrices: int  # numbers of the layers' matrices
     head: int
     table: int  # numbers of an embedding table that is not the head
     tokens: int
     requests: int
-    dots: int  # 2 * head_dim FLOP for each pair of a query and a key, over all heads and layers
-    square: int  # the same without causality: every query against every key
+    dots: int  # 2 * head_dim FLOP per pair of a query and a key, over all heads and layers
+    square: int  # the same without a causal mask: every query with every key
     strict: int  # the same if no token saw itself
     half: float  # the same with half a square for the new tokens
     own: int  # the same as if each request's new tokens saw one another only
@@ -103,38 +103,42 @@ def count(config: ModelConfig, query_lens: Sequence[int], context_lens: Sequence
 
 
 HEADS = (
-    "the query heads together are num_attention_heads * head_dim wide, which need not be hidden_size: q_size"
+    "the width of all query heads is num_attention_heads * head_dim, which need not be hidden_size. Use "
+    "q_size"
 )
-GROUPS = "k and v are projected to num_key_value_heads heads, which are fewer than the query heads: kv_size"
-GATED = "a gated MLP has three matrices, gate, up and down; you count two"
+GROUPS = (
+    "k and v are projected to num_key_value_heads heads, and the model has fewer of them than query heads. "
+    "Use kv_size"
+)
+GATED = "a gated MLP has three matrices: gate, up and down. You count two"
 
 
 def wrong_flops(c: Counted) -> dict[str, float]:
-    """What people forget or count twice, and the FLOP that it gives."""
+    """Return the FLOP that each usual mistake gives, by its message."""
     head = 2 * c.head * c.requests
     return {
         HEADS: 2 * c.narrow * c.tokens + head + 2 * c.narrow_dots,
         GROUPS: 2 * c.full * c.tokens + head + 2 * c.dots,
         GATED: 2 * c.ungated * c.tokens + head + 2 * c.dots,
-        "a multiply-add is two operations, a multiplication and an addition; you count one": c.flops / 2,
-        "the attention is missing: queries times the keys in sight, and weights times the values": c.linear,
-        "attention is two products, q·k and weights·v; you count one of them": c.linear + c.dots,
-        "a token sees itself too: n new tokens make n(n+1)/2 pairs among themselves, not n(n-1)/2": c.linear
+        "a multiply-add is two operations: a multiplication and an addition. You count one": c.flops / 2,
+        "the attention is missing. Count q·k and weights·v for each query and each key that it sees": c.linear,
+        "attention is two products: q·k and weights·v. You count one of them": c.linear + c.dots,
+        "a token sees itself too. n new tokens make n(n+1)/2 pairs among themselves, not n(n-1)/2": c.linear
         + 2 * c.strict,
         "n new tokens make n(n+1)/2 pairs among themselves, not half a square": c.linear + 2 * c.half,
-        "attention is as wide as all query heads, num_attention_heads * head_dim, not as hidden_size": c.linear
+        "attention is as wide as all query heads, num_attention_heads * head_dim. You use hidden_size": c.linear
         + 2 * c.narrow_dots,
-        "the context that is already in the cache is missing: the new tokens attend to it too": c.linear
+        "the context that is already in the cache is missing. The new tokens attend to it too": c.linear
         + 2 * c.own,
-        "query i sees context + i + 1 keys; you let every new token see all of them, which counts the future": c.linear
-        + 2 * c.square,
-        "the head is missing: each request's last token is multiplied by [vocab, hidden] to get its logits": c.flops
-        - 2 * c.head * c.requests,
-        "the head runs at each request's last token only; you run it at every token of the prompt": c.flops
+        "query i sees context + i + 1 keys. You let every new token see all keys, which counts later tokens "
+        "too": c.linear + 2 * c.square,
+        "the head is missing. The last token of each request is multiplied by [vocab, hidden] to get its "
+        "logits": c.flops - 2 * c.head * c.requests,
+        "the head runs at the last token of each request only. You run it at every token of the prompt": c.flops
         + 2 * c.head * (c.tokens - c.requests),
-        "the embedding table is looked up, a row a token, and not multiplied": c.flops
+        "the embedding table is looked up, one row per token. You multiply by it": c.flops
         + 2 * c.table * c.tokens,
-        "all of a prompt's tokens run through the matrices; you count one token a request": 2
+        "all tokens of a prompt run through the matrices. You count one token per request": 2
         * (c.matrices + c.head)
         * c.requests
         + 2 * c.dots,
@@ -142,29 +146,28 @@ def wrong_flops(c: Counted) -> dict[str, float]:
 
 
 def wrong_bytes(c: Counted) -> dict[str, float]:
-    """The same for bytes."""
+    """Return the bytes that each usual mistake gives, by its message."""
     cache = c.entry * (c.seen + c.tokens)
     return {
         HEADS: 2 * (c.narrow + c.head) + cache,
         GROUPS: 2 * (c.full + c.head) + cache,
         GATED: 2 * (c.ungated + c.head) + cache,
-        "one read of the weights serves the whole step; you read them once for each request": c.weights
-        * c.requests
+        "the weights are read once per step. You read them once for each request": c.weights * c.requests
         + cache,
-        "one read of the weights serves the whole step; you read them once for each token": c.weights
-        * c.tokens
-        + cache,
-        "the KV cache is missing": c.weights,
-        "the cache keeps a key and a value for each token; you count one of them": c.weights + cache / 2,
-        "the cache keeps the KV heads, not the query heads: num_key_value_heads": c.weights + cache * c.wide,
-        "the new tokens' keys and values are written too, besides being read: count both": c.bytes
+        "the weights are read once per step. You read them once for each token": c.weights * c.tokens + cache,
+        "the KV cache is missing. A step reads the keys and values of the whole context": c.weights,
+        "the cache keeps a key and a value for each token. You count one of them": c.weights + cache / 2,
+        "the cache keeps the KV heads, not the query heads. Use num_key_value_heads": c.weights
+        + cache * c.wide,
+        "the keys and values of the new tokens are written and then read. Count both": c.bytes
         - c.entry * c.tokens,
-        "the cache is read; you only count what is written": c.weights + c.entry * c.tokens,
-        "the weights are missing": cache,
-        "the embedding table is read at the new tokens' rows only; you read it whole": c.bytes + 2 * c.table,
-        "the head is missing: its [vocab, hidden] weights are read in every step": c.bytes - 2 * c.head,
-        "a number has 2 bytes here; you count one byte each": c.bytes / 2,
-        "a number has 2 bytes here; you count four": c.bytes * 2,
+        "the cache is read too. You count only the bytes that are written": c.weights + c.entry * c.tokens,
+        "the weights are missing. A step reads all of them once": cache,
+        "only the new tokens' rows of the embedding table are read. You read the whole table": c.bytes
+        + 2 * c.table,
+        "the head is missing. Its [vocab, hidden] weights are read in every step": c.bytes - 2 * c.head,
+        "a number has 2 bytes here. You count 1 byte": c.bytes / 2,
+        "a number has 2 bytes here. You count 4 bytes": c.bytes * 2,
     }
 
 
@@ -173,7 +176,7 @@ def near(value: float, right: float, tolerance: float = TOLERANCE) -> bool:
 
 
 def figure(value: Any, right: float, name: str, mistakes: Mapping[str, float], note: str = "") -> None:
-    """A number near `right`, or the nearest mistake. Mistakes that cannot be seen in this step are skipped."""
+    """Raise Wrong unless `value` is near `right`, and name the nearest mistake that shows in this step."""
     value = expect.number(value, name)
     if near(value, right):
         return
@@ -183,14 +186,16 @@ def figure(value: Any, right: float, name: str, mistakes: Mapping[str, float], n
     distance, message = min(visible, default=(math.inf, ""))
     if distance <= TOLERANCE * abs(value):
         raise Wrong(message)
-    raise Wrong(f"{name}: {value:.4g} where {right:.4g} is right, {value / right:.3g} times as much{note}")
+    raise Wrong(
+        f"{name} is {value:.4g}; it should be {right:.4g}{note}. Yours is {value / right:.3g} times as much"
+    )
 
 
 def pair_of(value: Any, names: str) -> tuple[Any, Any]:
     expect.something(value)
     expect.that(
         isinstance(value, tuple | list) and len(value) == 2,
-        f"the result is a {type(value).__name__}; the two numbers ({names}) are wanted",
+        f"the result is a {type(value).__name__}; it should be the two numbers ({names})",
     )
     return value[0], value[1]
 
@@ -235,7 +240,7 @@ def mixed_bytes(learner: Answer) -> None:
 
 NAMES = "tokens per second, batch"
 A100 = KNOWN_GPUS["A100"]
-# Its copy bandwidth and its other rates differ, so that taking the wrong figure shows.
+# Its copy bandwidth and its rates differ from each other, so that using the wrong one shows.
 ODD = replace(
     A100,
     name="an odd machine",
@@ -245,23 +250,26 @@ ODD = replace(
 
 
 def mistaken_rates(cost: Cost, machine: Machine, config: ModelConfig, batch: int) -> dict[str, float]:
-    """Tokens per second with the mistakes that people make."""
+    """Return the tokens per second that each usual mistake gives, by its message."""
     compute, memory = cost.flops / machine.rate("bfloat16"), cost.bytes / machine.read_bandwidth
     seconds = max(compute, memory)
     return {
-        "that is one request's share; a step gives every request of the batch its token": 1 / seconds,
-        "that is the time of a step; tokens per second are wanted": seconds,
-        "that is the time of a token; tokens per second are wanted": seconds / batch,
-        "arithmetic and memory work at the same time: the longer counts, not the sum": batch
-        / (compute + memory),
-        "you only count arithmetic: what does the memory need?": batch / compute,
-        "you only count the memory: what does the arithmetic need?": batch / memory,
-        "the KV cache is missing: it is read as well as the weights": batch
+        "that is the speed of one request. A step gives every request of the batch a token, so multiply by "
+        "`batch`": 1 / seconds,
+        "that is the time of a step in seconds. Return the tokens per second": seconds,
+        "that is the time per token in seconds. Return the tokens per second": seconds / batch,
+        "arithmetic and memory work at the same time, so the step takes the longer of the two times, not "
+        "their sum": batch / (compute + memory),
+        "you count only the time of the arithmetic. Compare it with the time to read the bytes": batch
+        / compute,
+        "you count only the time to read the bytes. Compare it with the time of the arithmetic": batch
+        / memory,
+        "the KV cache is missing. A step reads it as well as the weights": batch
         / (cost.weight_bytes / machine.read_bandwidth),
-        "weights in bfloat16 have 2 bytes a number, not 4": batch / (2 * memory),
-        "a step reads; copy_bandwidth is what reading and writing at once come to": batch
+        "a number in bfloat16 has 2 bytes. You count 4": batch / (2 * memory),
+        "copy_bandwidth counts reading and writing together. A step mostly reads, so use read_bandwidth": batch
         / (cost.bytes / machine.copy_bandwidth),
-        "weights in bfloat16 are multiplied at the rate for bfloat16, not for float32": batch
+        "the weights are bfloat16. Use the rate for bfloat16, not the one for float32": batch
         / max(cost.flops / machine.rate("float32"), memory),
     }
 
@@ -290,7 +298,9 @@ def one_request(learner: Answer) -> None:
         ]
         faster = [1 / times[0].compute_s, 512 / times[1].memory_s]
         if all(near(rate, fast) for rate, fast in zip(rates, faster, strict=True)):
-            raise Wrong("the step waits for the slower of the two, memory or arithmetic; you take the faster")
+            raise Wrong(
+                "a step takes the longer of the two times, memory or arithmetic. You take the shorter one"
+            )
     speed(learner, *BY_MEMORY)
 
 
@@ -315,20 +325,20 @@ def break_even(learner: Answer) -> None:
         cost = decode_cost(config, context)
         exact = cost.weight_bytes / cost.kv_read_bytes
         right = math.ceil(exact)
-        name = f"the batch at which caches of {context} tokens each equal the weights"
+        name = f"the smallest batch whose KV cache of {context} tokens per request is as large as the weights"
         batch = expect.number(batch, name)
         if isinstance(batch, float) and not batch.is_integer():
-            raise Wrong(f"{name} is {batch:.4g}: a batch has whole requests. Give the smallest that suffices")
+            raise Wrong(f"{name} is {batch:.4g}. A batch has a whole number of requests: round up")
         mistakes = {
-            f"{batch} requests of {context} tokens still have less cache than the weights: round up": right
-            - 1,
-            f"{batch} is right if `batch` requests share it: the answer does not depend on `batch`": (
+            f"{batch} requests of {context} tokens still have a smaller cache than the weights. Round the "
+            "quotient up": right - 1,
+            f"{batch} is the answer divided by `batch`. The answer must not depend on `batch`": (
                 math.ceil(exact / size) if size > 1 else math.nan
             ),
-            f"{batch} is a number of tokens; each request has {context} of them in its cache": exact
+            f"{batch} is a number of tokens. Each request has {context} tokens in its cache, so divide by that": exact
             * context,
-            f"{batch} is twice too many: a cache keeps a key and a value for each token": 2 * exact,
-            f"{batch} would do if every query head had a KV head of its own": exact
+            f"{batch} is twice too many. A cache keeps a key and a value for each token": 2 * exact,
+            f"{batch} would be right if every query head had its own KV head. Use the number of KV heads": exact
             * config.kv_size
             / config.q_size,
         }

@@ -26,13 +26,13 @@ def turn(x: Tensor, position: int) -> Tensor:
 
 
 def attend_one(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    """One query q [H, D] over all of k, v [s, H, D]."""
+    """Return the attention [H, D] of one query q [H, D] over all of k, v [s, H, D]."""
     scores = torch.einsum("hd,shd->hs", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return torch.einsum("hs,shd->hd", scores.softmax(-1), v)
 
 
 def half_full(position: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v of a token, and the row before it: turned keys up to `position`, leftovers of another request beyond."""
+    """Return q, k, v of a token and the caches: rotated keys up to `position`, then the rows of another request."""
     q, k, v = (expect.randn(HEADS, HEAD_DIM, seed=seed) for seed in range(3))
     k_cache, v_cache = (expect.randn(ROW_LEN, HEADS, HEAD_DIM, seed=seed) for seed in (3, 4))
     k_cache[:position] = rope(k_cache[:position], COS[:position], SIN[:position])
@@ -60,28 +60,29 @@ def step_result(step: Answer) -> None:
         mistake(),
         "H D",
         mistakes={
-            "q and k are turned one too far: the first token's position is 0, so the token that follows 5 others "
-            "stands at position 5": mistake(p + 1, turn(k, p + 1)),
-            "q and k are turned as if they stood one token earlier than they do": mistake(
+            "q and k are rotated one position too far. The first token has position 0, so the token after 5 "
+            "others has position 5": mistake(p + 1, turn(k, p + 1)),
+            "q and k are rotated to the position before theirs. Use row `position` of cos and sin": mistake(
                 p - 1, turn(k, p - 1)
             ),
-            "the new token is turned as if it were the first of the text: the cache is not empty, so its angle is "
-            "that of `position`": mistake(0, turn(k, 0)),
-            "the key goes into the cache unturned: RoPE turns q and k": mistake(p, k),
-            "the key is turned, but the query is not": mistake(None),
-            "neither q nor k is turned: `rope(x, cos[position], sin[position])` does it": mistake(None, k),
-            "the value is turned too: RoPE turns q and k only": mistake(p, None, turn(v, p)),
-            "the cached keys are turned a second time: they were turned when they were written": mistake(
+            "the new token is rotated as if it were the first of the text. Tokens come before it in the "
+            "cache, so use row `position` of cos and sin": mistake(0, turn(k, 0)),
+            "the key goes into the cache without rotation. RoPE rotates q and k": mistake(p, k),
+            "the key is rotated, but the query is not. RoPE rotates both": mistake(None),
+            "neither q nor k is rotated. Call `rope(x, cos[position], sin[position])` for each": mistake(
+                None, k
+            ),
+            "the value is rotated too. RoPE rotates only q and k": mistake(p, None, turn(v, p)),
+            "the cached keys are rotated a second time. They were rotated when they were written": mistake(
                 old=again
             ),
-            "the new token does not see itself: its own key and value belong to what it attends to": attend_one(
-                turn(q, p), old_k, old_v
-            ),
-            "rows of the cache are read that this request has never written: it attends to rows 0 … position": (
+            "the new token does not see itself. Write its key and value to the cache first, then attend to "
+            "rows 0 … position": attend_one(turn(q, p), old_k, old_v),
+            "the result depends on rows that this request has never written. Attend to rows 0 … position only": (
                 attend_one(turn(q, p), torch.cat([keys, left_k[1:]]), torch.cat([values, left_v[1:]]))
             ),
-            "the new key and value are written to the wrong place: token number `position` belongs in row `position`, "
-            "which was read as it was left by another request": attend_one(
+            "the new key and value are written to the wrong place. Token number `position` belongs in row "
+            "`position`. Another request's data in that row was read": attend_one(
                 turn(q, p),
                 torch.cat([old_k, left_k[:1], turn(k, p)[None]]),
                 torch.cat([old_v, left_v[:1], v[None]]),
@@ -101,21 +102,28 @@ def step_cache(step: Answer) -> None:
     changed = (k_cache != before_k).flatten(1).any(1) | (v_cache != before_v).flatten(1).any(1)
     if not changed.any():
         raise Wrong(
-            "after the step the new key and value are not in the cache: the next step will miss this token. Write "
-            "into row `position` of k_cache and v_cache"
+            "after the step, the new key and value are not in the cache, so the next step will miss this "
+            "token. Write them into row `position` of k_cache and v_cache"
         )
     if (changed & others).any():
         row = int((changed & others).nonzero()[0])
-        raise Wrong(f"row {row} of the cache has changed; a step at position {p} writes row {p} only")
+        raise Wrong(f"row {row} of the cache has changed. A step at position {p} writes row {p} only")
     expect.close(
-        v_cache[p], v, "H D", name=f"v_cache[{p}]", mistakes={"v is turned: only q and k are": turn(v, p)}
+        v_cache[p],
+        v,
+        "H D",
+        name=f"v_cache[{p}]",
+        mistakes={"v is rotated. RoPE rotates only q and k": turn(v, p)},
     )
     expect.close(
         k_cache[p],
         turn(k, p),
         "H D",
         name=f"k_cache[{p}]",
-        mistakes={"the key is stored unturned: then every later step would have to turn it again": k},
+        mistakes={
+            "the key is stored without rotation, so every later step would have to rotate it again. Rotate "
+            "it before you store it": k
+        },
     )
 
 
@@ -131,42 +139,46 @@ def step_text(step: Answer) -> None:
             expect.tensor(steps[-1], [heads, dim], "H D")
             expect.that(
                 not steps[-1].isnan().any(),
-                f"the result is NaN, as {junk} is in the rows that are not written yet, and they are read. A mask "
-                f"cannot help, as 0 · {junk} is NaN: cut the cache to rows 0 … position",
+                f"the result is NaN: the rows that are not written yet hold {junk}, and they are read. A mask "
+                f"does not help, because 0 · {junk} is NaN. Cut the caches to rows 0 … position",
             )
         whole = attend(rope(q, cos, sin), rope(k, cos, sin), v, None)
         expect.close(torch.stack(steps), whole, "T H D", name=f"the text's attention, {heads} heads of {dim}")
 
 
 def check_mask(mask: object, num_computed: int, num_tokens: int) -> None:
-    """Refuse a mask that is not right, in the terms of one who drew it."""
+    """Raise Wrong for a wrong mask, and name the mistake."""
     n, s, case = num_tokens, num_computed + num_tokens, f"append_mask({num_computed}, {num_tokens})"
     expect.something(mask, case)
     if isinstance(mask, Tensor):
         if mask.is_floating_point():
             raise Wrong(
-                f"{case} holds numbers to add to the scores; a bool tensor is wanted, True where a token looks"
+                f"{case} holds numbers to add to the scores. It should be a bool tensor, True where a token "
+                "may look"
             )
         if num_computed and list(mask.shape) == [n, n]:
             raise Wrong(
-                f"{case} is {n} × {n} and so has no columns for the cached tokens, which are seen too"
+                f"{case} has the shape [{n}, {n}], and so has no columns for the cached tokens. The new "
+                "tokens see those too"
             )
         if num_computed and list(mask.shape) == [s, s]:
             raise Wrong(
-                f"{case} has a row for every token of the text: only the {n} new ones ask, so {n} × {s}"
+                f"{case} has a row for every token of the text. Only the {n} new tokens need a row: the shape "
+                f"should be [{n}, {s}]"
             )
     expect.tensor(mask, [n, s], "num_tokens num_computed+num_tokens", torch.bool, case)
     assert isinstance(mask, Tensor)
     right, ones = causal_mask(n, s, None, mask.device), torch.ones(n, s, dtype=torch.bool)
     past = torch.arange(s) < num_computed
     mistakes = {
-        "the mask is True where a token must not look; True is wanted where it may": ~right,
-        "the triangle is anchored at the first key (top left), as if nothing were cached: row 0 stands at position "
-        f"{num_computed}, not 0": ones.tril(),
-        "a new token does not see itself": ones.tril(num_computed - 1),
-        "a new token sees one token of the future: the mask is off by one": ones.tril(num_computed + 1),
-        "a new token sees the later ones of its own chunk": ones,
-        "a new token does not see the cached tokens": right & ~past,
+        "the mask is True where a token must not look. It should be True where a token may look": ~right,
+        "the triangle is anchored at the first key (top left), as if nothing were cached. The position of "
+        f"row 0 is {num_computed}, not 0": ones.tril(),
+        "a new token does not see itself. The position of row i is num_computed + i, and it sees that column "
+        "too": ones.tril(num_computed - 1),
+        "a new token sees one later token: the mask is off by one": ones.tril(num_computed + 1),
+        "a new token sees the later tokens of its own chunk. Hide the columns after its own position": ones,
+        "a new token does not see the cached tokens. It sees all of them": right & ~past,
     }
     for message, mistaken in mistakes.items():
         if not torch.equal(mistaken, right) and torch.equal(mask, mistaken):
@@ -174,8 +186,8 @@ def check_mask(mask: object, num_computed: int, num_tokens: int) -> None:
     if (wrong := (mask != right).nonzero()).numel():
         i, j = wrong[0].tolist()
         raise Wrong(
-            f"{case}: row {i}, which stands at position {num_computed + i}, "
-            f"{'sees' if mask[i, j] else 'does not see'} token {j}"
+            f"{case}: row {i}, at position {num_computed + i}, {'sees' if mask[i, j] else 'does not see'} "
+            f"token {j}"
         )
 
 
@@ -231,22 +243,20 @@ def gqa_values(attention: Answer) -> None:
         right,
         "H D",
         mistakes={
-            "query head h goes to KV head h % H_kv; it belongs to h // (H / H_kv): neighbours share one": attend_one(
-                q, k.repeat(1, group, 1), v.repeat(1, group, 1)
-            ),
-            "all query heads of a group get the same: they share K and V, but each asks its own question": grouped(
+            "query head h uses KV head h % H_kv. It must use h // (H / H_kv), so that neighbours share a KV "
+            "head": attend_one(q, k.repeat(1, group, 1), v.repeat(1, group, 1)),
+            "all query heads of a group get the same result. They share K and V, but each has its own query": grouped(
                 mean, k, v
             ),
-            "the weights of a head must sum to 1 over the tokens; your softmax runs over the heads": torch.einsum(
-                "kgs,skd->kgd", over_group, v
-            ).reshape(q.shape),
-            "the heads are put back in the wrong order: [H_kv, H / H_kv] is the order of q": right.view(
+            "the softmax runs over the heads. It must run over the tokens, so that the weights of each head "
+            "sum to 1": torch.einsum("kgs,skd->kgd", over_group, v).reshape(q.shape),
+            "the heads of the result are in the wrong order. The order of q is [H_kv, H / H_kv]": right.view(
                 num_kv, group, d
             )
             .transpose(0, 1)
             .reshape(q.shape),
             "the scores are not divided by sqrt(D)": grouped(q * d**0.5, k, v),
-            "the scores are divided by more than sqrt(D), where D is the width of one head": grouped(
+            "the scores are divided by more than sqrt(D). D is the width of one head": grouped(
                 q * (d / q.numel()) ** 0.5, k, v
             ),
         },
@@ -269,12 +279,12 @@ def gqa_memory(attention: Answer) -> None:
     with expect.counted() as ran:
         out = attention(q, k, v)
     expect.close(out, grouped(q, k, v), "H D")
-    # One copy each of K and V is forgiven: a matmul may need one to lay them out.
+    # One copy each of K and V is allowed: a matmul may need one in another layout.
     expect.that(
         ran.allocated < 3 * k.nbytes,
-        f"K or V is copied: the call makes tensors of {ran.allocated / k.nbytes:.1f} times the size of K in all, "
-        "and the scores and weights need 0.4. repeat_interleave, repeat, an index, a reshape after expand and a change "
-        "of dtype copy, piece by piece too; so GQA would save the cache's memory and then spend it",
+        f"K or V is copied: the call makes tensors of {ran.allocated / k.nbytes:.1f} times the size of K, and "
+        "the scores and weights need 0.4 times. repeat_interleave, repeat, indexing, a reshape after expand "
+        "and a change of dtype all copy, even one piece at a time. Multiply with k and v as they are",
     )
 
 
@@ -297,21 +307,19 @@ def check_bytes(value: object, config: ModelConfig, seq_lens: Sequence[int], byt
     right = 2 * layers * kv * tokens * bytes_per_element
     one = right // kv  # if a token had a single number for a key in each layer
     mistakes = {
-        "a token leaves both a key and a value: twice as much": right // 2,
-        "K and V have num_key_value_heads heads, not as many as query heads": one * config.q_size,
-        "head_dim is not hidden_size / num_attention_heads in every model: the config has its own": one
+        "a token has both a key and a value in the cache. Count twice as many numbers": right // 2,
+        "K and V have num_key_value_heads heads. You count as many as query heads": one * config.q_size,
+        "head_dim is not hidden_size / num_attention_heads in every model. Use config.head_dim": one
         * config.num_key_value_heads
         * (config.hidden_size // config.num_attention_heads),
-        "every layer has its own keys and values": right // layers,
-        "requests add up; only a padded rectangle would have every row as long as the longest": right
-        // tokens
-        * len(seq_lens)
-        * max(seq_lens),
-        "every number takes bytes_per_element bytes: an FP8 cache is half of an FP16 one": right
+        "every layer has its own keys and values. Multiply by the number of layers": right // layers,
+        "the lengths of the requests add up. You count every request as long as the longest, as padding "
+        "would make it": right // tokens * len(seq_lens) * max(seq_lens),
+        "every number takes bytes_per_element bytes. An FP8 cache is half the size of an FP16 one": right
         // bytes_per_element
         * 2,
-        "K and V do not take hidden_size for each token: that was GPT-2, with a KV head for each query head": one
-        * config.hidden_size,
+        "K and V do not take hidden_size numbers for each token. That is true only if every query head has "
+        "its own KV head, as in GPT-2": one * config.hidden_size,
     }
     for message, mistaken in mistakes.items():
         if mistaken != right and value == mistaken:

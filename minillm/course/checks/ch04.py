@@ -17,17 +17,20 @@ from minillm.ops import attend
 
 # --- 04.1 Allocator ---
 
-RULES = {  # what a call means for the holders of its block, and for num_free
-    "allocate": ("an allocated block is held by one", "a block that stays in the queue is lent twice"),
+RULES = {  # the rule of each call for the holders of its block, and for num_free
+    "allocate": (
+        "an allocated block has one holder",
+        "an allocated block that stays in the queue is lent twice",
+    ),
     "share": ("share() adds a holder", "num_free counts blocks, not holders"),
-    "revive": ("it was free", "a free block that is shared is held from now on, so it must leave the queue"),
-    "free": ("a block is free after its last holder",) * 2,
-    "refuse": ("a free() that is refused changes nothing",) * 2,
+    "revive": ("it was free", "a free block that is shared gets a holder, so it must leave the queue"),
+    "free": ("a block becomes free after its last holder frees it",) * 2,
+    "refuse": ("a free() that raises ValueError changes nothing",) * 2,
 }
 
 
 class Twin:
-    """The learner's allocator with a plain model of the right one, which is called with it."""
+    """The learner's allocator and a simple correct model of it. Each call goes to both."""
 
     def __init__(self, make: Answer, num_blocks: int) -> None:
         self.theirs = make(num_blocks)
@@ -36,25 +39,31 @@ class Twin:
         self.history = [f"Allocator({num_blocks})"]
         if callable(self.theirs.num_free):
             raise Wrong(
-                "num_free is a method; it is a property: put `@property` above it. It is read without brackets"
+                "num_free is a method. It must be a property, so that it is read without brackets: write "
+                "`@property` above it"
             )
         expect.equal(self.theirs.num_free, num_blocks, f"Allocator({num_blocks}).num_free")
 
     def allocate(self) -> int | None:
-        """The block that both give."""
+        """Call allocate() and return the block, or None if none is free."""
         self.history.append("allocate()")
         try:
             got = self.theirs.allocate()
         except (IndexError, KeyError, StopIteration) as error:
             raise Wrong(
-                f"allocate() raises {type(error).__name__} with {len(self.queue)} blocks free; without a free block "
-                "it returns None, and the scheduler makes room"
+                f"allocate() raises {type(error).__name__} when {len(self.queue)} blocks are free. If no "
+                "block is free it returns None, so that the scheduler can make room"
             ) from None
         if not self.queue:
-            expect.that(got is None, f"allocate() without a free block gives {got!r}; None is wanted")
+            expect.that(
+                got is None, f"allocate() returns {got!r} when no block is free; it should return None"
+            )
             return None
         if not hasattr(got, "__index__"):
-            raise Wrong(f"allocate() gives {got!r} while {len(self.queue)} blocks are free")
+            raise Wrong(
+                f"allocate() returns {got!r} when {len(self.queue)} blocks are free; it should return the "
+                "number of one"
+            )
         block = index(got)
         self._check_front(block)
         self.queue.remove(block)
@@ -81,7 +90,7 @@ class Twin:
         self.compare("free")
 
     def refuse(self, block: int) -> None:
-        """Free a free block."""
+        """Free a free block, which must raise ValueError."""
         self.history.append(f"free({block})")
         try:
             self.theirs.free(block)
@@ -89,7 +98,8 @@ class Twin:
             self.compare("refuse")
             return
         raise Wrong(
-            "free() of a free block must raise ValueError: unseen, two requests would be given the same block later"
+            "free() of a free block must raise ValueError. Without the error, two requests would later get "
+            "the same block"
         )
 
     def compare(self, what: str) -> None:
@@ -97,37 +107,43 @@ class Twin:
         for block, holders in enumerate(self.holders):
             got = self.theirs.holders(block)
             expect.that(
-                got == holders, f"holders({block}) is {got} {after}; right is {holders}: {RULES[what][0]}"
+                got == holders, f"holders({block}) is {got} {after}; it should be {holders}: {RULES[what][0]}"
             )
         got, right = self.theirs.num_free, len(self.queue)
-        expect.that(got == right, f"num_free is {got} {after}; right is {right}: {RULES[what][1]}")
+        expect.that(got == right, f"num_free is {got} {after}; it should be {right}: {RULES[what][1]}")
 
     def _check_front(self, got: int) -> None:
-        """Refuse a block that is not at the front. In which order new blocks are given is left to the learner."""
+        """Raise Wrong if the block is not the first in the queue. New blocks may come in any order."""
         last = len(self.holders) - 1
         expect.that(
-            0 <= got <= last, f"allocate() gives block {got}: the blocks are numbered from 0 to {last}"
+            0 <= got <= last, f"allocate() returns block {got}. The blocks are numbered from 0 to {last}"
         )
         if got not in self.queue:
             raise Wrong(
-                f"block {got} is lent twice: allocate(), and share() of a free block, take it out of the queue"
+                f"block {got} is lent twice. allocate() must take the block out of the queue, and so must "
+                "share() of a free block"
             )
         places = self.place[self.queue[0]], self.place[got]
         why = {
-            ("front", "front"): "the block that was freed last is given first",
-            ("back", "back"): "of two blocks that are kept, the one that was freed first is given first",
+            ("front", "front"): "the block that was freed last goes out first",
+            ("back", "back"): (
+                "of two blocks that were freed with keep=True, the one that was freed first goes out first"
+            ),
             ("new", "back"): "a block that is freed with keep=True goes to the back of the queue",
-        }.get(places, "a freed block goes to the front of the queue, as nothing will ask for its content")
+        }.get(
+            places, "a freed block goes to the front of the queue, because no request will need its content"
+        )
         if got != self.queue[0] and places != ("new", "new"):
             calls = ", ".join(self.history[-7:])
             raise Wrong(
-                f"allocate() gives block {got}; block {self.queue[0]} is next: {why} (the last calls: {calls})"
+                f"allocate() returns block {got}; it should return block {self.queue[0]}: {why} (the last "
+                f"calls: {calls})"
             )
 
 
 @ALLOCATOR.part("each block is lent once", points=1)
 def allocator_lends(make: Answer) -> None:
-    one, other = Twin(make, 5), Twin(make, 3)  # two allocators know nothing of each other
+    one, other = Twin(make, 5), Twin(make, 3)  # two allocators are independent
     for _ in range(6):
         one.allocate()
         other.allocate()
@@ -186,7 +202,7 @@ def allocator_random(make: Answer) -> None:
 
 
 def slots_by(slot: Callable[[list[int], int, int, int], int]) -> Callable[..., Tensor]:
-    """The mapping by which position p of a request with c cached tokens lies in slot(table, p, c, block_size)."""
+    """Return the mapping that puts position p of a request with c cached tokens into slot(table, p, c, block_size)."""
 
     def mapping(tables: list[list[int]], computed: list[int], new: list[int], size: int) -> Tensor:
         rows = zip(tables, computed, new, strict=True)
@@ -201,28 +217,26 @@ def slot_of(table: list[int], position: int, size: int) -> int:
 
 right_slots = slots_by(lambda table, p, c, size: slot_of(table, p, size))
 SLOT_MISTAKES = {
-    "the new tokens are placed from position 0 on: they come after what is cached, from num_computed on": slots_by(
-        lambda table, p, c, size: slot_of(table, p - c, size)
-    ),
-    "the new tokens are placed one too far: num_computed tokens are cached, at positions 0 … num_computed - 1": (
+    "the new tokens are placed from position 0 on. They come after what is cached, from position "
+    "num_computed on": slots_by(lambda table, p, c, size: slot_of(table, p - c, size)),
+    "the new tokens are placed one too far. The cached tokens have positions 0 … num_computed - 1, so the "
+    "first new token has position num_computed": (
         slots_by(lambda table, p, c, size: slot_of([*table, 0], p + 1, size))
     ),
-    "the request's tokens are laid out in one piece from its first block on: the next block may lie anywhere": (
-        slots_by(lambda table, p, c, size: table[0] * size + p)
-    ),
-    "a block's number is taken for a slot: block b begins at slot b · block_size, as it has block_size slots": (
+    "the request's tokens are put in one piece after its first block. The next block may be anywhere: look "
+    "each block up in the table": (slots_by(lambda table, p, c, size: table[0] * size + p)),
+    "a block's number is used as a slot. Block b has block_size slots, and the first is b · block_size": (
         slots_by(lambda table, p, c, size: table[p // size] + p % size)
     ),
-    "the block table is not used: a position in the text says nothing about where its block lies": slots_by(
+    "the block table is not used. A position alone does not tell in which block the token is": slots_by(
         lambda table, p, c, size: p
     ),
-    "every token gets the first slot of its block, and overwrites the one before": slots_by(
-        lambda table, p, c, size: table[p // size] * size
-    ),
-    "the place in the block is counted from the start of the step; it is the position modulo block_size": slots_by(
+    "every token gets the first slot of its block, and overwrites the token before it. Add position % "
+    "block_size": slots_by(lambda table, p, c, size: table[p // size] * size),
+    "the place in the block is counted from the start of the step. It is the position modulo block_size": slots_by(
         lambda table, p, c, size: table[p // size] * size + (p - c) % size
     ),
-    "all tokens go through the first request's table: each request has its own block table": (
+    "all tokens use the table of the first request. Each request has its own block table": (
         lambda tables, *rest: right_slots([tables[0] * 9] * len(tables), *rest)
     ),
 }
@@ -256,7 +270,7 @@ NUM_BLOCKS, BLOCK, KV_HEADS, WIDTH = 12, 4, 2, 8
 
 
 def request(table: list[int], seq_len: int, n: int, block: int = BLOCK) -> Request:
-    """A request in a pool whose other slots hold ordinary numbers, so that each mistake has its own result."""
+    """Return a request in a pool whose other slots hold ordinary numbers, so that each mistake has its own result."""
     k_cache, v_cache = (expect.randn(NUM_BLOCKS, block, KV_HEADS, WIDTH, seed=seed) for seed in (0, 1))
     q = expect.randn(n, 2 * KV_HEADS, WIDTH, seed=2)
     return q, k_cache, v_cache, torch.tensor(table, dtype=torch.int32), seq_len
@@ -281,7 +295,7 @@ def attention_over(
     over: Callable[[Tensor, Tensor, Tensor], Tensor] = causal,
     flat: Callable[[Tensor], Tensor] = lambda blocks: blocks.flatten(0, 1),
 ) -> Callable[..., Tensor]:
-    """A paged_attention that gathers these blocks, both functions of the table, and attends to so many tokens."""
+    """Return a paged_attention that gathers these blocks, functions of the table, and attends to so many tokens."""
 
     def attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, table: Tensor, seq_len: int) -> Tensor:
         k = flat(k_cache[k_blocks(table)])[: tokens(seq_len)]
@@ -292,29 +306,30 @@ def attention_over(
 
 right_attention = attention_over(table_itself)
 ATTENTION_MISTAKES = {
-    "the blocks are read as if they followed the first one in memory: each is looked up in the table": (
+    "the blocks are read as if they followed the first one in memory. Look each block up in the table": (
         attention_over(lambda table: torch.arange(int(table[0]), NUM_BLOCKS))
     ),
-    "the pool is read from its beginning, the table is not used": attention_over(whole_pool),
-    "slots beyond seq_len are attended to: the last block belongs to the request only so far": attention_over(
+    "the pool is read from its beginning: the table is not used": attention_over(whole_pool),
+    "slots beyond seq_len are read. Only the first part of the last block belongs to the request": attention_over(
         table_itself, tokens=lambda seq_len: -(-seq_len // BLOCK) * BLOCK
     ),
-    "the blocks are read as they lie in memory: the text is in the order of the table": attention_over(
+    "the blocks are read in the order of memory. The text is in the order of the table": attention_over(
         lambda table: table.sort().values
     ),
-    "the last, half-full block is left out: seq_len tokens take ceil(seq_len / block_size) blocks": attention_over(
+    "the last, half-full block is left out. seq_len tokens take ceil(seq_len / block_size) blocks": attention_over(
         table_itself, tokens=lambda seq_len: seq_len // BLOCK * BLOCK
     ),
     "the keys are gathered through the table, the values are not": attention_over(table_itself, whole_pool),
     "the values are gathered through the table, the keys are not": attention_over(whole_pool, table_itself),
-    "the gathered blocks are flattened place by place, all first tokens before all second ones: keep each block "
-    "together": attention_over(table_itself, flat=lambda blocks: blocks.transpose(0, 1).flatten(0, 1)),
-    "the first query is put at the first key, as torch's is_causal does: the last query belongs to the last key": (
-        attention_over(table_itself, over=lambda q, k, v: causal(q, k[: len(q)], v[: len(q)]))
+    "the gathered blocks are flattened place by place: all first tokens come before all second tokens. Keep "
+    "the tokens of a block together": attention_over(
+        table_itself, flat=lambda blocks: blocks.transpose(0, 1).flatten(0, 1)
     ),
+    "the first query is put at the first key, as torch's is_causal does. The last query belongs to the last "
+    "key": (attention_over(table_itself, over=lambda q, k, v: causal(q, k[: len(q)], v[: len(q)]))),
 }
 SEES_ALL = {
-    "a query of the chunk sees the tokens after its own: mask them": attention_over(
+    "a query of the chunk sees the tokens after its own. Mask them": attention_over(
         table_itself, over=lambda q, k, v: torch.cat([causal(row[None], k, v) for row in q])
     )
 }
@@ -348,9 +363,9 @@ def paged_poison(attention: Answer) -> None:
             expect.tensor(out, right.shape, "n H D", right.dtype)
             expect.that(
                 bool(torch.allclose(out, right, 1e-4, 1e-4)),
-                f"with seq_len = {seq_len} the result changes when every slot that is not the request's holds {junk}: "
-                "one of them is read. A mask cannot help, as 0 · NaN is NaN: cut the keys and values to seq_len before "
-                "attention",
+                f"with seq_len = {seq_len}, the result changes when all slots that are not the request's hold "
+                f"{junk}, so one of them is read. A mask does not help, because 0 · NaN is NaN. Cut the keys "
+                "and values to seq_len before attention",
             )
 
 
@@ -364,11 +379,12 @@ def paged_memory(attention: Answer) -> None:
         lambda: attention(q, k_cache, v_cache, table, seq_len),
     )
     expect.close(out, right_attention(q, k_cache, v_cache, table, seq_len), "n H D")
-    # The request's own keys and values are 0.9 MB; copies for each query head are forgiven.
+    # The request's own keys and values are 0.9 MB. One copy per query head is allowed.
     if added > k_cache.nbytes // 2:
         raise Wrong(
-            f"the whole pool is copied: the call needs more than half the memory of K, {k_cache.nbytes / 1e6:.0f} MB, "
-            f"for a request of {len(table)} blocks. Pick the request's blocks first"
+            "the whole pool is copied: the call needs more than half the memory of K, which is "
+            f"{k_cache.nbytes / 1e6:.0f} MB, for a request of {len(table)} blocks. Index the pool with the "
+            "block table first"
         )
 
 
@@ -376,7 +392,7 @@ def paged_memory(attention: Answer) -> None:
 
 
 class Watched(BlockAllocator):
-    """The package's allocator, which counts what it lends."""
+    """The package's allocator. It counts the blocks that it lends."""
 
     lent = 0
 
@@ -387,7 +403,7 @@ class Watched(BlockAllocator):
 
 
 class Memory:
-    """A pool of slots, and what each of several texts should read from it."""
+    """A pool of slots. It checks what each of several texts reads from it."""
 
     def __init__(self, num_blocks: int, size: int) -> None:
         self.allocator, self.size, self.num_blocks = Watched(num_blocks), size, num_blocks
@@ -395,30 +411,30 @@ class Memory:
         self.next = 0
 
     def append(self, text: Any, written: list[int]) -> bool:
-        """Write one more token as an engine would: the copy first. False if a block is needed and none is free."""
+        """Write one more token as an engine does: first the copy, then the token. Return False if no block is free."""
         before = self._state(text)
         result = text.append()
         if result is None:
             expect.that(
                 self._state(text) == before,
-                "append() has returned None, so nothing may have changed: the block table, the counts, num_tokens. Ask "
-                "for the new block before you let go of the old one",
+                "append() has returned None, so nothing may have changed: the block table, the counts, "
+                "num_tokens. Allocate the new block before you free the old one",
             )
             free = self.allocator.num_free
-            expect.that(free == 0, f"append() returns None while {free} blocks are free")
+            expect.that(free == 0, f"append() returns None, but {free} blocks are free")
             return False
         if not (isinstance(result, tuple) and len(result) == 2):
-            raise Wrong(f"append() returns {result!r:.60}; (slot, copy) is wanted")
+            raise Wrong(f"append() returns {result!r:.60}; it should return (slot, copy)")
         slot, copy = result
         if not hasattr(slot, "__index__") or not 0 <= slot < len(self.slots):
-            raise Wrong(f"append() gives slot {slot!r}; the memory has slots 0 to {len(self.slots) - 1}")
+            raise Wrong(f"append() returns slot {slot!r}. The memory has slots 0 to {len(self.slots) - 1}")
         if copy is not None:
             self._copy(copy, dict(before[0]), before[1] // self.size, slot // self.size)
         holders = self.allocator.holders(slot // self.size)
         expect.that(
             holders <= 1,
-            f"append() gives a slot in block {slot // self.size}, which {holders} sequences hold: what another one "
-            "reads is overwritten. Copy a shared block, and write into the copy",
+            f"append() returns a slot in block {slot // self.size}, which {holders} sequences hold. The data "
+            "of the others is overwritten. Copy a shared block, and write into the copy",
         )
         self.slots[slot] = self.next
         written.append(self.next)
@@ -426,50 +442,57 @@ class Memory:
         return True
 
     def _state(self, text: Any) -> tuple[list[tuple[int, int]], int]:
-        """The blocks of a text with their holders, and its number of tokens."""
+        """Return the blocks of a text with their holders, and its number of tokens."""
         return [(block, self.allocator.holders(block)) for block in text.block_table], text.num_tokens
 
     def _copy(self, copy: Any, holders: dict[int, int], number: int, written: int) -> None:
         """Copy a shared block, which must be block `number` of the table before, into the one that is written."""
         if not (isinstance(copy, tuple) and len(copy) == 2):
-            raise Wrong(f"the copy is {copy!r:.60}; a pair (from, to) of blocks is wanted, or None")
+            raise Wrong(f"the copy is {copy!r:.60}; it should be a pair (from, to) of blocks, or None")
         source, target = copy
         old = [*holders, None][number]
         if target == old != source:
             raise Wrong(
-                "the copy is the wrong way round: the pair is (from, to), from the shared block to the new one"
+                "the copy is the wrong way round. The pair is (from, to): from the shared block to the new "
+                "one"
             )
         if holders.get(source) == 1:
             raise Wrong(
-                f"block {source} is copied, but no other sequence holds it: a sequence writes into its own block"
+                f"block {source} is copied, but no other sequence holds it. A sequence writes into its own "
+                "block without a copy"
             )
         if source != old:
-            raise Wrong(f"block {source} is copied, but the next token does not go into it")
+            raise Wrong(
+                f"block {source} is copied, but the next token does not go into it. Copy only the block that "
+                "is written"
+            )
         if written == source:
             raise Wrong(
-                f"the slot is in block {source}, the old one: after the copy the token goes into block {target}"
+                f"the slot is in block {source}, the old one. After the copy, the token goes into block "
+                f"{target}"
             )
         size = self.size
         self.slots[target * size : (target + 1) * size] = self.slots[source * size : (source + 1) * size]
 
     def check(self, text: Any, written: list[int], which: str) -> None:
-        """`text` reads what was written to it."""
+        """Raise Wrong unless `text` reads the tokens that were written to it."""
         expect.that(
             text.num_tokens == len(written),
-            f"{which} has num_tokens = {text.num_tokens} after {len(written)} tokens: a fork has the same tokens, and "
-            "each append adds one",
+            f"{which} has num_tokens = {text.num_tokens} after {len(written)} tokens. A fork has the same "
+            "tokens as its parent, and each append adds one",
         )
         needed = -(-len(written) // self.size)
         expect.that(
             len(text.block_table) == needed,
-            f"{which} holds {len(text.block_table)} blocks for {len(written)} tokens; {needed} of {self.size} are "
-            "needed",
+            f"{which} holds {len(text.block_table)} blocks for {len(written)} tokens; it needs {needed} "
+            f"blocks of {self.size}",
         )
         read = [self.slots[slot_of(text.block_table, p, self.size)] for p in range(len(written))]
         if read != written:
             place = next(p for p, token in enumerate(read) if token != written[p])
             raise Wrong(
-                f"token {place} of {which} is not copied: what the shared block held must be in the new one too"
+                f"token {place} of {which} is not copied. The new block must hold all tokens of the shared "
+                "block"
             )
 
 
@@ -486,14 +509,18 @@ def sequence_grows(make: Answer) -> None:
     text, written = some_text(memory, make, 9)
     memory.check(text, written, "the text")
     lent = memory.allocator.lent
-    expect.that(lent == 3, f"9 tokens in blocks of 4 take 3 blocks, not {lent}")
-    for _ in range(2):  # a sequence that is empty has nothing to give back
+    expect.that(lent == 3, f"9 tokens in blocks of 4 take 3 blocks; append() allocates {lent}")
+    for _ in range(2):  # an empty sequence has no block to give back
         text.free()
         free = memory.allocator.num_free
-        expect.that(free == 6, f"free() gives back {free - 3} of 3 blocks")
+        expect.that(
+            free == 6,
+            f"free() gives back {free - 3} of 3 blocks. Call allocator.free(block) for each block of the table",
+        )
         expect.that(
             not text.block_table and text.num_tokens == 0,
-            "after free() the sequence must be empty: its blocks will belong to other sequences",
+            "after free() the sequence must be empty: an empty block_table and num_tokens = 0. Its blocks "
+            "will belong to other sequences",
         )
 
 
@@ -505,17 +532,18 @@ def sequence_fork(make: Answer) -> None:
     expect.something(child, "what fork() returns")
     expect.that(
         memory.allocator.lent == 2,
-        "fork() takes no new block: the two share all blocks until one of them writes",
+        "fork() takes no new block. The two sequences share all blocks until one of them writes",
     )
     expect.that(
         child.block_table is not text.block_table or isinstance(child.block_table, tuple),
-        "the child's block_table is the same list as the parent's: what one appends, both have. Copy the list",
+        "the child's block_table is the same list as the parent's, so a block that one appends appears in "
+        "both. Copy the list",
     )
     expect.equal(list(child.block_table), list(text.block_table), "the child's block_table")
     expect.that(
         all(memory.allocator.holders(block) == 2 for block in text.block_table),
-        "after fork() the allocator knows of one holder still: call allocator.share(block) for each block, or the "
-        "first sequence that is freed takes the other's memory away",
+        "after fork() the allocator knows of one holder only. Call allocator.share(block) for each block. "
+        "Otherwise the first sequence that is freed takes the other's memory away",
     )
     memory.check(child, written, "the child")
 
@@ -537,12 +565,12 @@ def sequence_copies(make: Answer) -> None:
         used = len({block for twin, _ in twins for block in twin.block_table})
         expect.that(
             used == blocks,
-            f"three texts of {before + appended} tokens that share {before} use {used} blocks of {size}; {blocks} are "
-            "enough",
+            f"three texts of {before + appended} tokens, of which they share {before}, use {used} blocks of "
+            f"{size}; {blocks} are enough",
         )
         leaked = 12 - used - memory.allocator.num_free
         expect.that(
-            leaked == 0, f"{leaked} blocks leaked: a sequence that goes on with a copy frees the original"
+            leaked == 0, f"{leaked} blocks leaked. A sequence that goes on with a copy must free the original"
         )
 
 
@@ -553,15 +581,18 @@ def sequence_full(make: Answer) -> None:
     child, tokens = text.fork(), written[:]
     expect.that(
         not memory.append(child, tokens) and not memory.append(text, written),
-        "append() must return None if a shared block would have to be copied and none is free",
+        "append() must return None if it must copy a shared block and no block is free",
     )
     text.free()
     for _ in range(2):
         expect.that(
             memory.append(child, tokens),
-            "append() returns None though the block is the sequence's own by now",
+            "append() returns None, but the block is now the sequence's own and needs no copy",
         )
-    expect.that(not memory.append(child, tokens), "append() must return None if no block is free for token 8")
+    expect.that(
+        not memory.append(child, tokens),
+        "append() must return None if it needs a block for token 8 and no block is free",
+    )
     memory.check(child, tokens, "the child")
 
 
@@ -583,7 +614,7 @@ def sequence_random(make: Answer) -> None:
                 written.clear()
             tables = [block for other, _ in texts for block in other.block_table]
             lost = memory.num_blocks - len(set(tables)) - memory.allocator.num_free
-            expect.that(lost == 0, f"{lost} blocks are held, and in no block table")
+            expect.that(lost == 0, f"{lost} blocks leaked: they are allocated, but in no block table")
             if call % 10 == 0:
                 for block in set(tables):
                     expect.equal(memory.allocator.holders(block), tables.count(block), f"holders({block})")

@@ -26,7 +26,7 @@ def right_merge(m_a: Tensor, l_a: Tensor, acc_a: Tensor, m_b: Tensor, l_b: Tenso
 
 
 def half(seed: int, top: Sequence[float], keys: int = 4, values: float = 1.0) -> Sums:
-    """m, l and acc of rows with these largest scores; a row with -inf has no keys."""
+    """Return m, l and acc of rows with these largest scores. A row with -inf has no keys."""
     m = torch.tensor(top)
     scores = torch.cat([torch.zeros(len(m), 1), -expect.randn(len(m), keys, seed=seed).abs()], 1)
     p = torch.exp(scores).masked_fill((m == -torch.inf)[:, None], 0.0)
@@ -34,7 +34,7 @@ def half(seed: int, top: Sequence[float], keys: int = 4, values: float = 1.0) ->
 
 
 def relative_to(m: Tensor) -> Callable[..., Sums]:
-    """What a merge gives that takes `m` for the maximum of both."""
+    """Return a merge that uses `m` as the maximum of both halves."""
 
     def merge(*halves: Tensor) -> Sums:
         right, l, acc = right_merge(*halves)
@@ -48,29 +48,33 @@ def merge_mistakes(*halves: Tensor) -> dict[str, Sums]:
     m, l, acc = right_merge(*halves)
     rise_a, rise_b = torch.exp(m - m_a), torch.exp(m - m_b)
     return {
-        "each sum is relative to its own maximum: bring both to the common one, by exp(m_a - m) and exp(m_b - m), "
-        "before you add them": (m, l_a + l_b, acc_a + acc_b),
-        "l is rescaled, but acc is not: it is a sum of exp(score - m) too": (m, l, acc_a + acc_b),
-        "acc is rescaled, but l is not: it is a sum of exp(score - m) too": (m, l_a + l_b, acc),
-        "the fading is the wrong way round: exp(score - m_a) becomes exp(score - m) by exp(m_a - m), which is at "
-        "most 1": (m, l_a * rise_a + l_b * rise_b, acc_a * rise_a[:, None] + acc_b * rise_b[:, None]),
-        "acc is divided already: then it cannot be added to a third part. The division comes once, at the end": (
+        "each sum is relative to its own maximum. Multiply the sums by exp(m_a - m) and exp(m_b - m) before "
+        "you add them": (m, l_a + l_b, acc_a + acc_b),
+        "l is rescaled, but acc is not. acc is a sum of exp(score - m) too": (m, l, acc_a + acc_b),
+        "acc is rescaled, but l is not. l is a sum of exp(score - m) too": (m, l_a + l_b, acc),
+        "the rescaling is the wrong way round. To get from exp(score - m_a) to exp(score - m), multiply by "
+        "exp(m_a - m), which is at most 1": (
+            m,
+            l_a * rise_a + l_b * rise_b,
+            acc_a * rise_a[:, None] + acc_b * rise_b[:, None],
+        ),
+        "acc is divided already, so it cannot be added to a third part. Divide only once, at the end": (
             (m, l, acc / l[:, None])
         ),
-        "m is the smaller of the two maxima: then exponents above 0 remain, which overflow": (
+        "m is the smaller of the two maxima, so exponents above 0 remain and overflow. Take the larger one": (
             relative_to(torch.minimum(m_a, m_b))(*halves)
         ),
-        "the second half's maximum is taken for that of both; the first half's may be larger": (
+        "the second half's maximum is used for both halves. The first half's maximum may be larger": (
             relative_to(m_b)(*halves)
         ),
     }
 
 
 def check_merge(merge: Answer, a: Sums, b: Sums, mistakes: Mapping[str, Sums] | None = None) -> None:
-    """Merge these halves; each mistake is what it makes of all three."""
+    """Compare the merge of two halves with the right one. A mistake gives all of m, l and acc."""
     value, right = merge(*a, *b), right_merge(*a, *b)
     if not isinstance(value, tuple | list) or len(value) != 3:
-        raise Wrong(f"merge returns m, l and acc; yours returned {value!r:.60}")
+        raise Wrong(f"merge returns {value!r:.60}; it should return (m, l, acc)")
     for part, correct, name in zip(value, right, ("m", "l", "acc"), strict=True):
         axes = "R D" if name == "acc" else "R"
         expect.tensor(part, correct.shape, axes, torch.float32, name)
@@ -83,13 +87,14 @@ def check_merge(merge: Answer, a: Sums, b: Sums, mistakes: Mapping[str, Sums] | 
     for part, correct, name in zip(value, right, ("m", "l", "acc"), strict=True):
         if empty.any() and not torch.equal(part[empty], correct[empty]):
             raise Wrong(
-                f"where both halves are empty, m stays -inf, and l and acc 0; your {name} is "
-                f"{part[empty].flatten()[0].item()}. As -inf - (-inf) is NaN, subtract 0 where the maximum is -inf"
+                f"where both halves are empty, m stays -inf, and l and acc stay 0. Your {name} is "
+                f"{part[empty].flatten()[0].item()}. -inf - (-inf) is NaN, so subtract 0 where the maximum is "
+                "-inf"
             )
         if not part[~empty].isfinite().all():
             raise Wrong(
-                f"{name} has NaN or infinity: exp of the maximum itself overflows or is 0, so compute exp of a "
-                "difference only. And exp(-inf - m) is 0 for an empty half"
+                f"{name} has NaN or infinity: exp of the maximum itself overflows or becomes 0. Compute only "
+                "exp(m_a - m) and exp(m_b - m). For an empty half, exp(-inf - m) is 0"
             )
         expect.close(part[~empty], correct[~empty], "R D" if name == "acc" else "R", name=name)
 
@@ -130,13 +135,13 @@ def merge_many(merge: Answer) -> None:
 
 
 def seen_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, scale: float | None = None) -> Tensor:
-    """Attention of q [T, H, D] over k and v [S, H, D] where `seen` [T, S] is true."""
+    """Return the attention of q [T, H, D] over those of k and v [S, H, D] for which `seen` [T, S] is true."""
     scores = torch.einsum("thd,shd->hts", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return torch.einsum("hts,shd->thd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
 
 
 def walked(q: Tensor, k: Tensor, v: Tensor, block: int, *forgotten: str) -> Tensor:
-    """Causal attention over tiles of `block` keys; "acc" or "l" does not fade, or the division "/" is forgotten."""
+    """Return causal attention over tiles of `block` keys, without the steps that are `forgotten`: "acc", "l" or "/"."""
     seen = causal_mask(len(q), len(k), None, q.device)
     scores = torch.einsum("thd,shd->ths", q, k) * q.shape[-1] ** -0.5
     scores = scores.masked_fill(~seen[:, None], -torch.inf)
@@ -154,7 +159,7 @@ def walked(q: Tensor, k: Tensor, v: Tensor, block: int, *forgotten: str) -> Tens
 
 
 def averaged(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
-    """The mean of the softmaxes over each tile that a query sees."""
+    """Return the mean of the softmaxes over each tile that a query sees."""
     seen, tiles = causal_mask(len(q), len(k), None, q.device), torch.arange(len(k)) // block
     each = [
         seen_attention(q, k, v, seen & (tiles == tile)).nan_to_num(0.0) for tile in range(int(tiles[-1]) + 1)
@@ -164,7 +169,7 @@ def averaged(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
 
 
 def seen_by(sees: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> Callable[..., Tensor]:
-    """Attention where sees(key, position, end of the query's tile, block) is true."""
+    """Return attention in which sees(key, position, end of the query's tile, block) says which keys are seen."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
         past = len(k) - len(q)
@@ -181,35 +186,37 @@ def right_tiled(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
 
 
 TILED_MISTAKES = {
-    "a query sees later tokens: nothing is masked": seen_by(lambda key, i, end, block: key >= 0),
-    "the later tiles are left out, but in the tile on the diagonal a query sees the later keys too: mask it": seen_by(
+    "a query sees later tokens: there is no mask": seen_by(lambda key, i, end, block: key >= 0),
+    "later tiles are skipped, but in the tile on the diagonal a query sees later keys. Mask them": seen_by(
         lambda key, i, end, block: key < -(-end // block) * block
     ),
-    "l fades, but acc does not: both were summed relative to the old maximum": (
+    "l is rescaled, but acc is not. Both are sums relative to the old maximum": (
         lambda q, k, v, block: walked(q, k, v, block, "acc")
     ),
-    "acc fades, but l does not: both were summed relative to the old maximum": (
+    "acc is rescaled, but l is not. Both are sums relative to the old maximum": (
         lambda q, k, v, block: walked(q, k, v, block, "l")
     ),
-    "the sums are never divided by l": lambda q, k, v, block: walked(q, k, v, block, "/"),
-    "each tile of keys has a softmax of its own, and the results are averaged: a tile with larger scores must count "
-    "more": averaged,
+    "the sums are never divided by l. Divide acc by l at the end": lambda q, k, v, block: walked(
+        q, k, v, block, "/"
+    ),
+    "each tile of keys has a softmax of its own, and the results are averaged. A tile with larger scores "
+    "must have a larger weight": averaged,
     "the scores are not divided by sqrt(D)": (
         lambda q, k, v, block: seen_attention(q, k, v, causal_mask(len(q), len(k), None, q.device), 1.0)
     ),
 }
 AFTER_A_CACHE = {
-    "the first query is put at the first key; it is the last query that stands at the last key": (
+    "the first query is put at the first key. The last query belongs to the last key": (
         lambda q, k, v, block: attend(q, k[: len(q)], v[: len(q)], None)
     ),
-    "the last, smaller tile of keys is left out: S need not be a multiple of block": seen_by(
+    "the last, smaller tile of keys is left out. S need not be a multiple of `block`": seen_by(
         lambda key, i, end, block: (key <= i) & (key < end // block * block)
     ),
 }
 
 
 def rows(num_queries: int, num_keys: int, heads: int = 2, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of the last `num_queries` of `num_keys` tokens."""
+    """Return q, k and v of the last `num_queries` of `num_keys` tokens."""
     q = expect.randn(num_queries, heads, width, seed=0) * 2
     return q, expect.randn(num_keys, heads, width, seed=1), expect.randn(num_keys, heads, width, seed=2)
 
@@ -217,11 +224,11 @@ def rows(num_queries: int, num_keys: int, heads: int = 2, width: int = 8) -> tup
 def check_tiled(
     attention: Answer, sizes: Sequence[tuple[int, int, int]], mistakes: Mapping[str, Callable[..., Tensor]]
 ) -> None:
-    """Compare for each (T, S, block), and see that it is not torch's own attention that ran."""
+    """Compare for each (T, S, block), and refuse torch's own attention."""
 
     def by_hand(*args: Any) -> Any:
         with expect.without(
-            "attention", "torch's own attention does the whole exercise: do it by hand, tile by tile"
+            "attention", "torch's own attention does the whole exercise. Compute the tiles yourself"
         ):
             return attention(*args)
 
@@ -248,24 +255,25 @@ def tiled_large(attention: Answer) -> None:
     for block, why in (
         (
             12,
-            "subtract from each score the largest of its own row and head, and compute exp of the difference only",
+            "subtract from each score the largest of its own row and head, and compute exp of the difference "
+            "only",
         ),
         (
             3,
-            "a tile with lower scores than those before must not lower the maximum, or exp(old m - new m) overflows",
+            "a tile with lower scores must not lower the maximum, or exp(old m - new m) overflows",
         ),
     ):
         out = attention(q, k, v, block)
         expect.tensor(out, q.shape, "T H D", torch.float32)
         expect.that(
             bool(out.isfinite().all()),
-            f"NaN or infinity with scores in the thousands, of both signs, in tiles of {block}: {why}",
+            f"the result has NaN or infinity with scores of ±3,000 in tiles of {block}: {why}",
         )
         expect.close(out, attend(q, k, v, None), "T H D")
 
 
 def added_memory(attention: Answer, q: Tensor, k: Tensor, v: Tensor, block: int) -> int:
-    """Bytes that the call needs at one time beyond its arguments; 0 where that cannot be measured."""
+    """Return the bytes that the call needs at once beyond its arguments, or 0 if the system cannot measure them."""
     out, added = expect.peak_of(
         lambda: attention(q[:block], k[: 2 * block], v[: 2 * block], block), lambda: attention(q, k, v, block)
     )
@@ -278,8 +286,8 @@ def tiled_no_matrix(attention: Answer) -> None:
     matrix = 1024 * 1024 * 4 * 4
     if added_memory(attention, *rows(1024, 1024, heads=4), 64) > matrix / 3:
         raise Wrong(
-            f"for 1,024 tokens the call needs more than a third of the memory of the whole matrix of scores, "
-            f"{matrix / 1e6:.0f} MB; a tile of 64 × 64 takes 0.07"
+            "for 1,024 tokens, the call needs more than a third of the memory of the whole matrix of scores, "
+            f"which is {matrix / 1e6:.0f} MB. A tile of 64 × 64 scores takes 0.07 MB: keep only one at a time"
         )
 
 
@@ -288,12 +296,13 @@ def tiled_no_rows(attention: Answer) -> None:
     whole = 64 * 2**13 * 8 * 4
     if added_memory(attention, *rows(64, 2**13, heads=8), 256) > whole / 3:
         raise Wrong(
-            f"for 64 queries over 8,192 keys the call holds whole rows of scores, {whole / 1e6:.0f} MB: cut the keys "
-            "into tiles too, and carry m, l and acc from one to the next"
+            "for 64 queries over 8,192 keys, the call holds whole rows of scores, which take "
+            f"{whole / 1e6:.0f} MB. Cut the keys into tiles too, and keep m, l and acc from one tile to the "
+            "next"
         )
 
 
-@TILED_ATTENTION.part("each tile is computed once, and no tile that nobody sees", points=2)
+@TILED_ATTENTION.part("each visible tile is computed once, and no other", points=2)
 def tiled_skips(attention: Answer) -> None:
     n, block = 256, 64
     q, k, v = rows(n, n)
@@ -304,16 +313,17 @@ def tiled_skips(attention: Answer) -> None:
     expect.tensor(out, [n, 2, 8], "T H D", torch.float32)
     if out[: n - block].isnan().any():
         raise Wrong(
-            f"the last value is multiplied by a weight of 0 for queries of earlier tiles, which cannot see it: a tile "
-            f"of keys beyond the last of {block} queries is not computed, so the inner loop ends before it"
+            "the last value is multiplied by a weight of 0 for queries of earlier tiles, which cannot see "
+            f"it. End the inner loop at the last key that a tile of {block} queries sees"
         )
     expect.close(out[: n - block], right, "T H D")
-    # Four tiles of queries see ten of keys. Our own loop runs 130 operators for each, and twice that head by head.
+    # Four tiles of queries see ten tiles of keys. Our loop runs 130 operators per tile, and twice as many head by head.
     calls = sum(ran.operators.values())
     expect.that(
         calls <= 10 * 600,
-        f"{calls:,} torch operators run for 10 tiles of {block} × {block} scores. Compute {block} queries × {block} "
-        "keys at a time, not single queries or keys: each tile of keys is read once for all queries of a tile",
+        f"{calls:,} torch operators run for 10 tiles of {block} × {block} scores. Compute {block} queries × "
+        f"{block} keys at a time, not single queries or keys: each tile of keys is read once for all queries "
+        "of a tile",
     )
 
 
@@ -328,7 +338,7 @@ def right_join(parts: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def stretches(tops: Sequence[Sequence[float]], junk: float = torch.nan) -> tuple[Tensor, Tensor]:
-    """parts [P, H, D] and lse [P, H] near these; where one is -inf, the part's rows hold `junk`."""
+    """Return parts [P, H, D] and lse [P, H] near these. If lse is -inf, the part's rows hold `junk`."""
     lse = torch.tensor(tops)
     lse = lse + expect.randn(*lse.shape, seed=1)
     parts = expect.randn(*lse.shape, 4, seed=2)
@@ -338,25 +348,28 @@ def stretches(tops: Sequence[Sequence[float]], junk: float = torch.nan) -> tuple
 def check_join(
     join: Answer, parts: Tensor, lse: Tensor, mistakes: Mapping[str, Tensor] | None = None, why: str = ""
 ) -> None:
-    """Refuse another attention [H, D] and log-sum-exp [H]; `mistakes` are of the attention, `why` explains NaN."""
+    """Compare the attention [H, D] and log-sum-exp [H]. `mistakes` are of the attention; `why` explains NaN."""
     value, right = join(parts, lse), right_join(parts, lse)
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise Wrong(
-            f"join returns the attention [H, D] and its log-sum-exp [H]; yours returned {value!r:.60}"
+            f"join returns {value!r:.60}; it should return the attention [H, D] and its log-sum-exp [H]"
         )
     out, total = value
     expect.tensor(out, right[0].shape, "H D", torch.float32, "the attention")
     expect.tensor(total, right[1].shape, "H", torch.float32, "the log-sum-exp")
     wrong = {
-        "the log-sum-exp is the largest of the parts', where it is the log of the sum of all": lse.amax(0),
-        "the parts' log-sum-exps are added: that is the log of the product of the sums": lse.sum(0),
+        "the log-sum-exp is the largest of the parts'. It must be the log of the sum of all parts": lse.amax(
+            0
+        ),
+        "the parts' log-sum-exps are added, which gives the log of the product of the sums. Add the sums "
+        "exp(lse), then take the log": lse.sum(0),
     }
     empty = right[1] == -torch.inf
-    expect.that(not (out.isnan().any() or total.isnan().any()), f"NaN: {why}")
+    expect.that(not (out.isnan().any() or total.isnan().any()), f"the result has NaN: {why}")
     expect.close(out, right[0], "H D", mistakes=mistakes, name="the attention")
     expect.that(
         bool((total[empty] == -torch.inf).all()),
-        "where no part has a key the log-sum-exp is -inf, the log of 0",
+        "where no part has a key, the log-sum-exp must be -inf, the log of 0",
     )
     seen = {
         text: x[~empty] for text, x in wrong.items() if not torch.allclose(x[~empty], right[1][~empty], 1e-3)
@@ -368,14 +381,16 @@ def check_join(
 def join_three(join: Answer) -> None:
     parts, lse = stretches([[0.0, 2.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.5]])
     mistakes = {
-        "all parts count alike: one with many keys, or large scores, has a larger share exp(lse)": parts.mean(
+        "all parts have the same weight. The weight of a part must be its share of the sum of exp(lse)": parts.mean(
             0
         ),
-        "the parts are added up; each is a finished average, so they are to be averaged": parts.sum(0),
-        "the weights are a softmax over the heads: it runs over the parts": torch.einsum(
+        "the parts are added up. Each part is a finished average, so compute their weighted average": parts.sum(
+            0
+        ),
+        "the softmax of the weights runs over the heads. It must run over the parts": torch.einsum(
             "phd,ph->hd", parts, lse.softmax(1)
         ),
-        "the weights do not sum to 1: divide by their sum": torch.einsum(
+        "the weights do not sum to 1. Divide them by their sum": torch.einsum(
             "phd,ph->hd", parts, torch.exp(lse - lse.amax(0))
         ),
     }
@@ -387,8 +402,10 @@ NONE = -torch.inf
 
 @JOIN.part("a stretch without keys", points=1)
 def join_empty(join: Answer) -> None:
-    why = "where a part has no keys its rows were never written, and 0 times NaN or infinity is NaN. Put 0 in their "
-    why += "place before you multiply"
+    why = (
+        "where a part has no keys, its rows were never written, and 0 times NaN or infinity is NaN. Put 0 into those "
+        "rows before you multiply"
+    )
     for junk in (torch.nan, torch.inf, -torch.inf, 1e30):
         for tops in (
             [[0.0, 1.0], [2.0, 0.0], [NONE] * 2, [NONE] * 2],
@@ -396,14 +413,16 @@ def join_empty(join: Answer) -> None:
             [[0.5, -1.0]],
         ):
             check_join(join, *stretches(tops, junk), why=why)
-        # Other heads may have other keys, as those of a sliding window.
+        # Heads may differ in their keys, as with a sliding window.
         check_join(join, *stretches([[0.0, NONE, 1.0], [NONE, 1.0, 0.0], [2.0, 0.0, NONE]], junk), why=why)
 
 
 @JOIN.part("log-sum-exps in the thousands", points=1)
 def join_large(join: Answer) -> None:
-    why = "with log-sum-exps in the thousands exp(lse) is infinite, or 0. Only their differences count, so subtract "
-    why += "the largest first"
+    why = (
+        "with log-sum-exps in the thousands, exp(lse) is infinite or 0. Only differences matter, so subtract the "
+        "largest first"
+    )
     for tops in ([[3000.0, -3000.0], [3001.0, -3001.0]], [[-5000.0, 4000.0], [-2000.0, -4000.0]]):
         parts, lse = stretches(tops)
         check_join(join, parts, lse, {f"0: {why}": torch.zeros_like(parts[0])}, why)
@@ -411,7 +430,7 @@ def join_large(join: Answer) -> None:
 
 @JOIN.part("no keys at all", points=1)
 def join_nothing(join: Answer) -> None:
-    why = "where there are no keys in any part the sum of the weights is 0, and the result is to be 0"
+    why = "where there are no keys in any part, the sum of the weights is 0. The result must be 0 there"
     for tops in ([[0.0, NONE, 1.0], [1.0, NONE, 2.0]], [[NONE] * 3] * 2):
         check_join(join, *stretches(tops), why=why)
 
@@ -422,7 +441,7 @@ def join_nothing(join: Answer) -> None:
 def run_walk(
     walk: Answer, q: Tensor, k: Tensor, v: Tensor, block_m: int, block_n: int
 ) -> tuple[Tensor, Tensor, int]:
-    """What the kernel with this loop makes of q, k and v: out and lse, and the bytes of K and V that it loaded."""
+    """Run the kernel with this loop on q, k and v. Return out and lse, and the bytes of K and V that it loaded."""
     from triton.runtime.errors import InterpreterError
 
     from minillm.course.checks.ch05_kernel import attention_by
@@ -441,8 +460,8 @@ def run_walk(
         inside = [low >= begin and high <= end for begin, end in [*owned, own_q]]
         if not any(inside):
             raise Wrong(
-                f"with {num_keys} keys in tiles of {block_n} the loop reads somebody else's memory: rows from "
-                "num_keys on do not exist, so load with mask=j[:, None] < num_keys, other=0"
+                f"with {num_keys} keys in tiles of {block_n}, the loop reads memory outside the tensors: the "
+                "rows from num_keys on do not exist. Load with mask=j[:, None] < num_keys, other=0"
             )
         if any(inside[:2]):
             moved += addresses.size * size
@@ -450,7 +469,7 @@ def run_walk(
     try:
         with watching(watch):
             out, lse = attention_by(_three(walk, block_m), q, k, v, block_m, block_n)
-    except InterpreterError as error:  # around what was raised, once for each function that it went through
+    except InterpreterError as error:  # wraps the real error, once per function that it passed
         cause: BaseException = error
         while isinstance(cause, InterpreterError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -459,12 +478,12 @@ def run_walk(
 
 
 def _three(walk: Answer, block_m: int) -> Callable[..., Any]:
-    """`walk`, whose results are looked at."""
+    """Return `walk` with a check of its results."""
 
     def checked(*args: Any) -> Any:
         value = walk(*args)
         if not isinstance(value, tuple | list) or len(value) != 3:
-            raise Wrong(f"walk returns acc, m and l; yours returned {value!r:.60}")
+            raise Wrong(f"walk returns {value!r:.60}; it should return acc, m and l")
         for name, part, wanted in zip(
             ("acc", "m", "l"), value, ([block_m, 32], [block_m], [block_m]), strict=True
         ):
@@ -472,11 +491,11 @@ def _three(walk: Answer, block_m: int) -> Callable[..., Any]:
             if shape != wanted:
                 raise Wrong(f"{name} has shape {shape}; it should be {wanted}")
             if str(part.dtype) != "fp32":
-                raise Wrong(f"{name} is {part.dtype}; make it float32, whatever the dtype of q, k and v")
+                raise Wrong(f"{name} is {part.dtype}; it should be float32, whatever the dtype of q, k and v")
         if (value[2].handle.data == 0).any():
             raise Wrong(
-                "l is 0 for some queries. Either no key was added (they see the keys from `first` on too, up to their "
-                "own), or m did not begin at -inf, and is above all scores"
+                "l is 0 for some queries. Either no key was added: they also see the keys from `first` on, "
+                "up to their own. Or m did not begin at -inf, and is above all scores"
             )
         return tuple(value)
 
@@ -484,7 +503,7 @@ def _three(walk: Answer, block_m: int) -> Callable[..., Any]:
 
 
 def head(num_keys: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """q, k and v [num_keys, 32]."""
+    """Return q, k and v [num_keys, 32]."""
     return [(expect.randn(num_keys, 32, seed=seed) * 2).to(dtype) for seed in range(3)]
 
 
@@ -498,20 +517,17 @@ def check_walk(walk: Answer, given: list[Tensor], block_m: int, block_n: int, lo
     causal = key <= position
     last = (torch.minimum(tile_end, torch.tensor(num_keys)) - 1) // block_n
     if out[0].isnan().all() and not out[1:].isnan().any():
-        raise Wrong(
-            "the first query gets NaN: it does not see its own key. A query sees the keys up to itself, <= i"
-        )
+        raise Wrong("the first query gets NaN: it does not see its own key. Query i sees the keys j <= i")
     mistakes = {
-        "a query sees the later keys of its tile: where j > i the score is -inf": seen_attention(
+        "a query sees the later keys of its tile. Set the score to -inf where j > i": seen_attention(
             q, k, v, key < -(-tile_end // block_n) * block_n
         ),
         "acc is not multiplied by exp(m - new_m) before a tile is added": walked(q, k, v, block_n, "acc"),
         "l is not multiplied by exp(m - new_m) before a tile is added": walked(q, k, v, block_n, "l"),
-        "only the last tile counts: m must become new_m at the end of each turn, or what was summed fades to 0": (
-            seen_attention(q, k, v, causal & (key // block_n == last))
-        ),
+        "only the last tile counts. At the end of each turn m must become new_m; otherwise the next factor "
+        "exp(m - new_m) is 0": (seen_attention(q, k, v, causal & (key // block_n == last))),
         "the scores are not multiplied by `scale`": seen_attention(q, k, v, causal, 1.0),
-        "a query does not see its own key: it sees the keys up to itself, <= i": seen_attention(
+        "a query does not see its own key. Query i sees the keys j <= i": seen_attention(
             q, k, v, key < position
         ),
     }
@@ -526,10 +542,9 @@ def check_walk(walk: Answer, given: list[Tensor], block_m: int, block_n: int, lo
     tops = scores.amax(-1)
     right_lse = (scores * scale).logsumexp(-1)
     unscaled = {
-        "m is that of the unscaled scores: return the maximum of the scaled ones, since m + log(l) is stored": (
-            right_lse - tops * scale + tops
-        ),
-        "m is in units of log 2: return it times log(2), since m + log(l) is stored": (
+        "m is that of the unscaled scores. Return the maximum of the scaled scores, because m + log(l) is "
+        "stored": (right_lse - tops * scale + tops),
+        "m is in units of log 2. Return it times log(2), because m + log(l) is stored": (
             right_lse + tops * scale * (1.4426950408889634 - 1)
         ),
     }
@@ -547,7 +562,7 @@ def walk_many(walk: Answer) -> None:
     check_walk(walk, head(64), 16, 16)
     check_walk(walk, head(48), 32, 16)
     check_walk(walk, head(64, torch.float16), 16, 32, loose=2e-3)
-    # After the first tile each adds less than half of float16's spacing at l: sums in float16 stay as they are.
+    # After the first tile, each tile adds less than half of float16's spacing at l: a sum in float16 does not change.
     q, k, v = (torch.zeros(128, 32, dtype=torch.float16) for _ in range(3))
     q[:, 0], k[16:, 0], v[:] = 1.0, -43.5, 1.0
     check_walk(walk, [q, k, v], 32, 16, loose=1e-3)
@@ -574,6 +589,6 @@ def walk_bytes(walk: Answer) -> None:
         needed += 2 * min(tiles * block_n, num_keys) * row
     if moved != needed:
         raise Wrong(
-            f"{moved:,} bytes of K and V are loaded for {num_keys} tokens, where the tiles that some query sees have "
-            f"{needed:,}: each is loaded once for a tile of queries, and those from first + BLOCK_M on never"
+            f"{moved:,} bytes of K and V are loaded for {num_keys} tokens; the tiles that some query sees "
+            f"have {needed:,}. Load each tile once per tile of queries, and none from first + BLOCK_M on"
         )

@@ -1,6 +1,6 @@
-"""The kernel around the learner's inner loop: it hands out the tiles of queries, and stores what the loop returns.
+"""The kernel around the learner's inner loop. It assigns the tiles of queries, and stores the results of the loop.
 
-Apart from the exercise's notebook only the check of 05.4 imports it, since triton has no build for every system.
+Only the exercise's notebook and the check of 05.4 import it, because triton has no build for some systems.
 """
 # mypy: ignore-errors
 # The body of a @triton.jit function is another language in Python's syntax.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def attention_by(walk, q: Tensor, k: Tensor, v: Tensor, block_m: int, block_n: int) -> tuple[Tensor, Tensor]:
-    """Causal attention of one head by a @triton.jit function `walk`: out [S, D] and the log-sum-exp of each row [S].
+    """Return one head's causal attention by a @triton.jit function `walk`: out [S, D] and log-sum-exp [S].
 
     q, k and v [S, D] are contiguous, float16 or float32; D, `block_m` and `block_n` are powers of two from 16 on.
     """

@@ -16,7 +16,7 @@ from minillm.course.answer import Answer
 from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch08 import MAKE_ROOM, PLAN_CHUNKS, RAGGED_BATCH, SCHEDULE
 
-Rules = Iterable[tuple[bool, str]]  # whether each is broken, and what to say then
+Rules = Iterable[tuple[bool, str]]  # whether each rule is broken, and the message for it
 
 
 def enforce(rules: Rules) -> None:
@@ -30,7 +30,7 @@ def enforce(rules: Rules) -> None:
 
 @dataclass(eq=False)
 class Asked:
-    """A request as these exercises see it. `cached` is what the prefix cache has of it, found when it is admitted."""
+    """A request as these exercises see it. The prefix cache has `cached` of its tokens, found at admission."""
 
     name: str
     num_tokens: int
@@ -46,7 +46,7 @@ class Asked:
 
 
 class Step:
-    """One call of `schedule`, with what it was given, what it did, and what is right."""
+    """One call of `schedule`: its arguments, its result and effects, and the right result."""
 
     def __init__(
         self,
@@ -66,9 +66,11 @@ class Step:
 
     def admit(self, request: Asked) -> bool:
         if request in self.asked:
-            raise Wrong(f"admit({request}) is called twice in one step: the first yes has taken the blocks")
+            raise Wrong(
+                f"admit({request}) is called twice in one step. The first call has already taken the blocks"
+            )
         if request not in self.waited:
-            raise Wrong(f"admit({request}) is called for a request that does not wait")
+            raise Wrong(f"admit({request}) is called for a request that is not in `waiting`")
         self.asked.append(request)
         if request.name in self.refused:
             return False
@@ -76,7 +78,7 @@ class Step:
         return True
 
     def _right(self) -> tuple[dict[Asked, int], list[Asked]]:
-        """The tokens of each request, in order, and the requests that are to be admitted."""
+        """Return the tokens of each request, in order, and the requests that must be admitted."""
         left, tokens, admitted = self.budget, dict[Asked, int](), list[Asked]()
         for request in self.ran:
             if number := min(request.missing, left):
@@ -91,7 +93,7 @@ class Step:
         return tokens, admitted
 
     def check(self) -> dict[Asked, int]:
-        """Raise `Wrong` for the first thing that is wrong; returns the tokens of each request."""
+        """Return the tokens of each request. Raise `Wrong` for the first mistake."""
         tokens = self._tokens()
         enforce(self._numbers(tokens))
         enforce(self._admission(tokens))
@@ -101,12 +103,13 @@ class Step:
     def _tokens(self) -> dict[Asked, int]:
         expect.something(self.result)
         expect.that(
-            isinstance(self.result, list), f"a list is wanted, and this is a {type(self.result).__name__}"
+            isinstance(self.result, list),
+            f"the result is a {type(self.result).__name__}; it should be a list",
         )
         tokens: dict[Asked, int] = {}
         for entry in self.result:
             if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], Asked)):
-                raise Wrong(f"the result holds {entry!r}; pairs (request, num_tokens) are wanted")
+                raise Wrong(f"the result holds {entry!r}; it should hold pairs (request, num_tokens)")
             request, number = entry
             expect.equal(number, int(number), f"the number of tokens of {request}")
             expect.that(request not in tokens, f"{request} is in the result twice")
@@ -115,49 +118,53 @@ class Step:
 
     def _numbers(self, tokens: dict[Asked, int]) -> Rules:
         for request, number in tokens.items():
-            yield number <= 0, f"{request} is listed with {number} tokens: leave out a request that gets none"
+            yield (
+                number <= 0,
+                (f"{request} is listed with {number} tokens. Leave out a request that gets no token"),
+            )
             more = f"{request} is to compute {number} tokens and misses {request.missing}"
             yield (
                 bool(number > request.missing and request.cached),
-                f"{more}: `admit` found a prefix of {request.cached} tokens in the cache. Look up num_computed_tokens "
-                "after it, not before",
+                f"{more}: `admit` found a prefix of {request.cached} tokens in the cache. Read "
+                "num_computed_tokens after `admit`, not before",
             )
             yield number > request.missing, more
         total = sum(tokens.values())
         yield (
             total > self.budget,
-            f"the step computes {total} tokens, and the budget is {self.budget}: it is for all requests together",
+            f"the step computes {total} tokens, but the budget is {self.budget} for all requests together",
         )
 
     def _admission(self, tokens: dict[Asked, int]) -> Rules:
         count, left = len(self.ran) + len(self.admitted), self.budget - sum(tokens.values())
         yield (
             count > max(self.max_num_seqs, len(self.ran)),
-            f"{count} requests run after this step, and max_num_seqs is {self.max_num_seqs}",
+            f"{count} requests run after this step, but max_num_seqs is {self.max_num_seqs}",
         )
         yield (
             self.asked != self.waited[: len(self.asked)]
             or any(request.name in self.refused for request in self.asked[:-1]),
-            f"admit was called for {self.asked}, where {self.waited} wait in this order and {list(self.refused)} are "
-            "refused: the requests behind must not overtake, or a large one would wait forever",
+            f"admit was called for {self.asked}. {self.waited} wait in this order, and {list(self.refused)} "
+            "are refused. After the first refusal, stop: a later request must not overtake, or a large one "
+            "would wait forever",
         )
         for request in self.asked:
             none = request in self.admitted and request not in tokens
             yield (
                 none and left > 0,
-                f"{request} was admitted and gets nothing, with {left} of the budget left: a request that does not fit "
-                "whole gets a chunk",
+                f"{request} was admitted but gets no token, with {left} tokens of the budget left. A request "
+                "that does not fit whole gets a chunk",
             )
             yield (
                 none or (request not in self.admitted and left == 0),
-                f"admit({request}) was called with nothing of the budget left: a yes takes blocks, for a request that "
-                "computes nothing in this step",
+                f"admit({request}) was called with nothing of the budget left. `admit` would take blocks for "
+                "a request that computes no token in this step",
             )
         still, moved = self.waited[len(self.admitted) :], [*self.ran, *self.admitted]
         yield (
             (self.running, self.waiting) != (moved, still),
-            f"an admitted request moves from `waiting` to the end of `running`: after this step running is "
-            f"{self.running} and should be {moved}, waiting is {self.waiting} and should be {still}",
+            "an admitted request moves from `waiting` to the end of `running`. After this step, running is "
+            f"{self.running} and should be {moved}; waiting is {self.waiting} and should be {still}",
         )
 
     def _shares(self, tokens: dict[Asked, int]) -> Rules:
@@ -167,26 +174,29 @@ class Step:
             if request not in [*self.ran, *self.admitted]:
                 yield (
                     True,
-                    f"{request} waits though {left} tokens of the budget, a place and memory are left: it gets a chunk "
-                    "of its prompt now, and the rest later",
+                    f"{request} waits, although {left} tokens of the budget, a place and memory are left: it "
+                    "gets a chunk of its prompt now, and the rest later",
                 )
             yield (
                 got < wanted and request in self.ran and any(r in tokens for r in self.admitted),
-                f"{request} runs and gets {got} tokens instead of {wanted}, while {self.admitted[:1]}, which waited, "
-                "is served: requests that run come before those that wait",
+                f"{request} runs and gets {got} tokens instead of {wanted}, but {self.admitted[:1]}, which "
+                "waited, gets some. Running requests come before waiting ones",
             )
             why = (
-                f"{request} gets {got} tokens; it misses {request.missing}, and {left} of the budget are left"
+                f"{request} gets {got} tokens. It misses {request.missing}, and {left} of the budget are left"
             )
-            yield got == 0, f"{why}: a request that does not fit whole gets a chunk"
+            yield got == 0, f"{why}. A request that does not fit whole gets a chunk"
             yield (
                 got == 1 < wanted,
-                f"{why}. This is one token, as if it decoded: no phase tells prompt from output, only what is missing "
-                "counts",
+                f"{why}. You give it one token, as if it decoded. Prompt and output tokens are treated alike: "
+                "only the number of missing tokens matters",
             )
             yield got != wanted, why
             left -= got
-        yield list(tokens) != list(self.right), f"the order is {list(tokens)}; right is {list(self.right)}"
+        yield (
+            list(tokens) != list(self.right),
+            (f"the order is {list(tokens)}; it should be {list(self.right)}"),
+        )
 
 
 @SCHEDULE.part("running requests, under a budget", points=1)
@@ -261,38 +271,37 @@ def decodes_once(num_tokens: int, num_decoding: int, budget: int, threshold: int
 
 
 PLAN_MISTAKES: dict[str, Callable[..., list[int]]] = {
-    "the prompt is spread evenly: compute its tokens as early as possible": even,
-    "the last tokens of the prompt are never computed": lambda n, d, b, t=0: [
+    "the prompt is spread evenly. Compute its tokens as early as possible": even,
+    "the last tokens of the prompt are never computed. Add the rest as a last chunk": lambda n, d, b, t=0: [
         chunk for chunk in right_plan(n, d, b, t) if chunk == right_plan(n, d, b, t)[0]
     ],
-    "there is an empty chunk at the end: a step without a token of the prompt is none of its steps": (
+    "there is an empty chunk at the end. Leave out a chunk of 0 tokens": (
         lambda n, d, b, t=0: [*right_plan(n, d, b, t), 0]
     ),
 }
 BESIDE_MISTAKES: dict[str, Callable[..., list[int]]] = {
-    "the requests that decode take a token each out of every step's budget, not only out of the first one's": (
+    "each decoding request takes one token of the budget in every step, not only in the first one": (
         decodes_once
     ),
-    "the budget is overrun: with the requests that decode a step computes more": (
-        lambda n, d, b, t=0: right_plan(n, 0, b, t)
-    ),
-    "a chunk is more than the threshold": lambda n, d, b, t=0: right_plan(n, d, b),
-    "the threshold is for one request's chunk alone; the others' tokens do not count in it": (
+    "a step exceeds the budget: the chunk is computed together with the requests that decode, which take one "
+    "token each": (lambda n, d, b, t=0: right_plan(n, 0, b, t)),
+    "a chunk has more than the threshold": lambda n, d, b, t=0: right_plan(n, d, b),
+    "the threshold is for one request's chunk alone. Do not subtract the decoding requests from it": (
         lambda n, d, b, t=0: chunks_of(n, min(b, t or b) - d)
     ),
 }
 
 
 def planned(plan: Answer) -> Callable[..., Any]:
-    """The learner's function, which may not refuse what can be computed."""
+    """Return the learner's function, with a Wrong for a plan that it refuses though it is possible."""
 
     def chunks(*args: int) -> Any:
         try:
             return plan(*args)
         except ValueError as problem:
-            why = "" if args[3:] > (0,) else ": a threshold of 0 is no such limit"
+            why = "" if args[3:] > (0,) else ". A threshold of 0 is no such limit"
             raise Wrong(
-                f"plan_chunks{args} is refused ({problem}), and the prompt can be computed{why}"
+                f"plan_chunks{args} is refused ({problem}), but the prompt can be computed{why}"
             ) from None
 
     return chunks
@@ -322,15 +331,15 @@ def plan_never(plan: Answer) -> None:
         except ValueError:
             continue
         raise Wrong(
-            f"plan_chunks(40, {num_decoding}, {budget}, {threshold}) is {chunks!r:.80}: {num_decoding} requests use up "
-            f"the budget, so the prompt would wait forever. Raise a ValueError"
+            f"plan_chunks(40, {num_decoding}, {budget}, {threshold}) is {chunks!r:.80}. The {num_decoding} "
+            "decoding requests use the whole budget, so the prompt would wait forever. Raise a ValueError"
         )
     expect.cases(planned(plan), right_plan, [(2, 15, 16)])
 
 
 # --- 08.3 ragged_batch ---
 
-# Three requests in blocks of 4: a prompt from its start, a decode step, and a chunk in the midst of a prompt.
+# Three requests in blocks of 4: a prompt from its start, a decode step, and a chunk in the middle of a prompt.
 CHUNKS = (
     Chunk([11, 12, 13, 14, 15], 0, [3, 1]),
     Chunk([21], 9, [7, 2, 5]),
@@ -340,7 +349,7 @@ FIELDS = ("token_ids", "positions", "query_start", "slot_mapping")
 
 
 def per_token(value: Callable[[Chunk, int, int, int], int]) -> Callable[..., Tensor]:
-    """value(chunk, position, place in the chunk, block size) for each token, laid end to end."""
+    """Return a function that gives value(chunk, position, place in the chunk, block size) for each token, in order."""
 
     def values(chunks: Sequence[Chunk], size: int) -> Tensor:
         return torch.tensor(
@@ -361,28 +370,29 @@ RIGHT: dict[str, Callable[..., Tensor]] = {
 
 
 def one_of(ragged: Answer, name: str) -> Callable[..., Any]:
-    """The tensor of this name of the learner's four; query_start is compared as int64."""
+    """Return a function that gives the learner's tensor of this name. query_start is compared as int64."""
 
     def tensor(chunks: Sequence[Chunk], block_size: int) -> Any:
         result = ragged(list(chunks), block_size)
         expect.something(result)
         if not isinstance(result, tuple | list) or len(result) != 4:
-            raise Wrong(f"four tensors are wanted, and this is {result!r:.80}")
+            raise Wrong(f"the result is {result!r:.80}; it should be four tensors")
         value = result[FIELDS.index(name)]
         if isinstance(value, Tensor) and value.dim() == 2:
             raise Wrong(
-                f"{name} has shape {list(value.shape)}: a rectangle pads the short requests to the longest, and the "
-                "model would compute the padding. Lay the chunks end to end"
+                f"{name} has the shape {list(value.shape)}: a rectangle pads the short requests to the "
+                "longest, and the model would compute the padding. Put the chunks one after another in one "
+                "dimension"
             )
         if name != "query_start" or not isinstance(value, Tensor):
             return value
         expect.that(
             list(value.shape) != [len(chunks)],
-            f"query_start has {len(chunks)} entries for {len(chunks)} requests: R + 1 are wanted, as the last one ends "
-            "somewhere too",
+            f"query_start has {len(chunks)} entries for {len(chunks)} requests. It needs R + 1 entries: the "
+            "last one is the end of the last request",
         )
         if value.dtype == torch.int64:
-            print("Note: query_start is int64; kernels read it as int32. Give it dtype=torch.int32")
+            print("Note: query_start is int64, but kernels read int32. Give it dtype=torch.int32")
         return value.long() if value.dtype == torch.int32 else value
 
     return tensor
@@ -402,7 +412,7 @@ def check_field(
 @RAGGED_BATCH.part("which tokens, and of which request", points=1)
 def ragged_tokens(ragged: Answer) -> None:
     check_field(ragged, "token_ids", {})
-    lengths = "query_start holds the lengths; they must add up: request r begins where r - 1 ends"
+    lengths = "query_start holds the lengths. They must add up: request r begins where request r - 1 ends"
     check_field(
         ragged,
         "query_start",
@@ -416,13 +426,12 @@ def ragged_positions(ragged: Answer) -> None:
         ragged,
         "positions",
         {
-            "positions count from the start of the chunk: the tokens that were cached before it come first": per_token(
-                lambda c, p, i, size: i
-            ),
-            "a position is a place in the request's own text, not the place in the batch": (
+            "positions count from the start of the chunk. The tokens that were cached before it come first: "
+            "begin at num_computed": per_token(lambda c, p, i, size: i),
+            "positions are the place in the batch. They must be the place in the request's own text": (
                 lambda chunks, size: torch.arange(sum(len(c.token_ids) for c in chunks))
             ),
-            "positions are one too far: after 9 tokens, at 0 to 8, the next one is at 9": per_token(
+            "positions are one too far. After 9 tokens, at positions 0 to 8, the next one has position 9": per_token(
                 lambda c, p, i, size: p + 1
             ),
         },
@@ -435,14 +444,14 @@ def ragged_slots(ragged: Answer) -> None:
         ragged,
         "slot_mapping",
         {
-            "slot_mapping holds a block's number; a block has room for block_size tokens, each with its own "
-            "slot": per_token(lambda c, p, i, size: c.block_table[p // size]),
-            "slots are positions, as if every text lay at the start of the cache: look the block up in the block "
-            "table": per_token(lambda c, p, i, size: p),
-            "slots count on from the first block: a request's blocks need not follow one another": per_token(
-                lambda c, p, i, size: c.block_table[0] * size + p
+            "slot_mapping holds a block's number. A block has block_size slots, one per token": per_token(
+                lambda c, p, i, size: c.block_table[p // size]
             ),
-            "slots begin with the chunk's first token, so that they overwrite what is cached: begin at "
+            "slots are positions, as if every text began at the start of the cache. Look each block up in "
+            "the block table": per_token(lambda c, p, i, size: p),
+            "slots count on from the first block. The blocks of a request need not follow one another: look "
+            "each one up in its table": per_token(lambda c, p, i, size: c.block_table[0] * size + p),
+            "slots begin with the chunk's first token at place 0, so they overwrite cached tokens. Begin at "
             "num_computed": per_token(lambda c, p, i, size: c.block_table[i // size] * size + i % size),
         },
     )
@@ -468,7 +477,7 @@ def ragged_mixtures(ragged: Answer) -> None:
 
 @dataclass(eq=False)
 class Sample:
-    """A request that runs: its tokens, the prompt's among them, all but the newest computed."""
+    """A running request: its tokens, those of the prompt included. All but the newest are computed."""
 
     name: str
     num_prompt_tokens: int
@@ -489,7 +498,7 @@ class Sample:
 
 
 class Pool:
-    """Blocks of 4 tokens. Those of the requests in `sharing` have another holder: freeing them frees nothing."""
+    """Blocks of 4 tokens. Those of the requests in `sharing` have another holder, so freeing them frees nothing."""
 
     def __init__(self, num_free: int, running: Sequence[Sample], sharing: Sequence[Sample] = ()) -> None:
         self.num_free, self.sharing = num_free, sharing
@@ -509,7 +518,9 @@ class Pool:
 
     def free(self, request: Sample) -> None:
         if request not in self.held:
-            raise Wrong(f"memory.free({request}) is called for a request that holds no block: freed twice?")
+            raise Wrong(
+                f"memory.free({request}) is called for a request that holds no block: is it freed twice?"
+            )
         self.num_free += self.held.pop(request) * (request not in self.sharing)
 
 
@@ -520,7 +531,7 @@ def check_room(
     num_free: int = 0,
     sharing: Sequence[int] = (),
 ) -> None:
-    """a, b, c, d run, the oldest first, and e, f wait. Number `asks` asks, and `victims` must go, in this order."""
+    """Check a call with a, b, c, d running, the oldest first, and e, f waiting."""
     running = [Sample("a", 3, 2), Sample("b", 5, 4), Sample("c", 6, 3), Sample("d", 2, 3)]
     waiting = [Sample("e", 5, 0), Sample("f", 4, 0)]
     ran, waited, request = list(running), list(waiting), running[asks]
@@ -539,13 +550,13 @@ def check_room(
         [
             (
                 waiting != wait and waiting[-1] in gone,
-                f"waiting is {waiting}: a preempted request came before all that wait, so it does not go to the end of "
-                "the queue",
+                f"waiting is {waiting}. A preempted request arrived before all waiting ones, so it does not "
+                "go to the end of the queue",
             ),
-            (waiting != wait, f"waiting is {waiting}; in order of arrival it is {wait}"),
-            (running != ran[: len(running)], f"the order of `running` is changed: {running}"),
-            (result != stays, f"the result is {result!r}; {request} has {yes}room"),
-            (stays and pool.needs(request) > 0, f"{request} runs on without room for its next token"),
+            (waiting != wait, f"waiting is {waiting}; in order of arrival it should be {wait}"),
+            (running != ran[: len(running)], f"the order of `running` has changed to {running}"),
+            (result != stays, f"the result is {result!r}, but {request} has {yes}room"),
+            (stays and pool.needs(request) > 0, f"{request} keeps running without room for its next token"),
         ]
     )
 
@@ -554,58 +565,71 @@ def _lists(ran: list[Sample], running: list[Sample], waiting: list[Sample], pool
     twice = [sample for sample in running if sample in waiting]
     lost = [sample for sample in ran if sample not in running and sample not in waiting]
     freed = [sample for sample in ran if sample not in pool.held]
-    yield bool(twice), f"{twice} is in both `running` and `waiting`: it would be scheduled from each"
-    yield bool(lost), f"{lost} is neither in `running` nor in `waiting`: its user waits forever"
+    yield (
+        bool(twice),
+        (
+            f"{twice} is in both `running` and `waiting`, so it would be scheduled from both. Remove it from "
+            "`running`"
+        ),
+    )
+    yield (
+        bool(lost),
+        (
+            f"{lost} is neither in `running` nor in `waiting`, so its user waits forever. Insert it into `waiting`"
+        ),
+    )
     yield (
         running == ran and bool(freed),
-        f"the blocks of {freed} were freed, and `running` is as it was: change the two lists themselves, with pop and "
-        "insert. A name that is assigned anew is your function's own",
+        f"the blocks of {freed} were freed, but `running` has not changed. Change the two lists themselves, "
+        "with pop and insert. An assignment to `running` changes only a local name",
     )
 
 
 def _victim(victim: Sample, pool: Pool, tokens: list[int]) -> Rules:
     computed = victim.num_computed_tokens
-    yield victim in pool.held, f"{victim} waits and still holds its blocks: memory.free({victim})"
+    yield victim in pool.held, f"{victim} waits but still holds its blocks. Call memory.free({victim})"
     yield (
         victim.token_ids != tokens,
-        f"{victim} has lost tokens: what it has generated was shown to its user. It stays, and only its keys and "
-        "values are computed again",
+        f"{victim} has lost tokens that were shown to its user. Its tokens stay: only their keys and values "
+        "are computed again",
     )
     yield (
         computed == victim.num_prompt_tokens,
-        f"num_computed_tokens of {victim} is the length of its prompt: the keys and values of the prompt are lost too",
+        f"num_computed_tokens of {victim} is the length of its prompt. The keys and values of its prompt are "
+        "lost too: set it to 0",
     )
     yield (
         computed != 0,
-        f"num_computed_tokens of {victim} is {computed}, as if its tokens were still in the cache: it would read "
-        "blocks that belong to others",
+        f"num_computed_tokens of {victim} is {computed}, as if its tokens were still in the cache, so it "
+        "would read blocks of other requests. Set it to 0",
     )
 
 
 def _victims(request: Sample, ran: list[Sample], gone: list[Sample], right: list[Sample]) -> Rules:
-    yield bool(gone) and not right, f"{gone} is preempted without need: memory.grow({request}) says yes"
+    yield bool(gone) and not right, f"{gone} is preempted without need: memory.grow({request}) returned True"
     yield (
         request in gone and request not in right and ran[-1] not in gone,
-        f"{request} gives way itself, though a newer one runs: {ran[-1]} must go first",
+        f"{request} is preempted, but a newer one runs: {ran[-1]} must be preempted first",
     )
     yield (
         request is ran[-1] and request in right and request not in gone,
-        f"{request} asks and is the newest itself, so it goes itself; {gone or 'no request'} went. An older one is "
-        "nearer its end",
+        f"{request} needs room and is the newest itself, so it must be preempted. You preempted "
+        f"{gone or 'no request'}. Older requests are nearer to their end",
     )
     yield (
         request in right and request not in gone and len(gone) >= len(right),
-        f"{gone} went, and {request} stayed: it was the newest of those that still ran, so it was its turn. An older "
-        "one is nearer its end",
+        f"{gone} was preempted and {request} stayed, but it was then the newest. Older requests are nearer to "
+        "their end",
     )
     yield (
         ran[0] in gone and ran[0] not in right,
-        f"{ran[0]} is preempted, the oldest: it has the most to compute again and has waited longest. The newest goes",
+        f"{ran[0]} is preempted, the oldest. It has most to compute again, and has waited longest. Preempt "
+        "the newest",
     )
     yield (
         gone == ran[len(ran) - len(gone) :] and len(gone) < len(right),
-        f"{gone or 'no request'} went and there is still no room, as blocks may have another holder: it may take more "
-        "than one. Ask memory.grow again until it says yes",
+        f"{gone or 'no request'} was preempted and there is still no room, because blocks may have another "
+        "holder. You may need more than one victim: call memory.grow again until it returns True",
     )
     yield set(gone) != set(right), f"{gone} is preempted; it should be {right}"
 
@@ -644,7 +668,7 @@ def room_server(make_room: Answer) -> None:
             if request in running:
                 make_room(request, running, waiting, pool)
         if oldest is not None and oldest not in running:
-            raise Wrong(f"{oldest} is preempted while younger ones run: no request would ever get done")
+            raise Wrong(f"{oldest} is preempted while newer requests run, so no request would ever finish")
         while waiting and pool.needs(waiting[0]) + len(running) <= pool.num_free:
             pool.grow(waiting[0])
             running.append(waiting.pop(0))
@@ -658,5 +682,5 @@ def room_server(make_room: Answer) -> None:
                 running.remove(request)
                 pool.free(request)
         steps += 1
-        expect.that(steps < 500, f"after 500 steps {[*running, *waiting]} are not done")
-    expect.equal(pool.num_free, 6, "the number of free blocks when all is done")
+        expect.that(steps < 500, f"after 500 steps {[*running, *waiting]} are not finished")
+    expect.equal(pool.num_free, 6, "the number of free blocks at the end")

@@ -1,7 +1,7 @@
 """Chapter 11, fusion and graphs: its exercises' checks.
 
-A kernel is marked by what it asks memory for: the interpreter tells of every load and store, and each is looked up in
-the tensors that there are. `triton` is imported where it is needed, since it has no build for every system.
+A kernel is checked by its loads and stores. The interpreter reports each of them, and the check looks it up in the
+known tensors. `triton` is imported inside functions, because it has no build for some systems.
 """
 
 import random
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch._dynamo  # or the first TorchDispatchMode imports it, and it replaces functions that the judge watches
+import torch._dynamo  # before the first TorchDispatchMode imports it: it replaces functions that the judge watches
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -29,10 +29,10 @@ HARMLESS = ("set_", "copy_", "detach", "reshape")  # the first two are those of 
 
 
 class Memory(TorchDispatchMode):
-    """Every tensor of a call by its addresses, and how often each of its elements was loaded and stored.
+    """Every tensor of a call by its addresses, with the number of loads and stores of each element.
 
-    Tensors that the call makes are filled with NaN, so that what was never stored shows. Torch may make tensors and
-    look at them; an operation that computes is refused.
+    Tensors that the call makes are filled with NaN, so that a missing store shows. Torch may make tensors and look at
+    them. An operation that computes raises Wrong.
     """
 
     def __init__(self, *inputs: Tensor) -> None:
@@ -53,13 +53,13 @@ class Memory(TorchDispatchMode):
                 self._add(out.fill_(torch.nan))
         elif name not in HARMLESS and not func.is_view:
             raise Wrong(
-                f"torch does it: your launcher calls torch's `{name}`, a launch of its own. Let the kernel compute, "
-                "and torch only make the empty tensors"
+                f"torch does it: your launcher calls torch's `{name}`, which is a launch of its own. Compute "
+                "in the kernel, and let torch only make the empty tensors"
             )
         return out
 
     def watch(self, kind: Kind, addresses: Counts, size: int) -> None:
-        """Note a load or store; an address in none of the tensors is refused before it is touched."""
+        """Count a load or store. Raise Wrong for an address outside all tensors, before it is touched."""
         touched = len(addresses)
         for tensor, counts in zip(self.tensors, self.counts, strict=True):
             start = tensor.data_ptr()
@@ -68,27 +68,27 @@ class Memory(TorchDispatchMode):
             addresses = addresses[~inside]
         if len(addresses) and touched > self.tensors[0].shape[-1]:
             raise Wrong(
-                f"the kernel {kind}s beyond the row's end: a block has BLOCK places and a row only N values. Give the "
-                f"{kind} mask=column < N" + (", other=0.0" if kind == "load" else "")
+                f"the kernel {kind}s beyond the row's end. A block has BLOCK places, but a row has only N "
+                f"values. Give the {kind} mask=column < N" + (", other=0.0" if kind == "load" else "")
             )
         if len(addresses):
             raise Wrong(
-                f"a {kind} reaches beyond the tensors, though it touches no more than N places: the row of program t "
-                "begins at t * N, not at t * BLOCK, and the weight has one row for all programs"
+                f"a {kind} goes outside the tensors, although it touches only N places. The row of program t "
+                "begins at t * N, not at t * BLOCK. The weight has one row for all programs"
             )
 
     def times(self, kind: Kind, tensor: Tensor) -> Counts:
-        """How often each element of one of the tensors was loaded or stored, in its shape."""
+        """Return how often each element of one of the tensors was loaded or stored, in its shape."""
         for known, counts in zip(self.tensors, self.counts, strict=True):
             if known.data_ptr() == tensor.data_ptr():
                 return counts[kind].reshape(tensor.shape)
         raise Wrong(
-            "a result is a tensor that no kernel wrote into: return the tensors that the kernel fills"
+            "a result is a tensor that no kernel wrote into. Return the tensors that the kernel fills"
         )
 
 
 def rows(num_rows: int, n: int, dtype: torch.dtype = torch.float32, size: float = 1.0) -> list[Tensor]:
-    """x and residual [num_rows, n] and weight [n], each with somebody else's numbers before and behind it."""
+    """Return x and residual [num_rows, n] and weight [n], each with other numbers before and after it in memory."""
     made = []
     for seed, shape in enumerate([(num_rows, n), (num_rows, n), (n,)]):
         around = 64 + (length := shape[0] * (shape[1] if len(shape) == 2 else 1)) + 64
@@ -97,7 +97,7 @@ def rows(num_rows: int, n: int, dtype: torch.dtype = torch.float32, size: float 
 
 
 def run(add_rms_norm: Answer, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Any, Memory]:
-    """What the learner's function returns, and what its kernel did with memory."""
+    """Return the result of the learner's function, and the loads and stores of its kernel."""
     from triton.runtime.errors import InterpreterError
 
     from minillm.course.tools.interpreter import watching
@@ -110,11 +110,11 @@ def run(add_rms_norm: Answer, x: Tensor, residual: Tensor, weight: Tensor, eps: 
         raise (error.__cause__ or error) from None
     expect.something(results)
     if not isinstance(results, tuple) or len(results) != 2:
-        raise Wrong("the result is not a pair: return norm, total")
+        raise Wrong("the result is not a pair. Return norm, total")
     for result, name in zip(results, ("norm", "total"), strict=True):
         expect.tensor(result, x.shape, "T N", x.dtype, name)
     if not memory.times("store", results[1]).any():
-        raise Wrong("the sum was never written: the next block of the model adds to it. Store it too")
+        raise Wrong("the sum was never written. Store it too: the next block of the model adds to it")
     return results, memory
 
 
@@ -138,21 +138,23 @@ def norm_one_row(add_rms_norm: Answer) -> None:
         "T N",
         name="norm",
         mistakes={
-            "the sum of squares is divided by BLOCK, the places of the block: the row has N values": norm_of(
+            "the sum of squares is divided by BLOCK. Divide it by N, the number of values in the row": norm_of(
                 total, weight, eps, 8
             ),
-            "eps belongs inside the root: 1 / sqrt(mean + eps)": total / (root + eps) * weight,
-            "eps is left out": total / root * weight,
-            "what is normalised is the row of x alone: it is the sum x + residual": x * scale_of_x * weight,
-            "the scale is that of x alone: the mean is over the sum x + residual": total
+            "eps is outside the root. It belongs inside the root: 1 / sqrt(mean + eps)": total
+            / (root + eps)
+            * weight,
+            "eps is left out. Add it to the mean, under the root": total / root * weight,
+            "the norm is of x alone. Normalise the sum x + residual": x * scale_of_x * weight,
+            "the scale is that of the mean of x alone. Take the mean over the sum x + residual": total
             * scale_of_x
             * weight,
-            "your norm subtracts the mean, as LayerNorm does: RMSNorm does not": norm_of(
+            "your norm subtracts the mean, as LayerNorm does. RMSNorm does not": norm_of(
                 centred, weight, eps
             ),
-            "the weight is left out": norm_of(total, torch.ones(5), eps),
+            "the weight is left out. Multiply the norm by it": norm_of(total, torch.ones(5), eps),
             "the sum of squares is not divided by N": norm_of(total, weight, eps, 1),
-            "the norm is multiplied by the root: divide by it": total * (root.square() + eps).sqrt() * weight,
+            "the norm is multiplied by the root. Divide by it": total * (root.square() + eps).sqrt() * weight,
         },
     )
 
@@ -167,8 +169,8 @@ def norm_every_row(add_rms_norm: Answer) -> None:
             missing = np.flatnonzero((memory.times("store", result) == 0).any(1)).tolist()
             if missing == list(range(1, num_rows)):
                 raise Wrong(
-                    f"of {num_rows} rows only the first row of `{name}` is stored: tl.program_id(0) tells a program "
-                    "which row is its own, and the row begins N values further on for each"
+                    f"of {num_rows} rows, only the first row of `{name}` is stored. tl.program_id(0) is the "
+                    "number of the program's row, and each row begins N values after the one before"
                 )
             expect.that(not missing, f"{name} [{num_rows}, {n}]: row {missing and missing[0]} is not stored")
             expect.close(result, right, "T N", name=f"{name} [{num_rows}, {n}]")
@@ -182,8 +184,8 @@ def norm_half(add_rms_norm: Answer) -> None:
     right = norm_of(x.float() + residual.float(), weight, 1e-3)
     if not bool((norm.float() - right).abs().max() < 0.02):  # NaN included
         raise Wrong(
-            "of values around 300 the norm is wrong: their squares do not fit float16, which ends at 65504. Compute "
-            "in float32: .to(tl.float32) right after each load"
+            "the norm of values around 300 is wrong. Their squares do not fit float16, which ends at 65504. "
+            "Compute in float32: .to(tl.float32) right after each load"
         )
     off = (total.float() - (x.float() + residual.float())).abs().max()
     expect.that(bool(off <= 0.5), f"total is off by {off:.3g} in float16")
@@ -196,19 +198,20 @@ def norm_bytes(add_rms_norm: Answer) -> None:
     for result, name in zip(results, ("norm", "sum"), strict=True):
         if memory.times("load", result).any():
             raise Wrong(
-                f"the kernel loads the {name} again, which it has just stored: it is still in its registers"
+                f"the kernel loads the {name} again, which it has just stored. Its values are still in "
+                "registers"
             )
         most = int(memory.times("store", result).max())
-        expect.that(most == 1, f"the kernel stores the {name} {most} times; once is enough")
+        expect.that(most == 1, f"the kernel stores the {name} {most} times. Store it once")
     for given, name in ((x, "x"), (residual, "residual")):
         most = int(memory.times("load", given).max())
         expect.that(
             most == 1,
-            f"the kernel loads {name} {'twice' if most == 2 else f'{most} times'}: the program holds its row from the "
-            "first load to the last store",
+            f"the kernel loads {name} {'twice' if most == 2 else f'{most} times'}. The program holds its row "
+            "in registers from the first load to the last store",
         )
     most = int(memory.times("load", weight).max())
-    expect.that(most <= 4, f"the kernel loads the weight {most} times for 4 rows: once a program")
+    expect.that(most <= 4, f"the kernel loads the weight {most} times for 4 rows. Load it once per program")
 
 
 BLOCK_SIZE, WIDTH, SIZES = 4, 6, [1, 3, 4, 7]
@@ -216,7 +219,7 @@ ROWS = ("token_ids", "positions", "slot_mapping", "seq_lens")
 
 
 def decode(*lengths: int, first: int = 0) -> Batch:
-    """A step of requests with so many tokens in the cache, each in blocks of its own, from block `first` on."""
+    """Return a step of requests with these numbers of cached tokens, each in its own blocks, from block `first` on."""
     chunks, block = [], first
     for i, length in enumerate(lengths):
         needed = -(-(length + 1) // BLOCK_SIZE)
@@ -226,7 +229,7 @@ def decode(*lengths: int, first: int = 0) -> Batch:
 
 
 def buffers_of(size: int = SIZES[-1], width: int = WIDTH) -> Batch:
-    """Buffers in which every row is what a large step with long texts left there."""
+    """Return buffers in which a large step with long texts has filled every row."""
     chunks = [
         Chunk([90 + i], width * BLOCK_SIZE - 2, list(range(40 + i * width, 40 + (i + 1) * width)))
         for i in range(size)
@@ -235,43 +238,45 @@ def buffers_of(size: int = SIZES[-1], width: int = WIDTH) -> Batch:
 
 
 def recorded(buffers: Batch) -> dict[str, Tensor]:
-    """The tensors themselves: all that a recording knows of the buffers."""
+    """Return the tensors themselves, which are all that a recording knows of the buffers."""
     return {name: getattr(buffers, name) for name in (*ROWS, "block_tables")}
 
 
 def filled(fill_buffers: Answer, batch: Batch, buffers: Batch | None = None) -> tuple[int, dict[str, Tensor]]:
-    """The size that the learner chooses, which is looked at, and what the recording then sees."""
+    """Return the size that the learner chooses, after a check, and the tensors that the recording then reads."""
     buffers = buffers_of() if buffers is None else buffers
     seen, before = recorded(buffers), {n: t.clone() for n, t in recorded(buffers).items()}
     addresses = {name: tensor.data_ptr() for name, tensor in seen.items()}
     given = {name: tensor.clone() for name, tensor in recorded(batch).items()}
     size = fill_buffers(buffers, batch, list(SIZES))
     changed = [name for name in given if not torch.equal(getattr(batch, name), given[name])]
-    expect.that(
-        not changed, f"your function changes {changed} of `batch`: only the buffers are to be written"
-    )
+    expect.that(not changed, f"your function changes {changed} of `batch`. Write only into the buffers")
     num_requests = len(batch.seq_lens)
     right = next(s for s in SIZES if s >= num_requests)
     if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise Wrong(f"{num_requests} requests fit a recording of {SIZES}; your answer is {size!r}")
+        raise Wrong(
+            f"{num_requests} requests fit a recording of one of the sizes {SIZES}, but your answer is {size!r}"
+        )
     if size not in SIZES:
-        raise Wrong(f"the answer is {size}: it must be one of the recorded sizes {SIZES}")
+        raise Wrong(f"the answer is {size}; it should be one of the recorded sizes {SIZES}")
     if size < num_requests:
         raise Wrong(f"size {size} has no row for request {size} of {num_requests}")
     if size != right and right == num_requests:
         raise Wrong(
-            f"for {num_requests} requests you choose {size}, and there is a recording of exactly {right}"
+            f"for {num_requests} requests you choose {size}, but there is a recording of exactly {right}"
         )
     expect.that(
         size == right,
-        f"for {num_requests} requests you choose {size}: {right} is the least that has room, and each row more is work",
+        f"for {num_requests} requests you choose {size}; {right} is the least that has room. Each extra row "
+        "is extra work",
     )
     if all(torch.equal(seen[name], before[name]) for name in seen) or any(
         getattr(buffers, name) is not seen[name] or seen[name].data_ptr() != addresses[name] for name in seen
     ):
         raise Wrong(
-            "the recording never sees the step: it knows the addresses of the buffers' tensors, and you put others in "
-            "their place or wrote elsewhere. Write into them: copy_, fill_, or assignment to a slice"
+            "the recording never sees the step. It reads from the addresses of the buffers' tensors, but you "
+            "replaced these tensors or wrote elsewhere. Write into them: copy_, fill_, or assignment to a "
+            "slice"
         )
     return size, seen
 
@@ -294,7 +299,7 @@ def fill_rows(fill_buffers: Answer) -> None:
     short = [row[:-1] for row in got] == [row[:-1] for row in right]
     expect.that(
         got == right or not short,
-        "the table's last column is not copied: the newest tokens are in that block",
+        "the table's last column is not copied. The newest tokens are in that block",
     )
     expect.that(got == right, f"the block tables are {got} in the buffers; they should begin with {right}")
 
@@ -307,21 +312,23 @@ def fill_padding(fill_buffers: Answer) -> None:
             slot, length = int(seen["slot_mapping"][row]), int(seen["seq_lens"][row])
             if slot == 0:
                 raise Wrong(
-                    f"row {row}, which is padding, has slot 0: slot 0 belongs to a token, and would be written over"
+                    f"row {row}, which is padding, has slot 0. But slot 0 belongs to a token, which would be "
+                    "overwritten. Set the slot to -1"
                 )
             expect.that(
                 slot == -1,
-                f"row {row} of {size} is not filled by this step, and still has slot {slot}: the row of padding writes "
-                "over a token of somebody's. Its slot must be -1",
+                f"row {row} of {size} is padding, but still has slot {slot}. A row of padding writes over a "
+                "token of another request. Set its slot to -1",
             )
             if length == 1:
                 raise Wrong(
-                    f"row {row}, which is padding, has length 1: it would read a block. Its length is 0"
+                    f"row {row}, which is padding, has length 1, so it would read a block. Set its length to 0"
                 )
             expect.that(
                 length == 0,
-                f"row {row} of {size} still has length {length}: the row of padding reads {length} tokens for nothing, "
-                "of blocks that may be another's. Its length must be 0",
+                f"row {row} of {size} is padding, but still has length {length}. A row of padding reads "
+                f"{length} tokens for nothing, from blocks that may belong to another request. Set its length "
+                "to 0",
             )
 
 
@@ -329,18 +336,22 @@ def fill_padding(fill_buffers: Answer) -> None:
 def fill_refused(fill_buffers: Answer) -> None:
     prompt, beside = Chunk([5, 6], 0, [0]), Chunk([5], 9, [1, 2, 3])
     cases = {
-        "8 requests, where the largest recording has 7 rows": decode(*[3] * 8),
+        "8 requests; the largest recording has 7 rows": decode(*[3] * 8),
         "a request that computes two tokens (a prompt)": Batch.of([prompt], BLOCK_SIZE),
-        "a prompt's two tokens beside a decode": Batch.of([beside, prompt], BLOCK_SIZE),
+        "a prompt's two tokens next to a decode": Batch.of([beside, prompt], BLOCK_SIZE),
         f"a block table wider than the recorded {WIDTH} columns": decode(3, WIDTH * BLOCK_SIZE),
     }
     for name, batch in cases.items():
         buffers = buffers_of()
         seen, before = recorded(buffers), {n: t.clone() for n, t in recorded(buffers).items()}
         size = fill_buffers(buffers, batch, list(SIZES))
-        expect.that(size is None, f"{name}: no recording fits, and the answer must be None, not {size!r}")
+        expect.that(
+            size is None, f"{name}: no recording fits, so the answer must be None, but it is {size!r}"
+        )
         same = all(torch.equal(seen[n], before[n]) for n in seen)
-        expect.that(same, f"{name}: it was refused, and yet the buffers have changed. Ask first, then copy")
+        expect.that(
+            same, f"{name}: your function returned None, but the buffers have changed. Check first, then copy"
+        )
 
 
 @FILL_BUFFERS.part("forty steps, replayed", points=1)
@@ -354,13 +365,13 @@ def fill_replayed(fill_buffers: Answer) -> None:
         written, read = step(seen, size)
         expect.that(
             (written, read[: len(lengths)]) == direct and not any(read[len(lengths) :]),
-            f"step {number}, of {len(lengths)} requests after a step of others: the recording of size {size} does not "
-            "write and read what the step itself does",
+            f"step {number}, of {len(lengths)} requests, reuses the buffers of earlier steps. The recording "
+            f"of size {size} does not write and read the slots that the step itself uses",
         )
 
 
 def step(rows: dict[str, Tensor], size: int) -> tuple[dict[int, tuple[int, int]], list[list[int]]]:
-    """What a decode step writes, slot by slot, and the slots that each row reads: as the kernels do."""
+    """Return what a decode step writes, slot by slot, and the slots that each row reads, as the kernels do."""
     token, position, slot, length = (rows[name][:size].tolist() for name in ROWS)
     table = rows["block_tables"].tolist()
     written = {slot[i]: (token[i], position[i]) for i in range(size) if slot[i] >= 0}
@@ -385,7 +396,7 @@ def moved(
     ),
     once: Literal["a kernel", "an operation", "ever"] = "a kernel",
 ) -> int:
-    """The bytes; `writes` says what of a kernel's tensors is written, `once` when a tensor is not read again."""
+    """Return the bytes. `writes` tells which of a kernel's tensors are written, `once` when none is read again."""
     total, start, ever = 0, 0, set[str]()
     for length in kernels:
         inside, after = chain[start : start + length], chain[start + length :]
@@ -401,7 +412,7 @@ def moved(
 
 
 def sizes_of(chain: Chain) -> dict[str, int]:
-    """A size for every tensor of a chain that no sum of others has."""
+    """Return a size for every tensor of a chain, so that all sums of sizes differ."""
     names = dict.fromkeys(
         [*(name for _, inputs in chain for name in inputs), *(output for output, _ in chain)]
     )
@@ -409,28 +420,28 @@ def sizes_of(chain: Chain) -> dict[str, int]:
 
 
 BYTES_MISTAKES: dict[str, Callable[..., int]] = {
-    "the cuts are not looked at: it counts as if every operation were a kernel": (
+    "the cuts are ignored: you count as if every operation were a kernel": (
         lambda chain, kernels, sizes, results: moved(chain, [1] * len(chain), sizes, results)
     ),
-    "only what is read is counted: what the kernels write crosses the bus too": partial(
+    "only reads are counted. Count also the bytes that the kernels write": partial(
         moved, writes=lambda made, later, results: set()
     ),
-    "what a kernel makes for itself alone stays in registers, and is not written": partial(
+    "what a kernel makes only for itself stays in registers, and is not written": partial(
         moved, writes=lambda made, later, results: set(made)
     ),
     "a kernel reads a tensor once, however many of its operations use it": partial(
         moved, once="an operation"
     ),
-    "a tensor that a later kernel reads, or that is a result, is written even if another operation follows": partial(
+    "a tensor that a later kernel reads, or that is a result, is written, even if the kernel goes on after it": partial(
         moved, writes=lambda made, later, results: {made[-1]}
     ),
-    "what passes between kernels passes through memory: it is written as well as read": partial(
+    "what passes between kernels goes through memory. It is written as well as read": partial(
         moved, writes=lambda made, later, results: set(made) & results
     ),
-    "the results themselves are written too, though nothing in the chain reads them": partial(
+    "the results themselves are written too, even if no operation of the chain reads them": partial(
         moved, writes=lambda made, later, results: set(made) & later
     ),
-    "the registers are gone after a kernel: the next one that uses a tensor reads it again": partial(
+    "the registers are lost after a kernel. The next kernel that uses a tensor reads it again": partial(
         moved, once="ever"
     ),
 }
@@ -439,7 +450,7 @@ BYTES_MISTAKES: dict[str, Callable[..., int]] = {
 def check_bytes(
     bytes_moved: Answer, cases: Iterable[tuple[Chain, list[int], list[str]]], *unseen: str
 ) -> None:
-    """Compare for each (chain, kernels, results); the mistakes that begin with `unseen` do not show on these."""
+    """Compare for each (chain, kernels, results). The mistakes that begin with `unseen` do not show on these."""
     mistakes = {text: make for text, make in BYTES_MISTAKES.items() if not text.startswith(unseen or "-")}
     arguments = [(chain, kernels, sizes_of(chain), results) for chain, kernels, results in cases]
     expect.cases(bytes_moved, moved, arguments, mistakes=mistakes)

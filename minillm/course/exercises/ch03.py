@@ -12,11 +12,14 @@ CACHED_STEP = Exercise(
     changes=("k_cache", "v_cache"),
     uses=("minillm.ops.rope",),
     hints=(
-        "Three things in order: turn, write, attend. Which of q, k, v does RoPE turn, and by which row's angle?",
-        "Rows 0 … position - 1 were turned when they were written and stay as they are. Once the new row is written, "
-        "rows 0 … position hold the whole text, and the one query sees all of them: no mask.",
-        "k_cache[position] = rope(k, cos[position], sin[position]), v_cache[position] = v, q turned likewise; then "
-        "keys = k_cache[: position + 1], einsum('hd,shd->hs') / D**0.5, softmax, einsum('hs,shd->hd').",
+        "Do three things in order: rotate, write, attend. Which of q, k and v does RoPE rotate, and with "
+        "which row of cos and sin?",
+        "Rows 0 … position - 1 were rotated when they were written, and stay as they are. After you write "
+        "the new row, rows 0 … position hold the whole text. The one query sees all of them, so you need no "
+        "mask.",
+        "k_cache[position] = rope(k, cos[position], sin[position]); v_cache[position] = v; rotate q in the "
+        "same way; then keys = k_cache[: position + 1], einsum('hd,shd->hs') / D**0.5, softmax, "
+        "einsum('hs,shd->hd').",
     ),
 )
 
@@ -29,11 +32,12 @@ APPEND_MASK = Exercise(
     difficulty=2,
     uses=(),
     hints=(
-        "Draw it for 3 cached tokens and 2 new ones: 2 rows, 5 columns. At which position does the first row stand?",
-        "Row i stands at position num_computed + i, so it sees columns 0 … num_computed + i. The last row sees all: "
-        "the triangle's corner is at the bottom right, not at the top left.",
-        "torch.ones(num_tokens, num_computed + num_tokens, dtype=torch.bool).tril(diagonal=…): the diagonal that the "
-        "first row ends on.",
+        "Draw the mask for 3 cached tokens and 2 new ones: 2 rows, 5 columns. What is the position of the "
+        "first row?",
+        "The position of row i is num_computed + i, so it sees columns 0 … num_computed + i. The last row "
+        "sees all columns. So the corner of the triangle is at the bottom right, not at the top left.",
+        "torch.ones(num_tokens, num_computed + num_tokens, dtype=torch.bool).tril(diagonal=…). The diagonal "
+        "is the last column that the first row sees.",
     ),
 )
 
@@ -47,11 +51,11 @@ GROUPED_ATTENTION = Exercise(
     seconds=20.0,
     uses=(),
     hints=(
-        "H / H_kv query heads ask the same KV head. To that head they are simply so many queries.",
-        "Query head h belongs to KV head h // (H / H_kv): neighbours share. A view of q as [H_kv, H / H_kv, D] puts "
-        "each group beside its head, and nothing of K or V needs to be repeated.",
+        "H / H_kv query heads use the same KV head. To that KV head they are H / H_kv queries.",
+        "Query head h belongs to KV head h // (H / H_kv), so neighbours share one. View q as [H_kv, H / "
+        "H_kv, D]. Each group is then in the row of its KV head, and you need not repeat K or V.",
         "grouped = q.view(H_kv, H // H_kv, D); scores = einsum('kgd,skd->kgs') / D**0.5; softmax over s; "
-        "einsum('kgs,skd->kgd'); reshape to [H, D].",
+        "einsum('kgs,skd->kgd'); reshape the result to [H, D].",
     ),
 )
 
@@ -64,10 +68,10 @@ CACHE_BYTES = Exercise(
     difficulty=1,
     uses=("minillm.config",),
     hints=(
-        "Count numbers first, for one token in one layer. Then multiply.",
-        "A token leaves a key and a value in each layer, each of H_kv · D numbers; requests add up, each with its own "
-        "length.",
-        "2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * bytes_per_element, times the "
-        "sum of the lengths.",
+        "First count the numbers for one token in one layer. Then multiply.",
+        "A token has a key and a value in each layer. Each of them has H_kv · D numbers. The requests add "
+        "up, each with its own length.",
+        "2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * bytes_per_element, "
+        "multiplied by the sum of the lengths.",
     ),
 )

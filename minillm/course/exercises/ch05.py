@@ -11,11 +11,11 @@ MERGE = Exercise(
     difficulty=2,
     uses=(),
     hints=(
-        "l and acc are sums of exp(s - m). Two of them can be added only when both are relative to the same m.",
-        "exp(s - m_a) · exp(m_a - m) = exp(s - m). With m the larger of the two maxima no exponent is above 0, so "
-        "nothing overflows. An empty half has m = -inf, and -inf - (-inf) is NaN.",
-        "m = torch.maximum(m_a, m_b); base = m, but 0 where m is -inf; fade_a = exp(m_a - base), fade_b likewise; "
-        "l = l_a * fade_a + l_b * fade_b, and acc the same with fade[:, None].",
+        "l and acc are sums of exp(s - m). You can add two of them only if both are relative to the same m.",
+        "exp(s - m_a) · exp(m_a - m) = exp(s - m). If m is the larger of the two maxima, no exponent is "
+        "above 0, so nothing overflows. An empty half has m = -inf, and -inf - (-inf) is NaN.",
+        "m = torch.maximum(m_a, m_b); base = m, but 0 where m is -inf; fade_a = exp(m_a - base), and fade_b "
+        "in the same way; l = l_a * fade_a + l_b * fade_b; acc likewise, with fade[:, None].",
     ),
 )
 
@@ -29,10 +29,11 @@ TILED_ATTENTION = Exercise(
     seconds=30.0,
     uses=("minillm.ops.causal_mask",),
     hints=(
-        "Two loops: tiles of queries outside, tiles of keys inside. What must be carried from one tile of keys to the "
-        "next, for each row and head?",
-        "Query i stands at key S - T + i, and sees the keys up to that. A tile of queries needs no key beyond its last "
-        "query's. What was summed before a tile raised the maximum is multiplied by exp(old m - new m).",
+        "Write two loops: the outer one over tiles of queries, the inner one over tiles of keys. Which "
+        "numbers must you keep from one tile of keys to the next, for each row and head?",
+        "Query i belongs to key S - T + i, and sees the keys up to that one. A tile of queries needs no key "
+        "after that of its last query. When a tile raises the maximum, multiply the sums so far by exp(old m "
+        "- new m).",
         "for first in range(0, T, block): m = -inf, l = 0, acc = 0; for start in range(0, S - T + last + 1, block): "
         "scores [t, H, b] by einsum, masked; new_m = maximum(m, scores.amax(-1)); p = exp(scores - new_m[..., None]); "
         "fade = exp(m - new_m); l = l * fade + p.sum(-1); acc = acc * fade[..., None] + einsum(p, v); m = new_m. Then "
@@ -50,11 +51,12 @@ JOIN = Exercise(
     uses=(),
     hints=(
         "Each part is a softmax over its own keys, already divided by its own sum. How large was that sum?",
-        "exp(lse) is a part's sum of exp(score), so a part's weight is its share exp(lse - lse of all). Where a part "
-        "has no keys its weight is 0, but 0 · NaN is NaN: what was never written must not be multiplied.",
-        "top = lse.amax(0), but 0 where it is -inf; weight = exp(lse - top); total = weight.sum(0); parts.masked_fill("
-        "(weight == 0)[..., None], 0) times weight[..., None], summed over the parts, divided by total where that is "
-        "not 0; lse = top + log(total).",
+        "exp(lse) is a part's sum of exp(score). So the weight of a part is its share, exp(lse - lse of all "
+        "parts). A part without keys has weight 0, but 0 · NaN is NaN. Never multiply rows that were not "
+        "written.",
+        "top = lse.amax(0), but 0 where it is -inf; weight = exp(lse - top); total = weight.sum(0). Set the "
+        "rows of parts to 0 where weight is 0, multiply them by weight[..., None], sum over the parts, and "
+        "divide by total where it is not 0. lse = top + log(total).",
     ),
 )
 
@@ -68,10 +70,11 @@ WALK = Exercise(
     seconds=60.0,
     needs="triton",
     hints=(
-        "It is 05.2's inner loop for one head. New are pointers instead of slices, and masks for what is not there.",
-        "Row j of k begins at k + j * HEAD_DIM. A tile may reach beyond row num_keys - 1, so load with a mask and "
-        "other=0; a score is -inf where the key is beyond the query. Keys from first + BLOCK_M on are seen by nobody "
-        "in this tile.",
+        "It is the inner loop of 05.2 for one head. Two things are new: pointers instead of slices, and "
+        "masks for rows that do not exist.",
+        "Row j of k begins at k + j * HEAD_DIM. A tile may go beyond row num_keys - 1, so load it with a "
+        "mask and other=0. A score is -inf where the key comes after the query. No query of this tile sees "
+        "keys from first + BLOCK_M on.",
         "for start in range(0, tl.minimum(first + BLOCK_M, num_keys), BLOCK_N): at = j[:, None] * HEAD_DIM + "
         "d[None, :]; k_tile = tl.load(k + at, mask=j[:, None] < num_keys, other=0); "
         "s = tl.dot(q_tile, tl.trans(k_tile)) * scale; s = tl.where(j[None, :] <= i[:, None], s, float('-inf')); then "

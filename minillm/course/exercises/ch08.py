@@ -12,13 +12,14 @@ SCHEDULE = Exercise(
     changes=("running", "waiting"),
     uses=(),
     hints=(
-        "Two loops: over `running`, then over `waiting` from its front. What they share is the budget that is left.",
-        "A request computes min(what it misses, what is left of the budget), and what it misses is num_tokens - "
-        "num_computed_tokens, looked up after `admit`, which may have found a prefix. `admit` takes blocks when it "
-        "says yes: ask it only if there is budget and a place, and stop at the first no.",
-        "for request in running: n = min(missing, budget); if n: append, budget -= n. Then while waiting and budget "
-        "and len(running) < max_num_seqs and admit(waiting[0]): request = waiting.pop(0); running.append(request); the "
-        "same two lines.",
+        "Write two loops: one over `running`, then one over `waiting` from its front. Both take tokens from "
+        "the same budget.",
+        "A request computes min(missing tokens, remaining budget). The missing tokens are num_tokens - "
+        "num_computed_tokens. Read this after `admit`, which may have found a prefix. `admit` takes blocks "
+        "when it returns True. So call it only if budget and a place are left, and stop at the first False.",
+        "for request in running: n = min(missing, budget); if n: append (request, n), budget -= n. Then "
+        "while waiting and budget and len(running) < max_num_seqs and admit(waiting[0]): request = "
+        "waiting.pop(0); running.append(request); then the same two lines.",
     ),
 )
 
@@ -31,11 +32,11 @@ PLAN_CHUNKS = Exercise(
     difficulty=2,
     uses=(),
     hints=(
-        "In each step the requests that decode come first. How much of the budget is left for the prompt?",
-        "A step gives the prompt at most budget - num_decoding tokens, and no more than the threshold unless that is "
-        "0. If nothing is left the prompt never gets done.",
-        "room = budget - num_decoding; if threshold: room = min(room, threshold); ValueError if room < 1; then room, "
-        "room, … and what is left over, if anything is.",
+        "In each step, the decoding requests come first. How much of the budget is left for the prompt?",
+        "A step gives the prompt at most budget - num_decoding tokens, and at most `threshold` tokens unless "
+        "it is 0. If no token is left for the prompt, it can never be computed.",
+        "room = budget - num_decoding; if threshold: room = min(room, threshold); raise ValueError if room < "
+        "1. The chunks are room, room, …, and the rest if it is not 0.",
     ),
 )
 
@@ -48,13 +49,13 @@ RAGGED_BATCH = Exercise(
     difficulty=3,
     uses=("minillm.batch.Chunk",),
     hints=(
-        "Write it as plain Python lists first, chunk after chunk, and make tensors of them at the end.",
-        "Token i of a chunk stands at position p = num_computed + i of its own text, and its slot is block_table[p // "
-        "block_size] * block_size + p % block_size. query_start has one entry more than there are requests: it begins "
-        "with 0 and ends with the number of all tokens.",
-        "for chunk in chunks: places = range(chunk.num_computed, chunk.num_computed + len(chunk.token_ids)); extend "
-        "token_ids, positions and slots; query_start.append(len(token_ids)). int32 for query_start, int64 for the "
-        "rest.",
+        "First build plain Python lists, one chunk after another. Make tensors of them at the end.",
+        "Token i of a chunk has position p = num_computed + i in its own text. Its slot is block_table[p // "
+        "block_size] * block_size + p % block_size. query_start has one more entry than there are requests: "
+        "it begins with 0 and ends with the number of all tokens.",
+        "for chunk in chunks: places = range(chunk.num_computed, chunk.num_computed + len(chunk.token_ids)); "
+        "extend token_ids, positions and slots; query_start.append(len(token_ids)). Use int32 for "
+        "query_start and int64 for the others.",
     ),
 )
 
@@ -68,11 +69,11 @@ MAKE_ROOM = Exercise(
     changes=("running", "waiting"),
     uses=(),
     hints=(
-        "Try `memory.grow(request)`; if it says no, somebody must go; then try again. Who goes, and can it be "
-        "`request`?",
-        "The newest goes: the last of `running`, which may be `request` itself. Its blocks go back, so nothing of it "
-        "is computed any more; its tokens, prompt and outputs, stay. It came before all that wait, so it waits "
-        "before them.",
+        "Call `memory.grow(request)`. If it returns False, preempt a request and call it again. Which "
+        "request do you preempt? Can it be `request` itself?",
+        "Preempt the newest, the last of `running`. It may be `request` itself. Its blocks are freed, so "
+        "none of its tokens is computed any more. Its tokens, prompt and outputs, stay. It arrived before "
+        "all waiting requests, so it goes to the front of `waiting`.",
         "while not memory.grow(request): victim = running.pop(); memory.free(victim); victim.num_computed_tokens = 0; "
         "waiting.insert(0, victim); return False if victim is request. After the loop: return True.",
     ),

@@ -1,4 +1,4 @@
-"""What torch.compile is asked in a process of its own."""
+"""Test the calls of torch.compile that run in a separate process."""
 
 import shutil
 

@@ -1,5 +1,5 @@
 # exercise: 01.1
-# says: divided by D; it is sqrt(D)
+# says: divided by D. Divide them by sqrt(D)
 """Divides by the head dimension itself."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: Temperature 0: one token has all, of equal ones any
+# says: Temperature 0 gives all probability to the likeliest token
 """At temperature 0 tied tokens share."""
 
 import torch

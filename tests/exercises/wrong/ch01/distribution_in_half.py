@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: Sum the probabilities in their own precision
+# says: Sum the probabilities in float32, the dtype of the logits
 """Sorted and summed in float16."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: sum to
+# says: sum to less than 1
 """Zeroes what is cut and returns what is left."""
 
 import torch

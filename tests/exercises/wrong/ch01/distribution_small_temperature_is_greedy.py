@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: A small temperature is not 0: those near the likeliest count
+# says: A small temperature is not 0: tokens close to the likeliest one keep a probability
 """A temperature below 0.01 counts as 0."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: top-k keeps k tokens; equal ones do not count as one, and k
+# says: Top-k keeps exactly k tokens, even if several are equally likely, or all tokens if there are fewer
 """All that tie with the k-th token stay."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.3
-# says: top_p=1 is off, but yours cuts the least likely token
+# says: top_p=1 turns top-p off, but your function cuts the least likely token
 """A token whose sum reaches top_p goes: at top_p=1 that is the last one."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.4
-# says: tokens come back that `sample` did not draw from their row
+# says: tokens that `sample` did not draw from the last row of their text
 """The likeliest token instead of a sample."""
 
 def generate(forward, prompt_ids, sample, max_tokens, eos_token_id):

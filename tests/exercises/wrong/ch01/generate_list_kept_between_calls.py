@@ -1,5 +1,5 @@
 # exercise: 01.4
-# says: a second call with the same prompt gives something else
+# says: a second call with the same prompt gives another result
 """A default list that grows from call to call."""
 
 _new = []

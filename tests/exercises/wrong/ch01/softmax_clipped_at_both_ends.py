@@ -1,5 +1,5 @@
 # exercise: 01.2
-# says: shift each row by its maximum, don't clip it
+# says: Do not clip the scores
 """Keeps the scores where exp neither overflows nor vanishes."""
 
 import torch

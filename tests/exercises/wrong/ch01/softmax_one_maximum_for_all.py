@@ -1,5 +1,5 @@
 # exercise: 01.2
-# says: one maximum for the whole tensor
+# says: one maximum is subtracted from the whole tensor
 """x.max() without an axis: rows far below the largest one underflow to 0 / 0."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 01.2
-# says: the middle axis sums to 1; the last one must
+# says: over the middle axis
 """Axis 1 instead of the last."""
 
 import torch

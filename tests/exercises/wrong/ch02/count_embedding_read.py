@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: the embedding table is read at the new tokens' rows only
+# says: rows of the embedding table are read
 """The whole embedding table is read, too."""
 
 

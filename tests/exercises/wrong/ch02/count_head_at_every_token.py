@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: the head runs at each request's last token only
+# says: the head runs at the last token of each request only
 """The head is one more matrix."""
 
 

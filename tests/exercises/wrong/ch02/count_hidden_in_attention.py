@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: attention is as wide as all query heads, num_attention_heads * head_dim, not as
+# says: attention is as wide as all query heads, num_attention_heads * head_dim
 """Attention is as wide as the hidden state."""
 
 

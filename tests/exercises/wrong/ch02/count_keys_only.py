@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: a key and a value for each token; you count one
+# says: a key and a value for each token. You count one
 """The cache's factor 2 is taken for the bytes."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: you count two
+# says: You count two
 """The MLP of the first transformers: up and down."""
 
 

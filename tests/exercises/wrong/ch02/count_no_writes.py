@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: keys and values are written too
+# says: are written and then read. Count both
 """Reads only."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: which counts the future
+# says: which counts later tokens too
 """n queries times all n + c keys, as vLLM's estimate counts a prefill."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 02.1
-# says: you read them once for each request
+# says: You read them once for each request
 """Adds up each request's own step."""
 
 

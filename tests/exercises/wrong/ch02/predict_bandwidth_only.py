@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: you only count the memory
+# says: you count only the time to read the bytes
 """Decode is memory-bound, always."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: every query head had a KV head of its own
+# says: every query head had its own KV head
 """The bytes of a token's cache by hand, with all heads."""
 
 import math

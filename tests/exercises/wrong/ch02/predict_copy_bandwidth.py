@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: copy_bandwidth is what reading and writing
+# says: copy_bandwidth counts reading and writing together
 """Takes the other bandwidth."""
 
 import math

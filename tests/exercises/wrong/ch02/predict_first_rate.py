@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: weights in bfloat16 are multiplied at the rate for bfloat16, not for float32
+# says: the weights are bfloat16. Use the rate for bfloat16
 """The first rate that the machine has."""
 
 import math

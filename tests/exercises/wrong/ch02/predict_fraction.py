@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: a batch has whole requests
+# says: A batch has a whole number of requests
 """Leaves the fraction."""
 
 

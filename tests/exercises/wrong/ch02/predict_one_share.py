@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: that is one request's share
+# says: that is the speed of one request
 """Forgets that a step serves the whole batch."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: you only count arithmetic
+# says: you count only the time of the arithmetic
 """Tokens per second from the data sheet's TFLOP/s."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: round up
+# says: Round the quotient up
 """Rounded to the nearest."""
 
 import math

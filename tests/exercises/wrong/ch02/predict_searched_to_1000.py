@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: the batch at which caches of 103 tokens each equal the weights is 1000
+# says: the smallest batch whose KV cache of 103 tokens per request is as large as the weights is 1000
 """The batch is searched up to 1000 only."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: 17 is right if `batch` requests share it
+# says: 17 is the answer divided by `batch`
 """The batch is divided by the cache of the whole batch."""
 
 import math

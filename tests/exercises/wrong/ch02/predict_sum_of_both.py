@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: the longer counts, not the sum
+# says: the longer of the two times, not their sum
 """First the bytes, then the operations."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 02.2
-# says: you take the faster
+# says: You take the shorter one
 """min for max."""
 
 import math

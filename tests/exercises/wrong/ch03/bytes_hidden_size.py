@@ -1,5 +1,5 @@
 # exercise: 03.4
-# says: hidden_size for each token
+# says: hidden_size numbers for each token
 """The width of the hidden state, as in GPT-2."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 03.3
-# says: put back in the wrong order
+# says: in the wrong order
 """The result comes out as [group, H_kv, D] and is flattened as it is."""
 
 import torch

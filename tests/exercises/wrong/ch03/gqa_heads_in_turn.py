@@ -1,5 +1,5 @@
 # exercise: 03.3
-# says: goes to KV head h % H_kv
+# says: uses KV head h % H_kv
 """Query head h asks KV head h mod H_kv."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.3
-# says: goes to KV head h % H_kv
+# says: uses KV head h % H_kv
 """repeat sets the heads 0 1 0 1, where the model has 0 0 1 1."""
 
 import torch

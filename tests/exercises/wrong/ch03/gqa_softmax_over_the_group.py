@@ -1,5 +1,5 @@
 # exercise: 03.3
-# says: sum to 1 over the tokens
+# says: over the heads. It must run over the tokens
 """The softmax runs over the wrong axis."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.2
-# says: sees the later ones of its own chunk
+# says: sees the later tokens of its own chunk
 """All that is in the cache is past, so nothing needs hiding."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.2
-# says: sees one token of the future
+# says: sees one later token
 """The diagonal is counted from 1."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.2
-# says: append_mask(1, 6): row 1, which stands at position 2, sees token 3
+# says: append_mask(1, 6): row 1, at position 2, sees token 3
 """Right while the chunk is no longer than the cache."""
 
 import torch

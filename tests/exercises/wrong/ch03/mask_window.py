@@ -1,5 +1,5 @@
 # exercise: 03.2
-# says: append_mask(40, 3): row 0, which stands at position 40, does not see token 0
+# says: append_mask(40, 3): row 0, at position 40, does not see token 0
 """A window of eight tokens."""
 
 import torch

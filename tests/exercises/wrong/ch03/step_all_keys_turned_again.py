@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: turned a second time
+# says: rotated a second time
 """The cached keys are turned once more at every step."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: the key goes into the cache unturned
+# says: the key goes into the cache without rotation
 """Only the query is turned; the key is stored as it came."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: the result is NaN, as nan is in the rows that are not written yet, and they are
+# says: the rows that are not written yet hold nan, and they are read
 """Later scores are masked, later values are read."""
 
 import torch

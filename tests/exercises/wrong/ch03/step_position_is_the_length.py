@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: one too far
+# says: one position too far
 """The text has position + 1 tokens now, so the angle of position + 1 is taken."""
 
 import torch

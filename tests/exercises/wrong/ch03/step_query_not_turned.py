@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: the key is turned, but the query is not
+# says: the key is rotated, but the query is not
 """The query is not turned."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 03.1
-# says: value is turned
+# says: value is rotated
 """All three of q, k and v are turned."""
 
 import torch

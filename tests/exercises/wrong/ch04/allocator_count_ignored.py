@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: after its last holder
+# says: becomes free after its last holder frees it
 """Whoever frees a block frees it for all."""
 
 

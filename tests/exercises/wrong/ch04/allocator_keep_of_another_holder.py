@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: was freed last is given first
+# says: was freed last goes out first
 """A wish to keep is remembered until the block is free, though the last holder did not ask."""
 
 from collections import deque

@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: was freed last is given first
+# says: was freed last goes out first
 """Who once asked to keep a block keeps it: the wish of an earlier holder decides."""
 
 from collections import deque

@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: of two blocks that are kept
+# says: of two blocks that were freed with keep=True
 """A block that was revived goes to the front even if it is kept again."""
 
 from collections import deque

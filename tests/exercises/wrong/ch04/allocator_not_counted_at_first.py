@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: held by one
+# says: has one holder
 """allocate lends the block and counts only those who share it."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: a free() that is refused changes nothing
+# says: a free() that raises ValueError changes nothing
 """The refused free has lowered the count."""
 
 from collections import deque

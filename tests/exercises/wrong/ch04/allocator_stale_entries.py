@@ -1,5 +1,5 @@
 # exercise: 04.1
-# says: of two blocks that are kept
+# says: of two blocks that were freed with keep=True
 """A shared block stays in the queue and is skipped later, but its old place counts once it is free again."""
 
 from collections import deque

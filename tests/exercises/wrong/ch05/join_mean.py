@@ -1,5 +1,5 @@
 # exercise: 05.3
-# says: count alike
+# says: all parts have the same weight
 """Every part counts alike."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 05.2
-# says: l fades, but acc does not
+# says: l is rescaled, but acc is not
 """acc keeps what was relative to the old maximum."""
 
 import torch

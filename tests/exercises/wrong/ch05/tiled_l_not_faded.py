@@ -1,5 +1,5 @@
 # exercise: 05.2
-# says: acc fades, but l does not
+# says: acc is rescaled, but l is not
 """l keeps what was relative to the old maximum."""
 
 import torch

@@ -1,5 +1,5 @@
 # exercise: 05.2
-# says: do it by hand
+# says: Compute the tiles yourself
 """torch has it already."""
 
 import torch.nn.functional as F

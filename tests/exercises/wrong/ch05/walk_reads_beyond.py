@@ -1,5 +1,5 @@
 # exercise: 05.4
-# says: somebody else's memory
+# says: memory outside the tensors
 """Loads without a mask."""
 
 import triton

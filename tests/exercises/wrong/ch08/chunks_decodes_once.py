@@ -1,5 +1,5 @@
 # exercise: 08.2
-# says: every step
+# says: in every step, not only in the first one
 """The decoding requests are taken off the first step only."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 08.4
-# says: more than one
+# says: more than one victim
 """One victim is taken to be enough."""
 
 

@@ -1,5 +1,5 @@
 # exercise: 08.1
-# says: come before
+# says: come before waiting ones
 """New requests first, so that their users wait less for the first token."""
 
 

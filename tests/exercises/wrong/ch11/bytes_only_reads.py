@@ -1,5 +1,5 @@
 # exercise: 11.3
-# says: what the kernels write
+# says: Count also the bytes that the kernels write
 """Only what comes in."""
 
 def bytes_moved(chain, kernels, sizes, results):

@@ -1,5 +1,5 @@
 # exercise: 11.2
-# says: was refused, and yet
+# says: your function returned None, but the buffers have changed
 """The rows are copied first, and whether it fits is asked last."""
 
 def fill_buffers(buffers, batch, sizes):

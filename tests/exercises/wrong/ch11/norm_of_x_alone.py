@@ -1,5 +1,5 @@
 # exercise: 11.1
-# says: of x alone
+# says: norm is of x alone
 """The sum is stored, but x is normalised."""
 
 import torch
