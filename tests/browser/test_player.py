@@ -29,7 +29,7 @@ from minillm.measure.trace import StepRecord
 from minillm.viz.player import Player
 
 llm = LLM("tinytales", trace=True, max_model_len=512, max_num_seqs=4, num_gpu_blocks_override=96)
-with Player(llm) as player:
+with Player(llm, position=2) as player:
     params = [SamplingParams(max_tokens=120, seed=i, ignore_eos=True) for i in range(6)]
     llm.generate(["Once upon a time", "The fox", "A king"] * 2, params, use_tqdm=False)
 print("steps:", len(llm.trace.of(StepRecord)))
@@ -86,6 +86,7 @@ class Run:
             lab.page.wait_for_timeout(4000)  # the part for viewers without a kernel waits 3 s for the widget
             self.num_players = lab.page.locator(".mp:visible").count()
             self.num_pictures = lab.page.locator(".jp-OutputArea img:visible").count()
+            self.rested = lab.page.evaluate(STATE)["position"]
             self.keys = self.pressed(lab.page)
             self.complaints, self.errors, self.elsewhere = (
                 lab.complaints(),
@@ -150,6 +151,10 @@ def test_in_jupyterlab_it_follows_the_engine_and_nothing_is_lost(run: Run) -> No
     assert len(run.counts - {0, run.printed}) >= 3, "it must grow while the cell runs"
     assert run.state["steps"] == run.printed and not run.state["live"]
     assert len(run.state["texts"]) == 6 and all(len(text) > 100 for text in run.state["texts"])
+
+
+def test_after_the_run_it_shows_the_position_that_the_author_chose(run: Run) -> None:
+    assert run.rested == 2
 
 
 def test_in_jupyterlab_the_widgets_show_in_its_colours_and_nothing_takes_their_place(run: Run) -> None:
@@ -238,3 +243,32 @@ def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kin
         tables = {name: table for name, table in state["tables"].items() if table}
         assert tables == {name: list(table) for name, table in memory.tables.items()}
         assert set(state["known"]) == memory.known
+
+
+def test_before_the_first_step_no_word_is_new(browser: Browser, tmp_path: Path) -> None:
+    """A prompt's words are no output of the step that the player shows."""
+    trace, settings, _ = traced("plain")
+    recording = Recording(trace, settings, tokenizer().token_text)
+    recording.extend()
+    html = tmp_path / "run.html"
+    html.write_text(page(recording.whole()))
+    tab = browser.new_page()
+    tab.goto(html.as_uri())
+    tab.wait_for_selector(".mp canvas")
+    new = tab.evaluate(
+        """async () => {
+          const { player } = document.querySelector(".mp"), text = player.panels.find(panel => panel._token);
+          const counts = [], draw = text._token.bind(text);
+          let fresh;
+          text._token = (...rest) => { fresh.push(rest[6]); draw(...rest); };
+          for (const step of [0, 2]) {
+            fresh = [];
+            player.seek(step);
+            while (!fresh.length) await new Promise(requestAnimationFrame);
+            counts.push(fresh.filter(Boolean).length);
+          }
+          return counts;
+        }"""
+    )
+    tab.close()
+    assert new[0] == 0 and new[1] > 0

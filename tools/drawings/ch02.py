@@ -180,7 +180,7 @@ def step_bytes() -> Canvas:
         "The bytes of decode steps of Llama 3 8B: 15 GB of weights in each, and a KV cache per request",
     )
     canvas.text(20, 24, "Bytes of one decode step of Llama 3 8B in BF16 (GB)", bold=True)
-    left, scale = 170, 16
+    left, scale = 142, 17.3
     h, layers = LLAMA.hidden_size, LLAMA.num_hidden_layers
     mlp = 2 * layers * 3 * h * LLAMA.intermediate_size / 1e9
     attention = 2 * layers * h * 2 * (LLAMA.q_size + LLAMA.kv_size) / 1e9
@@ -196,8 +196,7 @@ def step_bytes() -> Canvas:
             ("attention", attention, "end", 0.8),
             ("output", head, "start", 0),
         ):
-            narrow = size * scale < 20
-            canvas.box(x, y, size * scale - 1, 36, f"{size:.1f}", size=8 if narrow else 10.5, round_=2)
+            canvas.box(x, y, size * scale - 1, 36, f"{size:.1f}", size=10.5, round_=2)
             if row == 0:
                 canvas.text(x + at * size * scale, y - 12, name, size=10.5, ink="faint", anchor=anchor)
             x += size * scale
