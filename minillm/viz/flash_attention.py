@@ -22,6 +22,7 @@ from minillm.viz.style import (
     FAINT,
     INK,
     KV,
+    PAPER,
     PREFILL,
     WASTE,
     Picture,
@@ -226,7 +227,8 @@ def _number_line(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int, 
     for name, at in lines.items():
         axes.axvline(at, color=INK if name == "m" else FAINT, lw=1.2, ls="--")
         axes.text(at, 1.06, name, ha="right" if name == "old m" else "left", va="bottom", fontsize=9)
-    axes.text(0.02, 0.93, text, transform=axes.transAxes, va="top", fontsize=9.5)
+    back = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
+    axes.text(0.02, 0.93, text, transform=axes.transAxes, va="top", fontsize=9.5, bbox=back)
     axes.set_title(title, pad=20, fontsize=10.5)
     axes.set_ylim(0, 1.05)
     axes.set_yticks([0, 0.5, 1])

@@ -34,7 +34,9 @@ def stand_in(trace: Trace, axis: str = "steps", blocks: bool = True) -> Picture:
         handles = [
             Patch(color=COLORS[kind], label=kind) for kind in COLORS if any(s.num_tokens(kind) for s in steps)
         ]
-        figure.legend(handles=handles, loc="outside upper right", ncols=3)
+        if any(part.num_cached_tokens for step in steps for part in step.scheduled):
+            handles.append(Patch(color=KV, label="prefix hit"))
+        figure.legend(handles=handles, loc="outside upper right", ncols=4)
     return figure
 
 
@@ -61,6 +63,10 @@ def _tape(
     for place, step in zip(places, steps, strict=True):
         for part in step.scheduled:
             spans.setdefault((part.request_id, part.kind), []).append(place)
+            if part.num_cached_tokens and part.request_id in rows:
+                share = part.num_cached_tokens / (part.num_cached_tokens + part.num_tokens)
+                top = rows[part.request_id] - 0.4
+                axes.broken_barh([place], (top, 0.8 * share), facecolors=KV, zorder=2)
         for name in step.preempted:
             if name in rows:
                 axes.plot(place[0], rows[name], "x", color=INK, ms=4, mew=1.3, zorder=3)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("anywidget")
 
 from minillm import SamplingParams
-from minillm.measure.trace import Phases, RequestAdded, StepRecord, Trace
+from minillm.measure.trace import Phases, RequestAdded, ScheduledRequest, StepRecord, Trace
 from minillm.viz import player as module
 from minillm.viz.player import Player
 from minillm.viz.stand_in import stand_in
@@ -150,3 +150,15 @@ def test_the_stand_in_shows_the_axis_and_the_panels_of_the_player(monkeypatch: p
     _tape, tokens = stand_in(trace, "time", blocks=False).axes
     assert tokens.get_xlabel() == "ms" and tokens.get_xlim() == (0, 1000)
     assert [(bar.get_x(), bar.get_width()) for bar in tokens.patches[:2]] == [(0, 250), (500, 500)]
+
+
+def test_the_stand_in_shows_the_share_of_a_prompt_that_was_a_hit():
+    trace = Trace()
+    trace.append(RequestAdded(0, "a", 8, list(range(8))))
+    part = ScheduledRequest("a", "prefill", 6, 2, num_cached_tokens=6)
+    trace.append(StepRecord(0, 0, 1, [part], 1, 0, Phases(0, 0, 0, 0)))
+    figure = stand_in(trace)
+    bars = [bars.get_paths()[0].get_extents() for bars in figure.axes[0].collections]
+    *_, hit, whole = sorted(bars, key=lambda bar: bar.height)
+    assert hit.height == pytest.approx(whole.height * 6 / 8) and hit.width == whole.width
+    assert "prefix hit" in [text.get_text() for text in figure.legends[0].get_texts()]
