@@ -1025,12 +1025,17 @@ class Text extends Panel {
     const lines = this.numLines(view), places = this.layout(ink, run, request, lines === 1 ? Infinity : width);
     if (request.step > step + 1) return;
     const count = run.numTokens(request, step), end = places[count - 1];
-    if (lines === 1) left -= Math.max(0, end.x + end.wide - width); // one line shows its end
+    const cut = lines === 1 && end.x + end.wide > width, from = left + (cut ? 12 : 0);
+    if (cut) left -= end.x + end.wide - width; // one line shows its end, in whole words
     const top = Math.max(0, (places[count - 1]?.line ?? 0) - lines + 1);
     const hits = request.parts.filter(part => part.hits && part.step <= step).at(-1)?.hits ?? 0;
     let begin = count;
-    while (begin > 0 && places[begin - 1].line >= top && left + places[begin - 1].x > -width) begin--;
+    while (begin > 0 && places[begin - 1].line >= top && left + places[begin - 1].x >= from) begin--;
     if (run.doing(request, step) === "finished") ink.globalAlpha = 0.6;
+    if (cut && begin < count) {
+      ink.fillStyle = theme.muted;
+      ink.fillText("…", left + places[begin].x - 12, y + 1);
+    }
     for (let i = begin; i < count; i++) {
       const token = request.tokens[i], place = places[i], fresh = token.origin !== "prompt" && token.step === step;
       this._token(ink, theme, token, place, left + place.x, y + (place.line - top) * LINE, fresh, i < hits);
