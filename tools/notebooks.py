@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from minillm.course import notebook as nb
+from minillm.player.page import refreshed
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 120  # for one cell
@@ -99,6 +100,8 @@ def _size(output: dict[str, Any]) -> dict[str, Any]:
 def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without widgets, which are blank without their state, and without any picture but the last.
 
+    A stored player or race gets the module of today.
+
     Text that was printed at once is one output, even if the kernel sent it in pieces.
     """
     kept: list[dict[str, Any]] = []
@@ -110,6 +113,9 @@ def _outputs(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "data" in output:
             if output["data"].pop(WIDGET, None) and len(output["data"]) > 1:
                 output["data"].pop("text/plain", None)  # "VBox(children=…" is no picture of the widget
+            if "text/html" in output["data"]:
+                html = refreshed("".join(output["data"]["text/html"]))
+                output["data"]["text/html"] = html.splitlines(keepends=True)
             output["metadata"] = _size(output)
             if not output["data"]:
                 continue

@@ -6,6 +6,7 @@ deflate (`DecompressionStream`, 2023).
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from functools import cache
@@ -35,6 +36,8 @@ document.addEventListener("minillm-live", event => event.detail === id && player
   player = mount(place, JSON.parse(await unpack(RECORDING)), OPTIONS);
 })();
 """
+
+_MODULE = re.compile(r'unpack\("([\w+/=]+)"\)\], \{ type: "text/javascript" \}')  # as it is in a fragment
 
 # The picture for viewers that run no script follows in an output of its own.
 _HIDE = ".jp-OutputArea-child:has(> * [data-minillm-player].on) + .jp-OutputArea-child:has(img) { display: none; }"
@@ -78,6 +81,18 @@ def page(
     body = fragment(recording, options, file=file)
     head += f"<title>{escape(title)}</title>{style}"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def refreshed(html: str) -> str:
+    """Return a stored fragment with the module's source of today. HTML without a module comes back as it is."""
+
+    def current(match: re.Match[str]) -> str:
+        stored = zlib.decompress(base64.b64decode(match[1])).decode()
+        modules = [module(path.name) for path in sorted(FOLDER.glob("*.js"))]
+        now = next(text for text in modules if text.splitlines()[0] == stored.splitlines()[0])
+        return match[0] if now == stored else match[0].replace(match[1], _packed(now))
+
+    return _MODULE.sub(current, html)
 
 
 def _packed(text: str) -> str:

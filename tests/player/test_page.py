@@ -15,7 +15,8 @@ from minillm.measure.trace import (
     TokenRecord,
     Trace,
 )
-from minillm.player.page import fragment, module, page
+from minillm.player import page as code
+from minillm.player.page import fragment, module, page, refreshed
 from minillm.player.recording import Recording
 
 
@@ -76,3 +77,16 @@ def test_a_prompt_cannot_leave_the_script() -> None:
     recording.extend()
     html = page(recording.whole(), {"panels": ["tape"]}, title="</title>")
     assert html.count("</script>") == 1 and html.count("</title>") == 1 and "onerror" not in html
+
+
+def test_a_stored_fragment_gets_the_module_of_today(monkeypatch) -> None:
+    trace, old = long_trace(2, 3), module().replace("seek(", "search(")
+    recording = Recording(trace, {"block_size": 16})
+    recording.extend()
+    today = fragment(recording.whole())
+    with monkeypatch.context() as patch:
+        patch.setattr(code, "module", lambda file="player.js": old)
+        stored = fragment(recording.whole())
+    assert stored != today
+    assert refreshed(stored) == today and refreshed(today) is today
+    assert refreshed("<p>no module</p>") == "<p>no module</p>"
