@@ -88,5 +88,5 @@ def test_a_stored_fragment_gets_the_module_of_today(monkeypatch) -> None:
         patch.setattr(code, "module", lambda file="player.js": old)
         stored = fragment(recording.whole())
     assert stored != today
-    assert refreshed(stored) == today and refreshed(today) is today
+    assert refreshed(stored) == today and refreshed(today) == today
     assert refreshed("<p>no module</p>") == "<p>no module</p>"
