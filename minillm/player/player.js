@@ -486,7 +486,7 @@ class Tape extends Panel {
     ink.fillRect(here - 0.75, 0, 1.5, bottom + 4);
     const counts = { finished: 0, waiting: 0, preempted: 0, "": 0 };
     for (const request of view.run.requests) {
-      const doing = request.finish?.step <= view.step ? "finished" : view.run.doing(request, view.step);
+      const doing = view.run.doing(request, view.step);
       counts[doing] = (counts[doing] ?? 0) + 1;
     }
     const here_ = view.run.requests.length - counts[""];
