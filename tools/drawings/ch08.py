@@ -67,7 +67,7 @@ def engine_loop() -> Canvas:
     canvas.arrow((572, 146), (620, 146))
     canvas.arrow((670, 186), (670, 240), (301, 240), (301, 187))
     canvas.text(
-        486, 226, "unfinished requests stay: one more token each", size=12, anchor="middle", ink="faint"
+        486, 226, "unfinished requests stay for the next step", size=12, anchor="middle", ink="faint"
     )
     canvas.arrow((696, 186), (696, 264), (592, 264))
     leave = "finished requests leave, and their blocks are free"
@@ -101,7 +101,7 @@ def ragged_batch() -> Canvas:
     for number, at in ((0, 0), (5, 5), (6, 6), (9, 9)):
         canvas.line(290 + at * 36 - 1.5, 68, 290 + at * 36 - 1.5, 104, dashed=True)
         canvas.text(290 + at * 36 - 1.5, 114, str(number), size=12, anchor="middle")
-    canvas.text(290, 146, "Each token knows its request (query_start), its place in", size=12, ink="faint")
+    canvas.text(290, 146, "Each token knows its request (query_start), its position in", size=12, ink="faint")
     canvas.text(290, 164, "the text (positions), and where its key and value go", size=12, ink="faint")
     canvas.text(290, 182, "(slot_mapping). Nothing is padded.", size=12, ink="faint")
     return canvas
