@@ -66,9 +66,7 @@ def engine_loop() -> Canvas:
     canvas.box(624, 108, 92, 76, ("model", "and sampler"), bold=True, size=13)
     canvas.arrow((572, 146), (620, 146))
     canvas.arrow((670, 186), (670, 240), (301, 240), (301, 187))
-    canvas.text(
-        486, 226, "unfinished requests stay for the next step", size=12, anchor="middle", ink="faint"
-    )
+    canvas.text(486, 226, "unfinished requests stay for the next step", size=12, anchor="middle", ink="faint")
     canvas.arrow((696, 186), (696, 264), (592, 264))
     leave = "finished requests leave, and their blocks are free"
     canvas.text(584, 264, leave, size=12, anchor="end", ink="faint")
