@@ -14,7 +14,7 @@ pytest.importorskip("anywidget", reason="anywidget is not installed: pip install
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from minillm.measure.trace import StepRecord
+from minillm.measure.trace import StepRecord, Trace
 from minillm.player.page import page
 from minillm.player.recording import Recording
 from minillm.viz.paged_attention import History
@@ -214,16 +214,22 @@ def test_the_outputs_are_small(run: Run) -> None:
         assert 20_000 < size < 300_000
 
 
-@pytest.mark.parametrize("kind", ["plain", "few blocks", "drafts", "static", "rebuilt"])
-def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kind: str) -> None:
-    trace, settings, _ = traced(kind)
+def opened(browser: Browser, folder: Path, trace: Trace, settings: dict[str, Any]) -> Page:
+    """Return a page that shows this run."""
     recording = Recording(trace, settings, tokenizer().token_text)
     recording.extend()
-    html = tmp_path / "run.html"
+    html = folder / "run.html"
     html.write_text(page(recording.whole()))
     tab = browser.new_page()
     tab.goto(html.as_uri())
     tab.wait_for_selector(".mp canvas")
+    return tab
+
+
+@pytest.mark.parametrize("kind", ["plain", "few blocks", "drafts", "static", "rebuilt"])
+def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kind: str) -> None:
+    trace, settings, _ = traced(kind)
+    tab = opened(browser, tmp_path, trace, settings)
     seen = tab.evaluate(
         """() => {
           const { run } = document.querySelector(".mp").player;
@@ -248,13 +254,7 @@ def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kin
 def test_before_the_first_step_no_word_is_new(browser: Browser, tmp_path: Path) -> None:
     """A prompt's words are no output of the step that the player shows."""
     trace, settings, _ = traced("plain")
-    recording = Recording(trace, settings, tokenizer().token_text)
-    recording.extend()
-    html = tmp_path / "run.html"
-    html.write_text(page(recording.whole()))
-    tab = browser.new_page()
-    tab.goto(html.as_uri())
-    tab.wait_for_selector(".mp canvas")
+    tab = opened(browser, tmp_path, trace, settings)
     new = tab.evaluate(
         """async () => {
           const { player } = document.querySelector(".mp"), text = player.panels.find(panel => panel._token);

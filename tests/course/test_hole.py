@@ -66,12 +66,15 @@ def test_a_loop_without_end_is_stopped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hole, "SECONDS", 0.2)
+    monkeypatch.setattr(hole, "PATIENCE", 20)
 
     def forever(x: int) -> int:
         while True:
             x += 1
 
+    began = time.process_time()
     assert hole.fill("99.double", forever)(4) == 8
+    assert time.process_time() - began < 2  # of the CPU; the limit by the clock is 4 s
     assert "Does the loop end?" in capsys.readouterr().out
 
     def asleep(x: int) -> int:
