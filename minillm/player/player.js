@@ -804,9 +804,9 @@ class Memory extends Panel {
   /** An arrow and a glow for each copy on write; both fade. */
   _copies(view, ink, grid, copied) {
     const age = view.calm ? 0 : Math.min(1, view.sinceStep);
-    for (const [from, to] of copied) {
-      const a = this.at(grid, from), b = this.at(grid, to), middle = { x: grid.wide / 2, y: grid.high / 2 };
-      const [x0, y0, x1, y1] = [a.x + middle.x, a.y + grid.high, b.x + middle.x, b.y + grid.high];
+    for (const [i, [from, to]] of copied.entries()) {
+      const a = this.at(grid, from), b = this.at(grid, to), right = (grid.wide * (i + 1)) / (copied.length + 1);
+      const [x0, y0, x1, y1] = [a.x + right, a.y + grid.high, b.x + right, b.y + grid.high];
       ink.globalAlpha = 1 - 0.4 * age;
       ink.strokeStyle = ink.fillStyle = view.theme.ink;
       ink.lineWidth = 2;
@@ -816,7 +816,7 @@ class Memory extends Panel {
         ink.textAlign = "right";
         ink.fillText(`copy of ${from}`, b.x + grid.wide - 4, b.y + 3);
       }
-      const bend = { x: (x0 + x1) / 2 + (y1 - y0) / 4, y: Math.max(y0, y1) + 26 };
+      const bend = { x: (x0 + x1) / 2 + (y1 - y0) / 4, y: Math.max(y0, y1) + 26 + 14 * i };
       ink.beginPath();
       ink.moveTo(x0, y0);
       ink.quadraticCurveTo(bend.x, bend.y, x1, y1);

@@ -5,7 +5,7 @@ Each is drawn from the trace of a run (`LLM(trace=True)`). Nothing is scheduled 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from typing import Protocol
 
 from matplotlib.artist import Artist
@@ -272,6 +272,36 @@ class Timed(Protocol):
     def ttft(self) -> float: ...
     @property
     def gaps(self) -> list[float]: ...
+
+
+def knee_figure(waits: Mapping[float, Sequence[float]], limit: float) -> Picture:
+    """Return waits in steps, and goodput as a share of the capacity, against the load.
+
+    waits: for each load (a share of the capacity), how many steps each request waited. A request is good if it
+    waited at most `limit` steps.
+    """
+    loads = [100 * load for load in waits]
+    goodput = [
+        load * mean(wait <= limit for wait in some) for load, some in zip(loads, waits.values(), strict=True)
+    ]
+    with style():
+        figure = Picture(figsize=(9, 3))
+        wait, good = figure.subplots(1, 2)
+        for percent, line in ((95, "-"), (50, "--")):
+            points = [quantiles(some, n=100)[percent - 1] for some in waits.values()]
+            wait.plot(loads, points, line, color=DECODE, label=f"p{percent}")
+        wait.axhline(limit, color=INK, linestyle=":", label=f"the promise: {limit:g} steps")
+        wait.set_title("wait for a place (steps)")
+        wait.legend(loc="upper left")
+        served = [load for load in loads if load <= 100]
+        good.plot(served, served, ":", color=INK, label="if every request were good")
+        good.plot(loads, goodput, "-", color=ACCEPTED, label="goodput")
+        good.set_ylim(0, 130)
+        good.set_title("goodput (% of capacity)")
+        good.legend(loc="upper left")
+        for axes in (wait, good):
+            axes.set_xlabel("load (% of capacity)")
+        return figure
 
 
 def load_figure(load: Mapping[float, Sequence[Timed]], goodput: Mapping[float, float]) -> Picture:

@@ -197,6 +197,14 @@ def test_a_moved_slider_draws_anew() -> None:
     assert len({first, second, explorer.png}) == 3
 
 
+def test_goodput_is_the_load_times_the_share_of_short_waits() -> None:
+    figure = pictures.knee_figure({0.5: [0, 0, 8, 0], 1.0: [0, 9, 8.5, 30]}, limit=8)
+    wait, good = figure.axes
+    assert [list(line.get_ydata()) for line in good.lines] == [[50, 100], [50, 25]]
+    assert wait.lines[2].get_ydata()[0] == 8 and "8 steps" in wait.lines[2].get_label()
+    assert list(wait.lines[1].get_ydata()) == [0, 8.75], "medians"
+
+
 def test_the_bars_are_the_seconds_and_the_ratios_are_to_the_fastest() -> None:
     left, right = pictures.comparison_figure([1, 9, 9, 21], {"fast": (2.0, 10), "slow": (5.0, 40)}).axes
     assert [bar.get_height() for bar in left.patches] == [1, 2, 1]
