@@ -16,12 +16,16 @@ from minillm.engine.graphs import CudaRecorder, DecodeGraphs
 from minillm.engine.runner import Runner
 from minillm.engine.scheduler import Scheduler
 from minillm.engine.static import StaticScheduler
+from minillm.layer_kv import LARGEST
 from minillm.measure.memory import available_bytes
 from minillm.measure.trace import Trace
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.sampling import sample
 from minillm.swap import anything_swapped, swapped, swapped_ops
+
+KV_DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}  # "auto" is the model's dtype
+BYTES_OF_SCALE = 4  # float32
 
 
 def max_model_len_for(config: EngineConfig, model: ModelConfig) -> int:
@@ -83,9 +87,10 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
     if config.kv_cache == "none":
         nothing = NoCache(model.config, config.max_model_len)
         return nothing, NoCacheManager(config.max_num_seqs, config.max_model_len)
+    dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
     if config.kv_cache == "contiguous":
         num_rows = _num_blocks(model, config, config.max_model_len)
-        rows = KVCache(model.config, num_rows, config.max_model_len, model.dtype, model.device, model.ops)
+        rows = KVCache(model.config, num_rows, config.max_model_len, dtype, model.device, model.ops)
         return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
     if config.kv_cache == "virtual":
         page = Page.of_model(model.config, model.dtype, model.device)
@@ -103,11 +108,16 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
         )
         return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
     num_blocks = _num_blocks(model, config, config.block_size)
-    paged = KVCache(model.config, num_blocks, config.block_size, model.dtype, model.device, model.ops)
+    paged = KVCache(model.config, num_blocks, config.block_size, dtype, model.device, model.ops)
     make_prefix = swapped("prefix_cache", PrefixCache)
     prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
     allocator = swapped("allocator", BlockAllocator)
     return paged, KVCacheManager(num_blocks, config.block_size, prefix, allocator)
+
+
+def _kv_bytes_per_token(model: Transformer, config: EngineConfig) -> int:
+    dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
+    return model.config.kv_bytes_per_token(dtype.itemsize, BYTES_OF_SCALE if dtype in LARGEST else 0)
 
 
 def _num_blocks(
@@ -123,7 +133,7 @@ def _num_blocks(
         return config.num_gpu_blocks_override
     assert config.max_model_len is not None
     blocks_a_text = -(-config.max_model_len // block_size)
-    block = block_bytes or block_size * model.config.kv_bytes_per_token(model.dtype.itemsize)
+    block = block_bytes or block_size * _kv_bytes_per_token(model, config)
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)
         budget = free - int((1 - config.gpu_memory_utilization) * total)

@@ -169,6 +169,11 @@ class EngineConfig:
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.kv_cache_dtype != "auto" and self.kv_cache in ("virtual", "none"):
+            raise ValueError(
+                f"kv_cache_dtype={self.kv_cache_dtype!r} needs a cache with scales, and kv_cache={self.kv_cache!r} has "
+                "none: use kv_cache='paged' or 'contiguous'"
+            )
         if self.long_prefill_token_threshold and self.kv_cache == "none":
             raise ValueError(
                 f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts into chunks, but "
@@ -204,9 +209,9 @@ _OPTIONAL = ("max_model_len", "max_num_waiting", "num_gpu_blocks_override")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "kv_cache": ("paged", "contiguous", "virtual", "none"),
     "scheduling_policy": ("fcfs", "priority", "static"),
+    "kv_cache_dtype": ("auto", "int8", "fp8"),
+    "quantization": (None, "int8", "w8a8", "fp8", "int4"),
     # vLLM's arguments that so far support only their default.
-    "kv_cache_dtype": ("auto",),
-    "quantization": (None,),
     "speculative_config": (None,),
     "tensor_parallel_size": (1,),
 }

@@ -31,6 +31,7 @@ from minillm.model.stored import GGUF, open_model
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import ops_for
+from minillm.quantization.schemes import ON_THE_FLY, OnTheFly, scheme_for
 from minillm.sampling import SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -108,7 +109,8 @@ class LLM:
         engine_config = replace_arguments(EngineConfig(), "LLM", engine_arguments)
         stored = open_model(model_folder(model))
         on = _device(device)
-        transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops_for(on))
+        scheme = scheme_for(stored.quantization_config, engine_config.quantization)
+        transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops_for(on), scheme)
         sampling: Mapping[str, Any] = stored.generation.sampling
         self._start(str(model), transformer, stored.tokenizer(), engine_config, SamplingParams(**sampling))
 
@@ -126,10 +128,21 @@ class LLM:
         weakref.finalize(self, self._loop.stop)
 
     def variant(self, **changes: Any) -> "LLM":
-        """Return an LLM with the same weights and other engine arguments: `llm.variant(kv_cache="none")`."""
+        """Return an LLM with the same weights and other engine arguments: `llm.variant(kv_cache="none")`.
+
+        `quantization` quantises copies of the weights; everything else shares them.
+        """
         other = LLM.__new__(LLM)
         config = replace_arguments(self.config, "variant", changes)
-        other._start(self.name, self.model, self.tokenizer, config, self._defaults)
+        model, wanted = self.model, config.quantization
+        if wanted != self.config.quantization:
+            if wanted is None:
+                raise ValueError(
+                    f"variant(quantization=None): the weights of this LLM are {self.config.quantization}, and the "
+                    f"floats are not kept. Load them: LLM({self.name!r})"
+                )
+            model = model.with_projections(OnTheFly(ON_THE_FLY[wanted]).quantise)
+        other._start(self.name, model, self.tokenizer, config, self._defaults)
         return other
 
     def start(self) -> None:

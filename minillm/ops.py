@@ -19,11 +19,69 @@ from minillm.batch import Batch
 from minillm.cpu import linear as cpu_linear
 from minillm.cpu import paged_attention as cpu_attention
 from minillm.layer_kv import LARGEST, LayerKV
+from minillm.packed import QuantizedWeight
+
+QuantizedMatmul = Callable[[Tensor, QuantizedWeight, Tensor | None], Tensor]  # x [T, in] -> [T, out]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x W + b [T, out] for x [T, in], a weight [in, out] of any memory order, and a bias [out] or None."""
     return x @ weight if bias is None else torch.addmm(bias, x, weight)
+
+
+def int8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] for x [T, in] and a weight of 8-bit integers [out, in] (W8A16)."""
+    return _dequantised_matmul(x, weight, bias)
+
+
+def int4_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] for x [T, in] and a weight of 4-bit integers [out, in] (W4A16)."""
+    return _dequantised_matmul(x, weight, bias)
+
+
+def fp8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] for x [T, in] and a weight in float8_e4m3fn [out, in] (W8A16)."""
+    return _dequantised_matmul(x, weight, bias)
+
+
+def w8a8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] with both sides in 8-bit integers: x [T, in] is quantised here, token by token.
+
+    `weight` is symmetric with one scale per row. Products of integers are added up exactly, in int32; then each sum is
+    multiplied by the scales of its token and its row: y = (q_x q_w^T) * s_x * s_w.
+    """
+    numbers, scale = quantise_tokens(x, torch.int8)
+    # float64 holds every int32 sum, and unlike int32 it has a product on every device.
+    y = (numbers.double() @ weight.numbers.double().t()).float() * scale[:, None] * weight.scale.float().t()
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def w8a8_fp8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] with both sides in float8_e4m3fn: x [T, in] is quantised here, token by token.
+
+    `weight` has one scale per row. The products are added up in float32.
+    """
+    numbers, scale = quantise_tokens(x, torch.float8_e4m3fn)
+    y = (numbers.float() @ weight.numbers.float().t()) * scale[:, None] * weight.scale.float().t()
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def quantise_tokens(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return x [T, in] in `dtype` (int8 or float8_e4m3fn), and one scale per token [T] float32.
+
+    Integers use all 256 numbers: the scale is max |x| / 127.5, and the largest x is cut from 127.5 to 127. These are
+    the numbers that `compressed-tensors` computes.
+    """
+    if dtype != torch.int8:
+        return quantise(x, dtype)
+    x = x.float()
+    scale = x.abs().amax(-1) / 127.5
+    numbers = (x / scale.where(scale != 0, 1.0)[:, None]).round().clamp_(-128, 127)
+    return numbers.to(torch.int8), scale
+
+
+def _dequantised_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight.dequantise(x.dtype), bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -171,6 +229,11 @@ class Ops:
     """
 
     linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] = linear
+    int8_matmul: QuantizedMatmul = int8_matmul
+    int4_matmul: QuantizedMatmul = int4_matmul
+    fp8_matmul: QuantizedMatmul = fp8_matmul
+    w8a8_matmul: QuantizedMatmul = w8a8_matmul
+    w8a8_fp8_matmul: QuantizedMatmul = w8a8_fp8_matmul
     rms_norm: Callable[[Tensor, Tensor, float], Tensor] = rms_norm
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = add_rms_norm
     rope: Callable[[Tensor, Tensor, Tensor], Tensor] = rope

@@ -589,8 +589,6 @@ def test_cached_tokens_are_counted_once_per_request(llm):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("quantization", "int4"),
-        ("kv_cache_dtype", "fp8"),
         ("speculative_config", {"method": "ngram"}),
         ("tensor_parallel_size", 2),
     ],

@@ -161,6 +161,7 @@ FAMILIES = {
         eos=50256,
     ),
 }
+QUANTIZATION = "quantization_config"  # read by the schemes of `minillm.quantization`
 _ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta")
 _UNKNOWN = (
     "the key is unknown for this family and may change the model: if you are sure that it does not, delete it from "
@@ -168,7 +169,6 @@ _UNKNOWN = (
 )
 _FLOATS_ONLY = "load the unquantised checkpoint"
 _HINTS = {
-    "quantization_config": _FLOATS_ONLY,
     "quantization": _FLOATS_ONLY,
     "compression_config": _FLOATS_ONLY,
     "auto_map": "the model brings its own code: it may not be what it is called",
@@ -181,7 +181,8 @@ def config_from_dict(raw: Raw, source: str = "config.json") -> ModelConfig:
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise refusal(source, "model_type", kind, f"implemented: {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    refuse_others(raw, {*family.keys, *(_ROPE_KEYS if family.rope else ())}, source, _UNKNOWN, _HINTS)
+    known = {*family.keys, *(_ROPE_KEYS if family.rope else ()), QUANTIZATION}
+    refuse_others(raw, known, source, _UNKNOWN, _HINTS)
     values = read_keys(raw, family.keys, source)
     _derive_sizes(values, source)
     values["sliding_windows"] = _sliding_windows(values, source)
@@ -296,6 +297,18 @@ def read_config(folder: Path) -> ModelConfig:
     recommended = read_generation_config(folder).eos_token_ids
     eos = tuple(i for i in recommended if i < config.vocab_size)
     return replace(config, eos_token_ids=eos or config.eos_token_ids)
+
+
+def read_quantization_config(folder: Path) -> Mapping[str, Any] | None:
+    """Return how config.json says that the weights are quantised; None if they are not.
+
+    Raises `CheckpointError` if it is not a table.
+    """
+    path = folder / "config.json"
+    stored = read_json(path).get(QUANTIZATION)
+    if stored is not None and not isinstance(stored, dict):
+        raise CheckpointError(f"{path}: {QUANTIZATION}={reprlib.repr(stored)} is not a table")
+    return stored or None
 
 
 def _token_ids(value: Any, key: str, source: str, vocab_size: int = LARGEST) -> tuple[int, ...]:

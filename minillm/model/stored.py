@@ -3,9 +3,10 @@
 Everything above this file asks a `StoredModel` for the same four parts and does not know the format.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -18,7 +19,9 @@ from minillm.model.families import (
     generation_from_dict,
     read_config,
     read_generation_config,
+    read_quantization_config,
 )
+from minillm.model.schemes import Scheme
 from minillm.model.tokenizer import Tokenizer, load_tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import Ops
@@ -29,14 +32,22 @@ GGUF = ".gguf"
 class StoredModel(Protocol):
     """The parts of a model on disk. Each may raise `CheckpointError`.
 
-    `config` is the model in numbers, `generation` is how its authors recommend to sample.
+    `config` is the model in numbers, `generation` is how its authors recommend to sample, and `quantization_config` is
+    how config.json says that its weights are quantised, or None.
     """
 
     config: ModelConfig
     generation: GenerationConfig
+    quantization_config: Mapping[str, Any] | None
 
-    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
-        """Return the model with its weights on `device`."""
+    def weights(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops | None = None,
+        scheme: Scheme | None = None,
+    ) -> Transformer:
+        """Return the model with its weights on `device`, and its projections as `scheme` (`Dense`) loads them."""
         ...
 
     def tokenizer(self) -> Tokenizer | None:
@@ -49,10 +60,17 @@ class HubFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.config = folder, read_config(folder)
+        self.quantization_config = read_quantization_config(folder)
         self.generation = read_generation_config(folder)
 
-    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
-        return load_model(self.folder, self.config, device, dtype, ops)
+    def weights(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops | None = None,
+        scheme: Scheme | None = None,
+    ) -> Transformer:
+        return load_model(self.folder, self.config, device, dtype, ops, scheme)
 
     def tokenizer(self) -> Tokenizer | None:
         return load_tokenizer(self.folder)
@@ -60,6 +78,8 @@ class HubFolder:
 
 class GgufModel:
     """One GGUF file. Its quantised weights are unpacked when they are loaded."""
+
+    quantization_config: Mapping[str, Any] | None = None
 
     def __init__(self, path: Path) -> None:
         from minillm.model.gguf import GgufFile
@@ -77,10 +97,16 @@ class GgufModel:
             self.config = replace(self.config, rope=stretched)
         self.generation = generation_from_dict(generation_keys(self.file), str(path))
 
-    def weights(self, device: torch.device, dtype: torch.dtype, ops: Ops | None = None) -> Transformer:
+    def weights(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops | None = None,
+        scheme: Scheme | None = None,
+    ) -> Transformer:
         from minillm.model.gguf_model import GgufTensors
 
-        return build_model(GgufTensors(self.file, self.config), self.config, device, dtype, ops)
+        return build_model(GgufTensors(self.file, self.config), self.config, device, dtype, ops, scheme)
 
     def tokenizer(self) -> Tokenizer | None:
         from minillm.model.gguf_tokenizer import read_tokenizer

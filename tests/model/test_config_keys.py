@@ -85,7 +85,7 @@ REFUSED = {
     "num_experts_per_tok": 2, "num_experts_per_token": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1,
     "kv_lora_rank": 512, "v_head_dim": 16, "attention_chunk_size": 8192, "sliding_window_pattern": 6,
     "add_cross_attention": True, "is_encoder_decoder": True, "pruned_heads": {"0": [1]}, "text_config": {"a": 1},
-    "vision_config": {"a": 1}, "quantization_config": {"quant_method": "awq"}, "quantization": {"bits": 4},
+    "vision_config": {"a": 1}, "quantization": {"bits": 4},
     "compression_config": {"format": "int"}, "auto_map": {"AutoModel": "x.Y"},
     "per_layer_config": {"0": {"head_dim": 8}}, "block_configs": [{"a": 1}], "use_bidirectional_attention": True,
     "mtp_layer_types": ["full_attention"], "attn_temperature_tuning": True, "output_multiplier_scale": 0.5,

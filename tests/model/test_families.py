@@ -223,7 +223,6 @@ REFUSED = {
         "partial_rotary_factor=0.5 is not implemented",
     ),
     "theta": ("llama", {"rope_theta": 1.0}, "rope_theta=1.0 must be above 1"),
-    "quantised": ("llama", {"quantization_config": {"quant_method": "awq"}}, "quantization_config=.*'awq'"),
     "hidden size": ("llama", {"num_attention_heads": 3}, "hidden size 4096 is not a multiple of 3 attention heads"),
     "gpt2 hidden size": ("gpt2", {"n_head": 3}, "hidden size 64 is not a multiple of 3 attention heads"),
     "kv heads": ("llama", {"num_key_value_heads": 5}, "64 is not a multiple of num_key_value_heads=5"),
