@@ -152,12 +152,18 @@ export class Run {
     added.forEach((block, i) => {
       const index = kept + i;
       (this.blocks[block] ??= []).push({ step, request, index });
-      if (index >= shared) {
-        this._know(block, step, false);
-        record.fresh.add(block);
-      }
+      if (index < shared || this._forked(record, request, block)) return;
+      this._know(block, step, false);
+      record.fresh.add(block);
     });
     request.tables.push({ step, blocks: [...before.slice(0, kept), ...added] });
+  }
+
+  /** Whether another running request held the block before this step: then the request is its fork. */
+  _forked(record, request, block) {
+    return (this.blocks[block] ?? []).some(({ request: other }) =>
+      other !== request && !other.finish && !record.preempted.includes(other.number) &&
+      this.table(other, record.step - 1).includes(block));
   }
 
   _know(block, step, known) {

@@ -169,11 +169,15 @@ def walk_figure(tiles: Sequence[Tile], words: Sequence[str], plain: int, step: i
 
 
 def _row_to_follow(row_of_tiles: Sequence[Tile]) -> int:
-    """Return the query whose maximum rises most often, and of these one whose first tile has about half of the sum."""
+    """Return the query whose maximum rises most often, and of these one whose first tile has about half of the sum.
+
+    If no maximum rises, return the last one, which sees the most keys.
+    """
     begin, end = row_of_tiles[0], row_of_tiles[-1]
     from_half = (begin.l * torch.exp(begin.m - end.m) / end.l - 0.5).abs()  # at most 0.5
     rises = sum(((after.m > before.m).float() for before, after in pairwise(row_of_tiles)), torch.zeros(()))
-    return int((from_half - rises).argmin())
+    later = torch.arange(len(from_half)) * 1e-6
+    return int((from_half - rises - later).argmin())
 
 
 def _matrix(axes: Axes, done: Sequence[Tile], num_tokens: int, size: int, row: int) -> None:
@@ -212,7 +216,8 @@ def _number_line(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int, 
         axes.plot(scores, [0] * len(scores), "o", ms=4, color=color, zorder=order, clip_on=False)
     lines = {"m": m}
     query = now.first + row
-    title = f"Query {query} ({printable(words[query])!r}): m = {m:.2f}"
+    name = f"Query {query} ({printable(words[query]) or 'begin'!r})"
+    title = f"{name}: m = {m:.2f}"
     text = f"l = {l:.3f}, all from this tile"
     if len(seen) > 1:
         before = seen[-2]
@@ -220,13 +225,13 @@ def _number_line(axes: Axes, row_of_tiles: Sequence[Tile], now: Tile, row: int, 
         fade = math.exp(old_m - m)
         if old_m < m:
             lines = {"old m": old_m, "m": m}
-            title = f"Query {query} ({printable(words[query])!r}): m rises from {old_m:.2f} to {m:.2f}"
+            title = f"{name}: m rises from {old_m:.2f} to {m:.2f}"
         else:
             title += ", as before"
         text = f"l = {old_l:.3f} · {fade:.3f} + {l - old_l * fade:.3f} = {l:.3f}"
-    for name, at in lines.items():
-        axes.axvline(at, color=INK if name == "m" else FAINT, lw=1.2, ls="--")
-        axes.text(at, 1.06, name, ha="right" if name == "old m" else "left", va="bottom", fontsize=9)
+    for label, at in lines.items():
+        axes.axvline(at, color=INK if label == "m" else FAINT, lw=1.2, ls="--")
+        axes.text(at, 1.06, label, ha="right" if label == "old m" else "left", va="bottom", fontsize=9)
     back = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
     axes.text(0.02, 0.93, text, transform=axes.transAxes, va="top", fontsize=9.5, bbox=back)
     axes.set_title(title, pad=20, fontsize=10.5)

@@ -130,8 +130,8 @@ def arrivals(runs: Mapping[str, Sequence[Arrival]], tokens: int, text: str = "")
             said = said[-60:].partition(" ")[2]
         axes.set_title(f"{tokens} token{'s' * (tokens != 1)}" + (f": …{said}" if said else ""), fontsize=10)
         patches = [
-            Patch(color=PREFILL, label="step over the whole text"),
-            Patch(color=DECODE, label="step over one token"),
+            Patch(color=PREFILL, label="step that computes the whole text"),
+            Patch(color=DECODE, label="step that computes one token"),
         ]
         figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=9)
         return figure
@@ -256,7 +256,7 @@ def sampling(
         figure = Picture(figsize=(8.5, 3.4))
         axes = figure.subplots()
         x = range(len(best))
-        axes.bar(x, [kept[i].item() for i in best], color=DECODE, width=0.8, label="drawn with")
+        axes.bar(x, [kept[i].item() for i in best], color=DECODE, width=0.8, label="after top-k and top-p")
         axes.bar(
             x,
             [full[i].item() for i in best],
@@ -270,7 +270,7 @@ def sampling(
         axes.tick_params(axis="x", length=0)
         axes.yaxis.set_major_formatter("{x:.3f}")  # of one width at every height, so that the bars stay
         axes.set_ylabel("probability")
-        axes.set_title(f"{count:,} of {len(logits):,} tokens can be drawn")
+        axes.set_title(f"{count:,} of {len(logits):,} tokens can be chosen")
         axes.legend(loc="upper right")
         return figure
 

@@ -38,6 +38,9 @@ def _mistakes(t: int, q: Tensor, k: Tensor, v: Tensor) -> dict[str, Tensor]:
         f"Token {t} does not see itself: a slice [:t] ends before token t.": mix(raw / 4, t),
         "The scores are not divided by √D.": mix(raw, t + 1),
         "The scores are divided by D. It must be √D.": mix(raw / 16, t + 1),
+        "The scores are divided by √T, the number of tokens. It must be √D: D is `q.shape[1]`.": mix(
+            raw / len(q) ** 0.5, t + 1
+        ),
         "The scores are used as weights. A softmax must make them positive, with a sum of 1.": seen
         @ v[: t + 1],
         "The weights mix the keys. They must mix the values.": seen.softmax(0) @ k[: t + 1],
@@ -66,12 +69,19 @@ def check_pick(function: Callable[[Tensor, float], Any]) -> None:
         right, found = pick(p, u), function(p.clone(), u)
         name = f"pick([0.125, 0, 0.5, 0.25, 0.125], u={u})"
         expect.something(found, name)
-        found = found.item() if isinstance(found, Tensor) and found.numel() == 1 else found
+        expect.that(
+            not isinstance(found, Tensor) or found.ndim == 0,
+            f"{name} returns a tensor of shape {list(getattr(found, 'shape', ()))}. Return one int: an id.",
+        )
+        found = found.item() if isinstance(found, Tensor) else found
         mistakes = {
             "It takes the most likely token, whatever u is.": int(p.argmax()),
             "It is one too far: u lies before the end of the token, so the token itself is meant.": right + 1,
             "It is one too early: the part of the token before this one ends at or before u.": right - 1,
-            "It gives a place in the sorted order. Entry i of p belongs to token i.": _rank(p, u),
+            "Its part ends before u, so u cannot point at it. Is it the token with the nearest end, or a place in the "
+            "sorted order? Entry i of p belongs to token i, and the first end greater than u is meant.": _rank(
+                p, u
+            ),
         }
         if u == 0.125:
             mistakes = {

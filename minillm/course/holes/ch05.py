@@ -113,7 +113,9 @@ def check_add(kernel: Callable[..., Any]) -> None:
     try:
         launch(kernel, -(-NUM_ENTRIES // BLOCK), x, y, out, NUM_ENTRIES, BLOCK=BLOCK)
     except IndexError as error:
-        raise Wrong(f"{error} The mask must be false for every entry from n on.") from None
+        raise Wrong(
+            f"With n = {NUM_ENTRIES} and BLOCK = {BLOCK}: {error} The mask must be false for every entry from n on."
+        ) from None
     for message in _faults(out, x + y):
         raise Wrong(message)
 
