@@ -5,7 +5,7 @@ Each is drawn from the trace of a run (`LLM(trace=True)`). Nothing is scheduled 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import mean, median, quantiles
+from statistics import median, quantiles
 from typing import Protocol
 
 from matplotlib.artist import Artist
@@ -274,16 +274,14 @@ class Timed(Protocol):
     def gaps(self) -> list[float]: ...
 
 
-def knee_figure(waits: Mapping[float, Sequence[float]], limit: float) -> Picture:
-    """Return waits in steps, and goodput as a share of the capacity, against the load.
+def knee_figure(
+    waits: Mapping[float, Sequence[float]], goodput: Mapping[float, float], limit: float
+) -> Picture:
+    """Return the waits for a place in steps, and the goodput as a share of the capacity, against the load.
 
-    waits: for each load (a share of the capacity), how many steps each request waited. A request is good if it
-    waited at most `limit` steps.
+    `waits` has how many steps each request waited, for each load (a share of the capacity). `limit` is the promise.
     """
     loads = [100 * load for load in waits]
-    goodput = [
-        load * mean(wait <= limit for wait in some) for load, some in zip(loads, waits.values(), strict=True)
-    ]
     with style():
         figure = Picture(figsize=(9, 3))
         wait, good = figure.subplots(1, 2)
@@ -295,7 +293,7 @@ def knee_figure(waits: Mapping[float, Sequence[float]], limit: float) -> Picture
         wait.legend(loc="upper left")
         served = [load for load in loads if load <= 100]
         good.plot(served, served, ":", color=INK, label="if every request were good")
-        good.plot(loads, goodput, "-", color=ACCEPTED, label="goodput")
+        good.plot(loads, [100 * goodput[load] for load in waits], "-", color=ACCEPTED, label="goodput")
         good.set_ylim(0, 130)
         good.set_title("goodput (% of capacity)")
         good.legend(loc="upper left")

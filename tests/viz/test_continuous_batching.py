@@ -197,8 +197,8 @@ def test_a_moved_slider_draws_anew() -> None:
     assert len({first, second, explorer.png}) == 3
 
 
-def test_goodput_is_the_load_times_the_share_of_short_waits() -> None:
-    figure = pictures.knee_figure({0.5: [0, 0, 8, 0], 1.0: [0, 9, 8.5, 30]}, limit=8)
+def test_waits_goodput_and_the_promise_stand_over_the_load() -> None:
+    figure = pictures.knee_figure({0.5: [0, 0, 8, 0], 1.0: [0, 9, 8.5, 30]}, {0.5: 0.5, 1.0: 0.25}, limit=8)
     wait, good = figure.axes
     assert [list(line.get_ydata()) for line in good.lines] == [[50, 100], [50, 25]]
     assert wait.lines[2].get_ydata()[0] == 8 and "8 steps" in wait.lines[2].get_label()
