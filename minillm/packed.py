@@ -4,7 +4,7 @@ A number q stands for (q - zero) * scale. One scale serves a group of numbers: a
 has all weights of one output, so its memory runs along `in`, as checkpoints store it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,11 @@ class QuantizedWeight:
     def nbytes(self) -> int:
         """Return the bytes of numbers, scales and zeros together."""
         return sum(tensor.nbytes for tensor in (self.numbers, self.scale, self.zero) if tensor is not None)
+
+    def to(self, device: torch.device) -> "QuantizedWeight":
+        """Return the weight on a device."""
+        zero = None if self.zero is None else self.zero.to(device)
+        return replace(self, numbers=self.numbers.to(device), scale=self.scale.to(device), zero=zero)
 
     def unpacked(self) -> Tensor:
         """Return the numbers [out, in], one in each element: uint8 from 0 to 15 for 4 bits."""

@@ -9,13 +9,14 @@ import math
 import re
 from typing import Any
 
+import torch
 from gguf import GGMLQuantizationType as Type
 from torch import Tensor
 
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
 from minillm.model.config_keys import is_off, refusal
-from minillm.model.gguf import GgufFile, unpack
+from minillm.model.gguf import FLOATS, GgufFile, TensorInfo, unpack
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 PERMUTED = ("llama",)  # for the other architectures llama.cpp turns number i with number i + D / 2 too
@@ -113,7 +114,8 @@ def rope_factors(file: GgufFile, head_dim: int) -> tuple[float, ...]:
 class GgufTensors:
     """The tensors of a GGUF file under the names of a Hugging Face folder, one read at a time.
 
-    `names` are all of them, and `unread` those that `get` has not returned so far.
+    A matrix of quantised blocks has two names: `X.weight` is it in floats, and `X.q4_0` (its type) is it as stored,
+    bytes [rows, bytes per row]. `unread` are the tensors that `get` has returned under neither.
     """
 
     settings = "metadata"
@@ -122,17 +124,22 @@ class GgufTensors:
         self.file, self.path, self.config = file, file.path, config
         self._permuted = file.metadata["general.architecture"] in PERMUTED
         self._stored = {_translated(name): name for name in file.tensors if name != ROPE_FACTORS}
-        self.names = frozenset(self._stored)
-        self.unread = set(self.names)
+        self._blocks = {
+            _name_of_blocks(name, file.tensors[stored]): name for name, stored in self._stored.items()
+        }
+        self.names = self._stored.keys() | self._blocks.keys()
+        self.unread = set(self._stored)
 
     def get(self, name: str) -> Tensor:
-        """Return a tensor on the CPU: plain numbers in the stored type, quantised ones as float32."""
-        if name not in self._stored:
+        """Return a tensor on the CPU: plain numbers in the stored type, quantised ones as float32 or as bytes."""
+        in_floats = self._blocks.get(name, name)
+        if in_floats not in self._stored:
             raise CheckpointError(f"{self.path} has no tensor for {name!r}, which this kind of model needs")
-        stored = self._stored[name]
-        info = self.file.tensors[stored]
-        self.unread.discard(name)
-        return self._in_order(unpack(self.file.rows(stored), info.kind).view(info.shape), stored)
+        stored = self._stored[in_floats]
+        info, rows = self.file.tensors[stored], self.file.rows(stored)
+        self.unread.discard(in_floats)
+        tensor = unpack(rows, info.kind).view(info.shape) if name == in_floats else torch.from_numpy(rows)
+        return self._in_order(tensor, stored)
 
     def _in_order(self, tensor: Tensor, stored: str) -> Tensor:
         """Return q or k, [heads * D, ...], with the halves of each head one after the other again."""
@@ -223,6 +230,11 @@ def _dtype(file: GgufFile) -> str:
     """Return the type of the weights if they are plain numbers, else bfloat16, which keeps the range of float32."""
     kinds = {info.kind for info in file.tensors.values()} - {Type.F32}
     return {frozenset(): "float32", frozenset({Type.F16}): "float16"}.get(frozenset(kinds), "bfloat16")
+
+
+def _name_of_blocks(name: str, info: TensorInfo) -> str:
+    """Return the name under which a tensor is read as it is stored; plain numbers keep their own."""
+    return name if info.kind in FLOATS else f"{name.rpartition('.')[0]}.{info.kind.name.lower()}"
 
 
 def _translated(name: str) -> str:

@@ -5,7 +5,7 @@ parts of one projection. A scheme knows the tensors of each part, reads them and
 """
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -29,6 +29,13 @@ class Parts:
     sizes_out: tuple[int, ...]
     bias: bool = False
     transposed: bool = False
+
+    def each(self) -> "list[Parts]":
+        """Return the parts one by one, for schemes that read each by itself."""
+        return [
+            replace(self, names=(name,), sizes_out=(size,))
+            for name, size in zip(self.names, self.sizes_out, strict=True)
+        ]
 
 
 class Source(Protocol):
@@ -78,7 +85,7 @@ class Dense:
                 target.copy_(weight if parts.transposed else weight.t())
             else:
                 copy_transposed(target, weight)
-        return Linear(joined, self._joined_bias(source, parts) if parts.bias else None)
+        return Linear(joined, joined_bias(source, parts))
 
     def _stored_weights(self, source: Source, parts: Parts) -> list[Tensor]:
         for name in parts.names:
@@ -86,7 +93,7 @@ class Dense:
             if others and "weight" not in others:
                 raise CheckpointError(
                     f"the checkpoint stores {name!r} as {', '.join(sorted(others))}, not as one float matrix "
-                    "'weight'. Quantised checkpoints are not supported: load the original one"
+                    "'weight', and no quantization_config covers it: load the unquantised checkpoint"
                 )
         shapes = [
             (parts.size_in, size) if parts.transposed else (size, parts.size_in) for size in parts.sizes_out
@@ -96,11 +103,15 @@ class Dense:
             for name, shape in zip(parts.names, shapes, strict=True)
         ]
 
-    def _joined_bias(self, source: Source, parts: Parts) -> Tensor:
-        bias = torch.empty(sum(parts.sizes_out), dtype=source.dtype, device=source.device)
-        for target, name in zip(bias.split(parts.sizes_out), parts.names, strict=True):
-            target.copy_(source.stored(f"{name}.bias", target.shape, self.dtypes))
-        return bias
+
+def joined_bias(source: Source, parts: Parts) -> Tensor | None:
+    """Return the biases of all parts in one vector [out]; None if config.json asks for none."""
+    if not parts.bias:
+        return None
+    bias = torch.empty(sum(parts.sizes_out), dtype=source.dtype, device=source.device)
+    for target, name in zip(bias.split(parts.sizes_out), parts.names, strict=True):
+        target.copy_(source.stored(f"{name}.bias", target.shape, Dense.dtypes))
+    return bias
 
 
 def copy_transposed(target: Tensor, source: Tensor) -> None:

@@ -3,16 +3,21 @@
 Everything above this file asks a `StoredModel` for the same four parts and does not know the format.
 """
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 
+from minillm import store
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
 from minillm.model.checkpoint import INDEX, SINGLE, build_model, load_model
+from minillm.model.config_keys import read_json
 from minillm.model.families import (
     GenerationConfig,
     config_from_dict,
@@ -26,7 +31,7 @@ from minillm.model.tokenizer import Tokenizer, load_tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import Ops
 
-GGUF = ".gguf"
+GGUF, CONFIG = ".gguf", "config.json"
 
 
 class StoredModel(Protocol):
@@ -54,6 +59,20 @@ class StoredModel(Protocol):
         """Return the tokenizer, or None if the model has none and takes only token ids."""
         ...
 
+    def config_json(self) -> dict[str, Any]:
+        """Return the content of the model's config.json, as a copy of the model needs it."""
+        ...
+
+    def copy_companions(self, folder: Path) -> None:
+        """Write the model's tokenizer and generation_config.json into a folder, as far as it has them."""
+        ...
+
+
+# Files that a copy of a model in other numbers needs too: the tokenizer, the chat template, how to sample.
+COMPANIONS = ("*.json", "*.model", "*.txt", "*.jinja")
+# The class in `transformers` for a model_type: a GGUF file does not name it.
+CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+
 
 class HubFolder:
     """A folder with config.json, safetensors and a tokenizer."""
@@ -75,11 +94,19 @@ class HubFolder:
     def tokenizer(self) -> Tokenizer | None:
         return load_tokenizer(self.folder)
 
+    def config_json(self) -> dict[str, Any]:
+        return read_json(self.folder / CONFIG)
+
+    def copy_companions(self, folder: Path) -> None:
+        files = {file for pattern in COMPANIONS for file in self.folder.glob(pattern)}
+        for file in sorted(files - {self.folder / CONFIG, self.folder / INDEX}):
+            shutil.copyfile(file, folder / file.name)
+
 
 class GgufModel:
-    """One GGUF file. Its quantised weights are unpacked when they are loaded."""
+    """One GGUF file. How its weights are stored is written at each tensor."""
 
-    quantization_config: Mapping[str, Any] | None = None
+    quantization_config: Mapping[str, Any] | None = MappingProxyType({"quant_method": "gguf"})
 
     def __init__(self, path: Path) -> None:
         from minillm.model.gguf import GgufFile
@@ -112,6 +139,24 @@ class GgufModel:
         from minillm.model.gguf_tokenizer import read_tokenizer
 
         return read_tokenizer(self.file)
+
+    def config_json(self) -> dict[str, Any]:
+        from minillm.model.gguf_model import config_keys
+
+        if self.config.rope is not None and self.config.rope.factors:
+            raise CheckpointError(
+                f"{self.file.path} stretches RoPE by a table, and config.json has no place for one: start from the "
+                "model's safetensors"
+            )
+        return {"architectures": [f"{CLASSES[self.config.family]}ForCausalLM"], **config_keys(self.file)}
+
+    def copy_companions(self, folder: Path) -> None:
+        from minillm.model.gguf_model import generation_keys
+
+        tokenizer = self.tokenizer()
+        if tokenizer is not None:
+            tokenizer.wrapped.save_pretrained(folder)
+        store.write(folder / "generation_config.json", json.dumps(generation_keys(self.file), indent=2))
 
 
 def open_model(path: Path) -> StoredModel:

@@ -5,10 +5,10 @@ step. The model owns weights and nothing else: memory of past tokens is reached 
 `cache.attend(layer, q, k, v, batch)`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -73,6 +73,18 @@ class Weights:
     position_embed: Embedding | None = None
 
 
+def tensors_of(part: Any) -> Iterator[Tensor]:
+    """Yield each tensor of a dataclass or a list, and of the dataclasses and lists in them."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, list):
+        for each in part:
+            yield from tensors_of(each)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from tensors_of(getattr(part, field.name))
+
+
 class Hidden(NamedTuple):
     """The final hidden states of a step [T, hidden], and those after each layer that was asked for."""
 
@@ -91,6 +103,15 @@ class Transformer:
         self.config, self.weights, self.ops = config, weights, ops or Ops()
         self.device, self.dtype = weights.final_norm.weight.device, weights.final_norm.weight.dtype
         self.cos = self.sin = torch.empty(0, 1, config.head_dim, dtype=self.dtype, device=self.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the weights take in memory. Memory that several of them share counts once.
+
+        A projection counts with the tensors in its fields, if it is a dataclass as those of this package are.
+        """
+        memory = (tensor.untyped_storage() for tensor in tensors_of(self.weights))
+        return sum({storage.data_ptr(): storage.nbytes() for storage in memory}.values())
 
     def with_ops(self, ops: Ops) -> "Transformer":
         """Return the same model, over the same weights, on other operations."""

@@ -1,5 +1,6 @@
 """Projections whose weights stay packed. Each calls the operation that is made for its numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,3 +39,39 @@ class Joined:
 
     def __call__(self, x: Tensor, ops: Ops) -> Tensor:
         return torch.cat([part(x, ops) for part in self.parts], dim=1)
+
+
+def join(parts: Sequence[Projection]) -> Projection:
+    """Return one projection of the same x for all parts, in their order.
+
+    Packed parts of one layout become one matrix. Others, such as parts with their columns in different orders (GPTQ),
+    stay separate products.
+    """
+    packed = [part for part in parts if isinstance(part, QuantizedLinear)]
+    if len(packed) < len(parts) or not all(_same_layout(packed[0], other) for other in packed[1:]):
+        return Joined(list(parts)) if len(parts) > 1 else parts[0]
+    weights = [part.weight for part in packed]
+    zeros = [weight.zero for weight in weights if weight.zero is not None]
+    biases = [part.bias for part in packed if part.bias is not None]
+    joined = QuantizedWeight(
+        torch.cat([weight.numbers for weight in weights]),
+        torch.cat([weight.scale for weight in weights]),
+        torch.cat(zeros) if zeros else None,
+    )
+    return QuantizedLinear(joined, torch.cat(biases) if biases else None, packed[0].kind, packed[0].order)
+
+
+def _same_layout(one: QuantizedLinear, other: QuantizedLinear) -> bool:
+    """Return whether two projections differ only in their numbers and in how many outputs they have."""
+    same_order = one.order is other.order or (
+        one.order is not None and other.order is not None and torch.equal(one.order, other.order)
+    )
+    return (
+        same_order
+        and one.kind == other.kind
+        and one.weight.numbers.dtype == other.weight.numbers.dtype
+        and one.weight.group_size == other.weight.group_size
+        and one.weight.scale.dtype == other.weight.scale.dtype
+        and (one.weight.zero is None) == (other.weight.zero is None)
+        and (one.bias is None) == (other.bias is None)
+    )

@@ -1,16 +1,22 @@
 """Which scheme loads a model's projections: plain floats, floats that are quantised on the way, or a stored format."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from minillm.errors import CheckpointError
+from minillm.model.config_keys import refusal
 from minillm.model.linear import Linear, Projection
 from minillm.model.schemes import Dense, Parts, Scheme, Source
 from minillm.packed import QuantizedWeight
 from minillm.quantization.absmax import PER_CHANNEL, Grid, largest_group
+from minillm.quantization.formats.autoawq import AutoAwq
+from minillm.quantization.formats.compressed_tensors import CompressedTensors
+from minillm.quantization.formats.gguf import GGUF, GgufBlocks
+from minillm.quantization.formats.gptq import Gptq
+from minillm.quantization.formats.parts import SOURCE
 from minillm.quantization.fp8 import to_fp8
 from minillm.quantization.linear import Kind, QuantizedLinear
 
@@ -54,11 +60,33 @@ class OnTheFly:
         return grid.pack(grid.round(weight), weight.dtype)
 
 
+# `quant_method` of a quantization_config: how to read it.
+FORMATS: dict[str, Callable[[Mapping[str, Any]], Scheme]] = {
+    "compressed-tensors": CompressedTensors.from_config,
+    "awq": AutoAwq.from_config,
+    "gptq": Gptq.from_config,
+}
+
+
 def scheme_for(stored: Mapping[str, Any] | None, wanted: str | None) -> Scheme:
     """Return how to load a model: `stored` is its quantization_config, and `wanted` what a user asks for.
 
     Raises `CheckpointError` for a stored format that is not implemented, and for a model that would be quantised twice.
+    The numbers of a GGUF file are unpacked if `wanted` asks for others.
     """
-    if stored is None:
+    if stored is None or (wanted is not None and stored.get("quant_method") == GGUF):
         return Dense() if wanted is None else OnTheFly(ON_THE_FLY[wanted])
-    raise CheckpointError("quantization_config is not implemented")
+    method = stored.get("quant_method")
+    if method == GGUF:
+        return GgufBlocks()
+    if not isinstance(method, str) or method not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise refusal(
+            SOURCE, "quant_method", method, f"implemented: {known}; load the unquantised checkpoint"
+        )
+    if wanted is not None:
+        raise CheckpointError(
+            f"quantization={wanted!r}, and the weights of this model are stored in the format {method!r}: leave "
+            "quantization out, or load the unquantised checkpoint"
+        )
+    return FORMATS[method](stored)
