@@ -271,9 +271,21 @@ def ops_for(device: torch.device) -> Ops:
         return Ops(
             linear=cpu_linear.linear if faster else linear, paged_attention=cpu_attention.paged_attention
         )
-    from minillm.kernels import cache_write, paged_attention, rms_norm, rope, swiglu
+    from minillm.kernels import (
+        cache_write,
+        int4_matmul,
+        int8_matmul,
+        paged_attention,
+        rms_norm,
+        rope,
+        swiglu,
+    )
 
     return Ops(
+        int8_matmul=int8_matmul.int8_matmul,
+        int4_matmul=int4_matmul.int4_matmul,
+        fp8_matmul=int8_matmul.fp8_matmul,
+        w8a8_matmul=int8_matmul.w8a8_matmul,
         rms_norm=rms_norm.rms_norm,
         add_rms_norm=rms_norm.add_rms_norm,
         rope=rope.rope,

@@ -2,9 +2,14 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 from unittest.mock import patch
 
-from minillm import LLM, SamplingParams
+import torch
+from torch import Tensor
+
+import minillm
+from minillm import LLM, SamplingParams, ops
 from minillm.engine.graphs import DecodeGraphs
 from minillm.ops import Ops
 from tests.engine import tiny
@@ -53,3 +58,23 @@ def tokens(graphs: bool, **changes: object) -> tuple[list[list[list[int]]], int]
 def without_the_interpreter(wanted: str) -> None:
     with patch.dict(os.environ, MINILLM_KERNELS=wanted, TRITON_INTERPRET="0"):
         LLM(tiny.folder(), max_num_seqs=1)
+
+
+def quantised(quantization: str) -> tuple[list[list[list[int]]], list[list[list[int]]], int]:
+    """Greedy tokens with packed weights, the same with the definition of the product, and the launches of a kernel."""
+    name = f"{quantization}_matmul"
+    definition, calls = getattr(ops, name), []
+
+    def tokens_with(product: Callable[..., Tensor]) -> list[list[list[int]]]:
+        with minillm.swap(**{name: product}):
+            llm = on_kernels(graphs=True, quantization=quantization)
+        return tiny.tokens(llm.generate(PROMPTS[:2], SamplingParams(temperature=0, max_tokens=3)))
+
+    def counted(*call: Any) -> Tensor:
+        calls.append(call)
+        return kernel(*call)
+
+    with patch.dict(os.environ, MINILLM_KERNELS="interpret"):
+        kernel = getattr(ops.ops_for(torch.device("cpu")), name)
+    assert kernel is not definition
+    return tokens_with(counted), tokens_with(definition), len(calls)

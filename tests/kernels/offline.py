@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,10 @@ from tests.kernels.interpreter import Worker
 
 ARCHITECTURES = (80, 90)  # A100, H100
 THREADS_PER_WARP = 32
+COPY = re.compile(r"\bLDGSTS\b")  # an asynchronous copy from global to shared memory
+WAIT = re.compile(
+    r"\bDEPBAR\.LE SB\d+, 0x([0-9a-f]+)"
+)  # until at most so many groups of copies are on their way
 INSTRUCTIONS = ("HMMA", "HGMMA", "IMMA", "IGMMA", "LDG", "LDGSTS", "UTMALDG", "STL", "LDL")
 
 
@@ -36,6 +40,8 @@ class Launch:
 
     `function(**kwargs)` calls an operation on `meta` tensors. `dots`: that its kernels must use the tensor cores,
     unless named in `without_dots`. `max_loads`: the most global loads (LDG) that any of its kernels may have.
+    `prefetch`: that the kernels on tensor cores copy their tiles while they compute, and wait only for older ones.
+    `least_blocks`: how many blocks of these kernels a multiprocessor must hold at once.
     """
 
     name: str
@@ -45,7 +51,25 @@ class Launch:
     dots: bool = True
     without_dots: frozenset[str] = frozenset()
     max_loads: int = 64
+    prefetch: bool = False
+    least_blocks: int = 1
     slow: bool = False  # left to `make test`
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop that copies tiles to shared memory asynchronously.
+
+    `waits`: for each of its waits, how many groups of copies may still be on their way. After a wait for 0 nothing is
+    prefetched, whatever number of stages was asked for.
+    """
+
+    length: int  # instructions
+    waits: tuple[int, ...]
+
+    @property
+    def prefetches(self) -> bool:
+        return bool(self.waits) and min(self.waits) > 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,7 @@ class Compiled:
     stack: int  # bytes per thread; values that do not fit into registers are spilled there
     shared: int  # bytes per block
     instructions: dict[str, int]
+    loops: tuple["Loop", ...]
 
     @property
     def spills(self) -> int:
@@ -69,6 +94,11 @@ class Compiled:
     @property
     def tensor_core_instructions(self) -> int:
         return sum(self.instructions[name] for name in ("HMMA", "HGMMA", "IMMA", "IGMMA"))
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether there are loops that copy asynchronously, and all of them wait for older copies only."""
+        return bool(self.loops) and all(loop.prefetches for loop in self.loops)
 
     @property
     def blocks_per_sm(self) -> int:
@@ -166,7 +196,27 @@ def _read(kernel: Any, architecture: int) -> Compiled:
         stack=int(found[2]),
         shared=kernel.metadata.shared,
         instructions={name: len(re.findall(rf"\b{name}\b", sass)) for name in INSTRUCTIONS},
+        loops=tuple(_loops(sass)),
     )
+
+
+def _loops(sass: str) -> Iterator[Loop]:
+    """Every innermost loop with asynchronous copies: from a label to a branch back to it."""
+    labels: dict[str, int] = {}
+    latest = (
+        -1
+    )  # where the latest loop so far begins; one that ends after it and begins before it has it inside
+    lines = sass.splitlines()
+    for i, line in enumerate(lines):
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = i
+        branch = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)
+        start = labels.get(branch[1], -1) if branch else -1
+        if start > latest:
+            latest = start
+            body = [text for text in lines[start : i + 1] if re.search(r"/\*[0-9a-f]{4,}\*/", text)]
+            if any(map(COPY.search, body)):
+                yield Loop(len(body), tuple(int(n, 16) for n in WAIT.findall("\n".join(body))))
 
 
 def _output(tool: str, *arguments: str | Path) -> str:
@@ -196,6 +246,8 @@ def table(pattern: str = "") -> str:
             "occupancy",
             "tensor",
             "LDG",
+            "loop",
+            "waits",
         )
     ]
     with compiler() as worker:
@@ -204,7 +256,8 @@ def table(pattern: str = "") -> str:
                 for k in worker.call(compile_launch, launch.function, launch.kwargs, architecture):
                     counts = (k.warps, k.stages, k.registers, k.spills, k.shared)
                     share = (f"{k.occupancy:.0%}", k.tensor_core_instructions, k.instructions["LDG"])
-                    cells.append((launch.name, k.kernel, str(architecture), *map(str, counts + share)))
+                    loop = [f"{[loop.length for loop in k.loops]}", f"{[loop.waits for loop in k.loops]}"]
+                    cells.append((launch.name, k.kernel, str(architecture), *map(str, counts + share), *loop))
     cells.insert(1, tuple("-" * len(name) for name in cells[0]))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = [

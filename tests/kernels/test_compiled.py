@@ -1,4 +1,7 @@
-"""Every launch that the package ships, compiled for GPUs that are not here: no spills, tensor cores, wide loads."""
+"""Every launch that the package ships, compiled for GPUs that are not here.
+
+No spills, tensor cores, wide loads, and for those that say so loops that prefetch.
+"""
 
 from collections.abc import Callable
 
@@ -29,3 +32,7 @@ def test_a_shipped_launch(compiled: Callable[..., list[Compiled]], launch: Launc
         assert kernel.instructions["LDG"] <= launch.max_loads, f"{kernel} loads by small pieces"
         if launch.dots and kernel.kernel not in launch.without_dots:
             assert kernel.tensor_core_instructions > 0, f"{kernel} does not use the tensor cores"
+            assert kernel.prefetches or not launch.prefetch, (
+                f"{kernel} waits for the tile that it has just asked for"
+            )
+            assert kernel.blocks_per_sm >= launch.least_blocks, f"{kernel} leaves latency bare"

@@ -36,3 +36,11 @@ def test_recorded_steps_write_the_same(interpreted, changes):
 def test_what_cannot_be_asked_for_is_said(interpreted, wanted, error, message):
     with pytest.raises(error, match=message):
         interpreted(cases_engine.without_the_interpreter, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["int4", "int8", "w8a8"])
+def test_packed_weights_write_what_the_definition_of_their_product_writes(interpreted, quantization):
+    found, expected, calls = interpreted(cases_engine.quantised, quantization)
+    assert found == expected
+    assert calls >= 3 * 2 * 4, "three steps of two layers with four products each"
