@@ -28,6 +28,7 @@ from torch import Tensor
 
 from minillm.kernels.packed_matmul import GROUP_OF_TILES, MANY, Format, check, halves, multiply
 from minillm.kernels.split_k import Config, add_up, choose_splits, finish, num_sms
+from minillm.layer_kv import LARGEST
 from minillm.packed import QuantizedWeight
 
 # Keyed by the largest number of tokens, and not timed on a GPU; packed_matmul.py says how they were chosen.
@@ -83,6 +84,18 @@ def fp8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tenso
     """
     _require(weight, torch.float8_e4m3fn, "fp8_matmul")
     return multiply(x, weight, bias, FP8)
+
+
+def w8a8_fp8_matmul(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b [T, out] with both sides in float8_e4m3fn, in the arithmetic of x's dtype.
+
+    Each token of x [T, in] is rounded to the float8 numbers of its scale, and then multiplied as in `fp8_matmul`. So it
+    needs no hardware for float8, and is as fast as W8A16. Raises ValueError for other inputs.
+    """
+    largest = LARGEST[torch.float8_e4m3fn]
+    scale = x.abs().amax(1, keepdim=True).float() / largest
+    numbers = (x.float() / scale.where(scale != 0, 1.0)).to(torch.float8_e4m3fn)
+    return fp8_matmul((numbers.float() * scale).to(x.dtype), weight, bias)
 
 
 @triton.jit

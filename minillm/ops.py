@@ -286,6 +286,7 @@ def ops_for(device: torch.device) -> Ops:
         int4_matmul=int4_matmul.int4_matmul,
         fp8_matmul=int8_matmul.fp8_matmul,
         w8a8_matmul=int8_matmul.w8a8_matmul,
+        w8a8_fp8_matmul=int8_matmul.w8a8_fp8_matmul,
         rms_norm=rms_norm.rms_norm,
         add_rms_norm=rms_norm.add_rms_norm,
         rope=rope.rope,

@@ -141,6 +141,17 @@ def against_the_definition(
     return torch.equal(out, ops.w8a8_matmul(x, weight, b))
 
 
+def fp8_against_the_definition(shape: Shape, device: str = "cpu") -> float:
+    """The largest difference of W8A8 in FP8 from `ops.w8a8_fp8_matmul`, as a share of the largest result."""
+    num_tokens, size_out, size_in = shape
+    weight = weight_of("fp8", size_out, size_in, device=device)
+    x = normal(num_tokens, size_in, seed=1, dtype=torch.float32, device=device)
+    x[-1] = 0
+    b = bias_of(size_out, torch.float32, device)
+    wanted = ops.w8a8_fp8_matmul(x, weight, b)
+    return float((int8_matmul.w8a8_fp8_matmul(x, weight, b) - wanted).abs().max() / wanted.abs().max())
+
+
 def largest_sums(device: str = "cpu") -> None:
     """Sums of integers that float32 cannot hold are exact to the last step."""
     size_in = 2048

@@ -86,6 +86,11 @@ def test_tokens_are_quantised_as_torch_does(interpreted: Callable[..., Any], dty
     interpreted(cases_matmul.tokens_are_quantised, dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 64), (5, 33, 96)])
+def test_both_sides_in_fp8(interpreted: Callable[..., Any], shape: tuple[int, int, int]) -> None:
+    assert interpreted(cases_matmul.fp8_against_the_definition, shape) < 1e-5
+
+
 @KINDS
 def test_a_nan_is_seen(interpreted: Callable[..., Any], kind: str) -> None:
     interpreted(cases_matmul.a_nan_is_seen, kind)
