@@ -1,4 +1,4 @@
-"""The command line: `minillm generate`, `minillm tour`, and the course's `lab`, `start`, `check`, `progress`, `reset`.
+"""The command line: `minillm generate`, `tour` and `quantize`, and the course's `lab`, `start`, `check`, and others.
 
 A user's mistake gets one line on stderr and exit status 2, never a traceback. torch is imported only by the commands
 that run a model, so that the others answer at once.
@@ -102,8 +102,48 @@ def _parser() -> argparse.ArgumentParser:
         default=Path(),
         help="folder for tour.json and tour.png (default: the current one)",
     )
+    _add_quantize(commands)
     add_commands(commands)
     return parser
+
+
+def _add_quantize(commands: "argparse._SubParsersAction[Any]") -> None:
+    quantize = commands.add_parser(
+        "quantize",
+        help="write a model with weights of 4 or 8 bits",
+        description="Quantise a model, layer by layer, into a folder that minillm, transformers and vLLM load. A run "
+        "that was stopped continues when the same command is given again.",
+        epilog="Methods: rtn rounds to nearest; gptq and awq read a calibration text and lose less. These three have 4 "
+        "or 8 bits with one scale per group of weights. int8 has 8-bit weights, one scale per row; w8a8 and fp8 have "
+        "8-bit activations too, and smoothquant is w8a8 with the outliers of activations moved into the weights.",
+    )
+    quantize.set_defaults(run=_quantize)
+    quantize.add_argument("model", help="a bundled name, a folder, a GGUF file or a Hugging Face id")
+    quantize.add_argument(
+        "--method", required=True, help="rtn, gptq, awq, int8, w8a8, smoothquant or fp8 (see below)"
+    )
+    quantize.add_argument(
+        "--bits", type=int, help="4 or 8 (default: 4 for rtn, gptq and awq, 8 for the others)"
+    )
+    quantize.add_argument(
+        "--group-size",
+        type=int,
+        help="weights that share a scale, or -1 for a whole row (default: with 4 bits the largest of 128, 64 and 32 "
+        "that fits the model, with 8 bits -1)",
+    )
+    quantize.add_argument(
+        "--act-order", action="store_true", help="gptq: round the columns with the largest activations first"
+    )
+    quantize.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="a text in UTF-8 like those that the model will read; 128 windows of 256 tokens are used (default: one "
+        "that comes with the package)",
+    )
+    quantize.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write; it must be new"
+    )
 
 
 def _model(args: argparse.Namespace) -> str:
@@ -156,6 +196,31 @@ def _generate(args: argparse.Namespace) -> None:
         [output] = llm.chat(messages, params) if args.chat else llm.generate(prompt, params)
         for completion in output.outputs:
             print(("" if args.chat else prompt) + completion.text)
+
+
+def _quantize(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from minillm.llm import model_folder
+    from minillm.model.stored import open_model
+    from minillm.quantization.quantise import CALIBRATION, quantise
+
+    console = Console(soft_wrap=True, highlight=False)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("layer by layer")
+        quantise(
+            open_model(model_folder(args.model)),
+            args.out,
+            args.method,
+            args.bits,
+            args.group_size,
+            calibration=args.calibration or CALIBRATION,
+            act_order=args.act_order,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    size = sum(file.stat().st_size for file in args.out.glob("*.safetensors"))
+    console.print(f"{args.out}: {size / 1e6:,.1f} MB of weights", markup=False)
 
 
 def _tour(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ Only safetensors is read: a pickle can run code.
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -191,22 +192,17 @@ def build_model(
     Raises `CheckpointError` naming any tensor that is missing, has the wrong shape or dtype, or is not part of the
     model that `config` describes.
     """
-    weights = _Loader(tensors, config, torch.device(device), dtype, scheme or Dense()).weights()
-    extra = [n for n in tensors.unread if not n.endswith(BUFFERS)]
-    if config.tie_word_embeddings:
-        extra = [n for n in extra if n != "lm_head.weight"]
-    if extra:
-        raise CheckpointError(
-            f"{tensors.path} holds {len(extra)} tensors that its {tensors.settings} does not account for, "
-            f"such as {sorted(extra)[0]!r}: running without them would be a different model"
-        )
+    loader = Loader(tensors, config, torch.device(device), dtype, scheme or Dense())
+    weights = loader.weights()
+    loader.refuse_unread()
     return Transformer(config, weights, ops)
 
 
-class _Loader:
-    """Reads a checkpoint by its family's names into the model's layout. It is the `Source` of the scheme.
+class Loader:
+    """Read a checkpoint by its family's names into the model's layout, at once or block by block.
 
-    `config` describes the whole model as the checkpoint stores it: every shape is compared with it.
+    It is the `Source` of the scheme. `config` describes the whole model as the checkpoint stores it: every shape is
+    compared with it.
     """
 
     def __init__(
@@ -221,7 +217,7 @@ class _Loader:
         self.scheme, self.names = scheme, FAMILIES[config.family].names
         # A checkpoint saved from the headless model lacks the outer prefix ("model." or "transformer.").
         outer = self.names.embed.split(".")[0] + "."
-        self.prefix = "" if f"{self.names.embed}.weight" in checkpoint.names else outer
+        self.prefix = "" if any(name.startswith(outer) for name in checkpoint.names) else outer
         self._suffixes = defaultdict[str, set[str]](set)
         for name in checkpoint.names:
             module, _, suffix = name.rpartition(".")
@@ -229,6 +225,11 @@ class _Loader:
 
     def weights(self) -> Weights:
         """Read all tensors of the model."""
+        outer = self.outer()
+        return replace(outer, blocks=[self.block(i) for i in range(self.config.num_hidden_layers)])
+
+    def outer(self) -> Weights:
+        """Read the tensors outside the blocks; `blocks` is empty."""
         c, names = self.config, self.names
         if c.tie_word_embeddings:
             self._check_stored_head()
@@ -243,8 +244,18 @@ class _Loader:
         position_embed = None
         if names.position_embed is not None:
             position_embed = self._embedding(names.position_embed, c.max_position_embeddings)
-        blocks = [self._block(i) for i in range(c.num_hidden_layers)]
-        return Weights(embed, blocks, self._norm(names.final_norm, c.hidden_size), head, position_embed)
+        return Weights(embed, [], self._norm(names.final_norm, c.hidden_size), head, position_embed)
+
+    def refuse_unread(self) -> None:
+        """Raise `CheckpointError` for a tensor that was not read: without it the model would be another one."""
+        extra = [n for n in self.checkpoint.unread if not n.endswith(BUFFERS)]
+        if self.config.tie_word_embeddings:
+            extra = [n for n in extra if n != "lm_head.weight"]
+        if extra:
+            raise CheckpointError(
+                f"{self.checkpoint.path} holds {len(extra)} tensors that its {self.checkpoint.settings} does not "
+                f"account for, such as {sorted(extra)[0]!r}: running without them would be a different model"
+            )
 
     def stored(self, name: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> Tensor:
         """Return the file's own tensor. Raise CheckpointError if it is missing or has another shape or dtype."""
@@ -279,7 +290,8 @@ class _Loader:
                 "set it to false in config.json"
             )
 
-    def _block(self, i: int) -> Block:
+    def block(self, i: int) -> Block:
+        """Read the tensors of layer i."""
         c, names = self.config, self.names
 
         def projection(

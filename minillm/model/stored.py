@@ -6,6 +6,7 @@ Everything above this file asks a `StoredModel` for the same four parts and does
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ import torch
 from minillm import store
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
-from minillm.model.checkpoint import INDEX, SINGLE, build_model, load_model
+from minillm.model.checkpoint import INDEX, SINGLE, Checkpoint, Tensors, build_model, load_model
 from minillm.model.config_keys import read_json
 from minillm.model.families import (
     GenerationConfig,
@@ -44,6 +45,10 @@ class StoredModel(Protocol):
     config: ModelConfig
     generation: GenerationConfig
     quantization_config: Mapping[str, Any] | None
+
+    def tensors(self) -> AbstractContextManager[Tensors]:
+        """Return the tensors, which are read one by one inside the `with`."""
+        ...
 
     def weights(
         self,
@@ -81,6 +86,9 @@ class HubFolder:
         self.folder, self.config = folder, read_config(folder)
         self.quantization_config = read_quantization_config(folder)
         self.generation = read_generation_config(folder)
+
+    def tensors(self) -> Checkpoint:
+        return Checkpoint(self.folder)
 
     def weights(
         self,
@@ -124,6 +132,11 @@ class GgufModel:
             self.config = replace(self.config, rope=stretched)
         self.generation = generation_from_dict(generation_keys(self.file), str(path))
 
+    def tensors(self) -> AbstractContextManager[Tensors]:
+        from minillm.model.gguf_model import GgufTensors
+
+        return nullcontext(GgufTensors(self.file, self.config))
+
     def weights(
         self,
         device: torch.device,
@@ -131,9 +144,8 @@ class GgufModel:
         ops: Ops | None = None,
         scheme: Scheme | None = None,
     ) -> Transformer:
-        from minillm.model.gguf_model import GgufTensors
-
-        return build_model(GgufTensors(self.file, self.config), self.config, device, dtype, ops, scheme)
+        with self.tensors() as tensors:
+            return build_model(tensors, self.config, device, dtype, ops, scheme)
 
     def tokenizer(self) -> Tokenizer | None:
         from minillm.model.gguf_tokenizer import read_tokenizer

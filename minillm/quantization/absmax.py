@@ -5,7 +5,7 @@ the whole matrix (tensor). A symmetric grid reaches as far as the largest |w|; a
 smallest to the largest w, which needs a second number, the zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,15 @@ class Grid:
             zero = (-lowest / scale.where(scale > 0, 1.0)).round().clamp(0, steps)
         smallest = torch.finfo(torch.float32).tiny  # a group of zeros: any scale gives zeros
         return cls(bits, scale.clamp_min(smallest), zero, symmetric)
+
+    def with_scales_in(self, dtype: torch.dtype) -> "Grid":
+        """Return the grid with scales that `dtype` can store, so that what is rounded now is what is read later."""
+        limits = torch.finfo(dtype)
+        return replace(self, scale=self.scale.to(dtype).float().clamp(limits.tiny, limits.max))
+
+    def group(self, g: int) -> "Grid":
+        """Return the grid of group g alone, for columns of it."""
+        return replace(self, scale=self.scale[:, g, None], zero=self.zero[:, g, None])
 
     def round(self, weight: Tensor) -> Tensor:
         """Return the nearest number of the grid for each weight [out, in]: float32 integers from 0 to 2^bits - 1."""

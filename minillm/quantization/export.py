@@ -297,6 +297,7 @@ class FolderWriter:
         self.folder = self.out.with_name(self.out.name + PARTIAL)
         if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
             raise ValueError(f"{self.out} is there already: delete it, or choose another folder")
+        self.quantization_config = quantization_config
         self._config = {**config_json, QUANTIZATION: quantization_config}
         self._begin({"config": self._config, "settings": dict(settings or {})})
 

@@ -99,7 +99,7 @@ def test_transformers_computes_the_same_from_our_folder(case: str, name: str, tm
 def every_product(
     reference: transformers.PreTrainedModel, ours: Transformer
 ) -> Iterator[tuple[Tensor, Projection, Tensor]]:
-    """What the reference's layers got and computed, with our projection for each."""
+    """The inputs and outputs of the reference's layers, with our projection for each."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in reference.named_modules():
         if isinstance(module, torch.nn.Linear):
