@@ -18,9 +18,10 @@ from minillm.engine.scheduler import Scheduler
 from minillm.engine.static import StaticScheduler
 from minillm.layer_kv import LARGEST
 from minillm.measure.memory import available_bytes
-from minillm.measure.trace import Trace
+from minillm.measure.trace import LinearChoice, Trace
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
+from minillm.quantization.products import choose
 from minillm.sampling import sample
 from minillm.swap import anything_swapped, swapped, swapped_ops
 
@@ -45,6 +46,10 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
     """Return the engine that a configuration describes, with the parts that `minillm.swap` replaces."""
     assert config.max_model_len is not None
     model = model.with_ops(swapped_ops(model.ops))
+    trace = Trace() if config.trace else None
+    choices = choose(model)  # before the first step, so that no step contains the measurement
+    if trace is not None:
+        trace += [LinearChoice(trace.now(), *choice) for choice in choices]
     cache, memory = _memory(model, config)
     max_num_batched_tokens = config.max_num_batched_tokens
     if config.kv_cache == "none":  # without a cache a sequence cannot be computed in parts
@@ -68,7 +73,7 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
         sample=swapped("sample", sample),
         max_num_waiting=config.max_num_waiting,
         seed=config.seed,
-        trace=Trace() if config.trace else None,
+        trace=trace,
     )
 
 

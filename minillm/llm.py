@@ -31,6 +31,7 @@ from minillm.model.stored import GGUF, open_model
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.ops import ops_for
+from minillm.quantization.products import Prepared, prepare
 from minillm.quantization.schemes import ON_THE_FLY, OnTheFly, scheme_for
 from minillm.sampling import SamplingParams
 
@@ -109,8 +110,9 @@ class LLM:
         engine_config = replace_arguments(EngineConfig(), "LLM", engine_arguments)
         stored = open_model(model_folder(model))
         on = _device(device)
-        scheme = scheme_for(stored.quantization_config, engine_config.quantization)
-        transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops_for(on), scheme)
+        ops = ops_for(on)
+        scheme = Prepared(scheme_for(stored.quantization_config, engine_config.quantization), ops)
+        transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops, scheme)
         sampling: Mapping[str, Any] = stored.generation.sampling
         self._start(str(model), transformer, stored.tokenizer(), engine_config, SamplingParams(**sampling))
 
@@ -141,7 +143,8 @@ class LLM:
                     f"variant(quantization=None): the weights of this LLM are {self.config.quantization}, and the "
                     f"floats are not kept. Load them: LLM({self.name!r})"
                 )
-            model = model.with_projections(OnTheFly(ON_THE_FLY[wanted]).quantise)
+            quantise, ops = OnTheFly(ON_THE_FLY[wanted]).quantise, model.ops
+            model = model.with_projections(lambda name, p: prepare(quantise(name, p), ops))
         other._start(self.name, model, self.tokenizer, config, self._defaults)
         return other
 

@@ -9,7 +9,8 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor
 from minillm.batch import Batch
 from minillm.cpu import linear as cpu_linear
 from minillm.cpu import paged_attention as cpu_attention
+from minillm.cpu.quantized import MeasuredMatmul
 from minillm.layer_kv import LARGEST, LayerKV
 from minillm.packed import QuantizedWeight
 
@@ -248,17 +250,48 @@ class Ops:
         return tuple(f.name for f in fields(cls) if f.name != "recordable")
 
 
+# The products with weights, and those of cpu/ for packed ones.
+PRODUCTS: dict[str, Any] = {
+    "linear": linear,
+    "int8_matmul": int8_matmul,
+    "int4_matmul": int4_matmul,
+    "fp8_matmul": fp8_matmul,
+    "w8a8_matmul": w8a8_matmul,
+    "w8a8_fp8_matmul": w8a8_fp8_matmul,
+}
+MEASURED: dict[str, Any] = {
+    name: MeasuredMatmul(name.removesuffix("_matmul"), product)
+    for name, product in PRODUCTS.items()
+    if name != "linear"
+}
+
+
 def ops_for(device: torch.device) -> Ops:
-    """Return the Triton kernels on a GPU that supports them; elsewhere the definitions above, with the CPU's attention.
+    """Return the Triton kernels on a GPU that supports them, and cpu/ on a CPU; elsewhere the definitions above.
 
     `MINILLM_KERNELS=off` asks for the definitions everywhere; `minillm.swap(rope=minillm.ops.rope)` asks for one.
     `MINILLM_KERNELS=interpret` runs the kernels on a CPU, slowly, in Triton's interpreter, which must be on
     (`TRITON_INTERPRET=1`) before anything imports triton. Raises `ValueError` for another word, `RuntimeError` if the
     interpreter is off.
+
+    `MINILLM_LINEAR=reference` asks for the definitions of all matrix products. Kernels and cpu/ round differently for
+    different numbers of rows, so a request's logits depend slightly on the other requests of its step.
     """
-    wanted = os.environ.get("MINILLM_KERNELS", "")
-    if wanted not in ("", "off", "interpret"):
-        raise ValueError(f"MINILLM_KERNELS={wanted!r}: 'off', 'interpret' or nothing")
+    ops = _ops_for(device, _variable("MINILLM_KERNELS", "off", "interpret"))
+    if _variable("MINILLM_LINEAR", "reference"):
+        return replace(ops, **PRODUCTS)
+    return ops
+
+
+def _variable(name: str, *words: str) -> str:
+    """Return the value of an environment variable that is one of `words`, or empty."""
+    value = os.environ.get(name, "")
+    if value not in ("", *words):
+        raise ValueError(f"{name}={value!r}: {', '.join(map(repr, words))} or nothing")
+    return value
+
+
+def _ops_for(device: torch.device, wanted: str) -> Ops:
     if wanted == "off":
         return Ops()
     if wanted == "interpret":
@@ -268,9 +301,10 @@ def ops_for(device: torch.device) -> Ops:
             )
     elif device.type != "cuda" or not _runs_kernels(device):
         faster = device.type == "cpu" and cpu_linear.is_faster_here()
-        return Ops(
+        ops = Ops(
             linear=cpu_linear.linear if faster else linear, paged_attention=cpu_attention.paged_attention
         )
+        return replace(ops, **MEASURED) if device.type == "cpu" else ops
     from minillm.kernels import (
         cache_write,
         int4_matmul,

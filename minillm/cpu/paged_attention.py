@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm.batch import Batch, Chunk
+from minillm.cpu import float8
 from minillm.layer_kv import LayerKV
 
 # A GroupedRead copies at most MAX_GROUPED tokens, and at most MAX_PADDING of them are padding: about as many as are
@@ -132,8 +133,18 @@ def _gather(kv: LayerKV, slots: slice | Tensor, dtype: torch.dtype) -> list[Tens
 
     if kv.k_scale is None or kv.v_scale is None:
         return [take(kv.k), take(kv.v)]
-    pairs = ((kv.k, kv.k_scale), (kv.v, kv.v_scale))
-    return [(take(stored).float() * take(scale)[..., None]).to(dtype) for stored, scale in pairs]
+    return [
+        _values(take(stored), take(scale)).to(dtype)
+        for stored, scale in ((kv.k, kv.k_scale), (kv.v, kv.v_scale))
+    ]
+
+
+def _values(numbers: Tensor, scale: Tensor) -> Tensor:
+    """Return the values of numbers [S, H_kv, D] with scales [S, H_kv], in float32."""
+    if numbers.dtype == torch.float8_e4m3fn:
+        # A vector with a NaN has a scale of NaN (`ops.quantise`), so no NaN among its numbers is lost.
+        return float8.scaled_down(numbers).float().mul_(scale[..., None] * float8.UNIT)
+    return numbers.float().mul_(scale[..., None])
 
 
 def _attend_each(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -132,8 +132,24 @@ class EngineReset:
     settings: dict[str, int | str] = field(default_factory=dict)
 
 
-Record = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset
-R = TypeVar("R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset)
+@dataclass(slots=True)
+class LinearChoice:
+    """The engine multiplies weights [size_out, size_in] of a scheme, such as "int8", by `op`, the fastest one here.
+
+    The choice is for steps with up to `rows` rows, and more than the previous choice. That of 256 also serves more.
+    """
+
+    time: float
+    scheme: str
+    size_out: int
+    size_in: int
+    rows: int
+    op: str
+
+
+Event = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset
+Record = Event | LinearChoice
+R = TypeVar("R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset, LinearChoice)
 
 
 class Trace(list[Record]):
@@ -197,7 +213,7 @@ def inter_token_latencies(trace: Trace) -> dict[str, list[float]]:
 def _requests_of(record: Record) -> list[str]:
     if isinstance(record, StepRecord):
         return [part.request_id for part in record.scheduled] + record.preempted
-    if isinstance(record, EngineReset):
+    if isinstance(record, EngineReset | LinearChoice):
         return []
     return [record.request_id]
 
@@ -219,6 +235,7 @@ _KINDS: dict[str, Callable[..., Record]] = {
     "TokenRecord": TokenRecord,
     "RequestFinished": RequestFinished,
     "EngineReset": EngineReset,
+    "LinearChoice": LinearChoice,
 }
 
 

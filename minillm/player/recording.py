@@ -1,4 +1,4 @@
-"""A trace as compact JSON, with the words of its tokens, for `player.js`.
+"""The events of a trace as compact JSON, with the words of its tokens, for `player.js`.
 
 A recording is a list of events in the order they happened. It grows with the trace, so it is sent in pieces: a piece
 says at which event and at which word it starts. The whole recording is the piece that starts at 0. Format, version 1:
@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minillm.measure.trace import (
-    Record,
+    Event,
+    LinearChoice,
     RequestAdded,
     RequestFinished,
     ScheduledRequest,
@@ -83,7 +84,7 @@ class Recording:
         start, first_word = len(self._events), len(self._words)
         records = self.trace[self._num_records :]
         self._num_records += len(records)
-        self._events += [self._event(record) for record in records]
+        self._events += [self._event(record) for record in records if not isinstance(record, LinearChoice)]
         return self.since(start, first_word)
 
     def whole(self) -> Piece:
@@ -101,7 +102,7 @@ class Recording:
             "words": list(self._words)[first_word:],
         }
 
-    def _event(self, record: Record) -> list[Any]:
+    def _event(self, record: Event) -> list[Any]:
         if isinstance(record, StepRecord):
             return self._step(record)
         if isinstance(record, RequestAdded):

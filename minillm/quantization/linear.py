@@ -1,7 +1,7 @@
 """Projections whose weights stay packed. Each calls the operation that is made for its numbers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -75,3 +75,14 @@ def _same_layout(one: QuantizedLinear, other: QuantizedLinear) -> bool:
         and (one.weight.zero is None) == (other.weight.zero is None)
         and (one.bias is None) == (other.bias is None)
     )
+
+
+def with_weights(
+    projection: Projection, change: Callable[[Kind, QuantizedWeight], QuantizedWeight]
+) -> Projection:
+    """Return the projection with `change(kind, weight)` in place of each packed weight; others are returned as is."""
+    if isinstance(projection, QuantizedLinear):
+        return replace(projection, weight=change(projection.kind, projection.weight))
+    if isinstance(projection, Joined):
+        return Joined([with_weights(part, change) for part in projection.parts])
+    return projection
