@@ -236,3 +236,10 @@ def test_the_length_of_a_table_changes_no_row(name):
     short, long = model.with_context(7), model.with_context(CONTEXT)
     assert len(short.cos) == 7 and len(long.cos) == CONTEXT
     assert torch.equal(short.cos, long.cos[:7]) and torch.equal(short.sin, long.sin[:7])
+
+
+@pytest.mark.parametrize("name", ["tied", "qwen3-bias", "gpt2"])
+def test_the_bytes_of_the_weights_count_shared_memory_once(name):
+    model = sample(name).model
+    assert model.nbytes == 4 * sample(name).config.num_parameters
+    assert model.with_projections(lambda name, projection: projection).nbytes == model.nbytes

@@ -33,14 +33,19 @@ ENVIRONMENT = {
 NAMES = [script.stem for script in sorted(SCRIPTS.glob("*.py"))]
 
 
-def results_of(engine, python, folder):
+def results_of(engine, python, folder, *scripts, **environment):
     out = folder / f"{engine}.json"
-    command = [python, ROOT / "tests/peers/run.py", engine, out]
+    command = [python, ROOT / "tests/peers/run.py", engine, out, *scripts]
     log = folder / f"{engine}.log"
     with log.open("w") as stream:
         done = subprocess.run(
             command,
-            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT) if engine == "minillm" else ""},
+            env={
+                **os.environ,
+                **ENVIRONMENT,
+                **environment,
+                "PYTHONPATH": str(ROOT) if engine == "minillm" else "",
+            },
             cwd=folder,
             stdout=stream,
             stderr=stream,
@@ -85,6 +90,13 @@ def engines(tmp_path_factory):
 def report(engines):
     rows = []
     yield rows
+    write_report(
+        "peers-vllm", {engine: found["versions"] for engine, found in engines.items()}, rows, TOLERANCE
+    )
+
+
+def write_report(name, versions, rows, tolerance):
+    """Keep the results of one run in benchmarks/results."""
     today = datetime.datetime.now(datetime.UTC)
     result = {
         "date": today.isoformat(timespec="seconds"),
@@ -94,11 +106,11 @@ def report(engines):
             "cpus": os.cpu_count(),
             "python": platform.python_version(),
         },
-        "versions": {engine: found["versions"] for engine, found in engines.items()},
-        "tolerance": TOLERANCE,
+        "versions": versions,
+        "tolerance": tolerance,
         "scripts": rows,
     }
-    path = ROOT / f"benchmarks/results/{today.date()}-peers-vllm.json"
+    path = ROOT / f"benchmarks/results/{today.date()}-{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

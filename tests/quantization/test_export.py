@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from minillm import LLM, SamplingParams
 from minillm.cli import main
+from minillm.model.checkpoint import INDEX
 from minillm.model.linear import Linear, Projection
 from minillm.model.transformer import Transformer, tensors_of
 from minillm.ops import Ops
@@ -93,6 +94,7 @@ def test_transformers_computes_the_same_from_our_folder(case: str, name: str, tm
     if "8A8" not in case and case != "FP8":  # where the last bit of x may move it to the next number
         assert (found - expected).abs().max() < TOLERANCE
     assert (found - expected).std() < 0.05 * expected.std()
+    assert torch.equal(found, logits(model, name=name))
     assert (found - logits(sample(name).model, name=name)).abs().max() > TOLERANCE
 
 
@@ -143,6 +145,8 @@ def test_a_model_of_several_layouts_names_its_targets(tmp_path: Path) -> None:
 def test_every_family(name: str, tmp_path: Path) -> None:
     model = quantised(name, Layout("int8"))
     export(model, sample(name).folder, tmp_path / "out")
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    assert ("lm_head.weight" in index["weight_map"]) == (not model.config.tie_word_embeddings)
     found = logits(loaded(tmp_path / "out"), name=name)
     with torch.no_grad():
         expected = theirs(tmp_path / "out", dequantize=False)(torch.tensor([PROMPT])).logits[0]
@@ -253,7 +257,7 @@ def test_a_killed_writer_leaves_no_folder_and_goes_on_where_it_was(tmp_path: Pat
     writer = FolderWriter(out, CONFIG, {"bits": 4}, {"method": "rtn"})
     assert writer.done == {"layer-00000", "layer-00001"}
     assert torch.equal(writer.read("layer-00001")["x.1"], torch.ones(3))
-    (writer.folder / "layer-00002.tmp").write_bytes(b"half")
+    (writer.folder / "layer-00009.tmp").write_bytes(b"half")
     write(out)
     write(whole)
     files = sorted(path.name for path in whole.iterdir())

@@ -1,12 +1,15 @@
 """Checkpoints in stored formats: the numbers that each format defines, and what a damaged one says."""
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from compressed_tensors.compressors.format import infer_module_format
+from compressed_tensors.quantization import QuantizationConfig, preset_name_to_scheme
 from safetensors.torch import load_file
 
 from minillm import LLM
@@ -333,6 +336,55 @@ def test_a_group_size_that_does_not_divide_a_row(case: str, size: int, tmp_path:
     set_quantization(packed, CASES[case][0] | {"group_size": size})
     with pytest.raises(CheckpointError, match=rf"rows of 64 weights, and group_size={size} does not divide"):
         loaded(packed)
+
+
+def config_of(preset: str) -> dict:
+    """The quantization_config that compressed-tensors itself writes for one of its schemes."""
+    scheme = preset_name_to_scheme(preset, ["Linear"])
+    scheme.format = infer_module_format(torch.nn.Linear, scheme)
+    config = QuantizationConfig(
+        config_groups={"group_0": scheme},
+        format=scheme.format,
+        quantization_status="compressed",
+        ignore=["lm_head"],
+    )
+    return json.loads(config.model_dump_json()) | {
+        "version": "0.20",
+        "sparsity_config": {},
+        "transform_config": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    [
+        ("W4A16", "int4"),
+        ("W4A16_ASYM", "int4"),
+        ("W8A16", "int8"),
+        ("W8A8", "w8a8"),
+        ("FP8_DYNAMIC", "w8a8_fp8"),
+    ],
+)
+def test_the_schemes_of_compressed_tensors(preset: str, kind: str) -> None:
+    (group,) = CompressedTensors.from_config(config_of(preset)).groups
+    assert group.kind == kind and group.symmetric == (preset != "W4A16_ASYM")
+    assert group.group_size == (128 if "A16" in preset else None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "says"),
+    [
+        ("FP8", r"strategy='tensor' is not implemented"),
+        ("FP8_BLOCK", r"block_structure=\[128, 128\] is not implemented|strategy='block' is not implemented"),
+        ("W4A8", r"num_bits=4 is not implemented \(implemented for int-quantized: 8"),
+        ("W3A16", r"num_bits=3 is not implemented"),
+        ("NVFP4A16", r"format='nvfp4-pack-quantized' is not implemented"),
+        ("MXFP4A16", r"format='mxfp4-pack-quantized' is not implemented"),
+    ],
+)
+def test_schemes_that_are_not_implemented(preset: str, says: str) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        CompressedTensors.from_config(config_of(preset))
 
 
 def copied(name: str, tmp_path: Path) -> Path:

@@ -98,11 +98,10 @@ class Gptq:
     def _bias(source: Source, part: Parts) -> torch.Tensor | None:
         """Return the bias. AutoGPTQ stores one of zeros for a projection that has none."""
         name = f"{part.names[0]}.bias"
-        if not part.bias and "bias" in source.suffixes(part.names[0]):
-            if source.stored(name, part.sizes_out, FLOATS).count_nonzero():
-                raise CheckpointError(
-                    f"the checkpoint has a tensor {name!r} that is not zero, and config.json has no such bias: the "
-                    "files are of two models, so download both again"
-                )
-            return None
+        extra = not part.bias and "bias" in source.suffixes(part.names[0])
+        if extra and source.stored(name, part.sizes_out, FLOATS).count_nonzero():
+            raise CheckpointError(
+                f"the checkpoint has a tensor {name!r} that is not zero, and config.json has no such bias: the files "
+                "are of two models, so download both again"
+            )
         return joined_bias(source, part)
