@@ -62,13 +62,14 @@ def quantise(
     config = _quantisable(stored)
     recipe = Recipe.of(config, method, bits, group_size, act_order, packed=True)
     windows = calibration_windows(stored, calibration) if recipe.method.from_text is not None else []
-    settings = {
+    settings: dict[str, Any] = {
         "method": method,
         "act_order": act_order,
         "calibration": hashlib.sha256(repr(windows).encode()).hexdigest(),
     }
-    writer = FolderWriter(out, stored.config_json(), _quantization_config(config, recipe), settings)
     with stored.tensors() as tensors, torch.inference_mode():
+        settings["weights"] = _version(tensors.path)
+        writer = FolderWriter(out, stored.config_json(), _quantization_config(config, recipe), settings)
         loader = Loader(tensors, config, CPU, recipe.dtype, Dense())
         outer = loader.outer()
         writer.add("outer", outer_tensors(config, outer))
@@ -174,6 +175,12 @@ def _norm_in_float32(norm: Norm) -> Norm:
 
 def _float32(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.float()
+
+
+def _version(path: Path) -> list[list[str | int]]:
+    """Return name, size and time of each file of weights, so that a run does not continue with other weights."""
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _quantisable(stored: StoredModel) -> ModelConfig:

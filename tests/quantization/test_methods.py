@@ -182,8 +182,10 @@ def test_scales_are_rounded_as_they_will_be_stored():
         grid = rounding.grid(weight)
         packed = rounding.projection(grid.round(weight), grid, None).weight
         assert packed.scale.dtype == dtype and torch.equal(packed.dequantise(), rounding.nearest(weight))
-    tiny = Rounding(4, 32, dtype=torch.float16).nearest(weight * 1e-30)
-    assert tiny.isfinite().all() and tiny.abs().max() < 1e-3
+    weight[0] = 0  # the scale of a row of zeros must not become zero
+    for factor, low, high in ((1e-30, 0, 1e-3), (1e30, 1e5, 1e6)):
+        found = Rounding(4, 32, dtype=torch.float16).nearest(weight * factor)
+        assert found.isfinite().all() and (found[0] == 0).all() and low <= found.abs().max() < high
 
 
 def test_recording_changes_nothing():

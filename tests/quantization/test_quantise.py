@@ -78,6 +78,9 @@ def test_the_folder_computes_what_was_simulated(method, source, text, tmp_path):
     assert compare(written, simulated, EVALUATION).kl < 1e-9
     assert 0 < compare(written, model, EVALUATION).kl < 0.2
     assert written.nbytes < model.nbytes
+    stored = safetensors.torch.load_file(tmp_path / "out" / "layer-00000.safetensors")
+    scales = {tensor.dtype for name, tensor in stored.items() if name.endswith("weight_scale")}
+    assert scales == {torch.bfloat16}
     ids = [1, 5, 9, 200]
     with LLM(tmp_path / "out") as llm:
         assert llm.generate([ids])[0].prompt_token_ids == ids
@@ -147,6 +150,22 @@ def test_another_text_or_setting_does_not_continue_a_part(source, text, tmp_path
     ):
         with pytest.raises(ValueError, match=r"out\.partial holds a part of another model"):
             run(source, tmp_path / "out", **{"text": text, "method": "gptq"} | settings)
+
+
+def test_other_weights_do_not_continue_a_part(source, text, tmp_path):
+    def kill(done, total):
+        if done == 1:
+            raise Killed
+
+    copy = tmp_path / "copy"
+    shutil.copytree(source, copy)
+    with pytest.raises(Killed):
+        run(copy, tmp_path / "out", text, "rtn", progress=kill)
+    tensors = safetensors.torch.load_file(copy / "model.safetensors")
+    tensors["model.layers.2.mlp.up_proj.weight"] *= 2
+    safetensors.torch.save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"out\.partial holds a part of another model"):
+        run(copy, tmp_path / "out", text, "rtn")
 
 
 def test_one_layer_is_in_floats_at_a_time(source, text, tmp_path, monkeypatch):
