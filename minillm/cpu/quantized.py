@@ -42,14 +42,20 @@ MAX_IN, MAX_NUMBERS, MIN_OUT, MAX_PRODUCTS = 1024, 3 * 2**18, 32, 2**23
 # Each product is called twice, and up to MOST times in SECONDS. From the third call on, only those that took less than
 # CLOSE times as long as the fastest one go on.
 SECONDS, MOST, CLOSE = 2e-3, 8, 1.5
+SLOW = 2.0  # an exact product is slow if one that rounds sums is so many times as fast
 
 
 class Product(NamedTuple):
-    """A way to compute x W^T, and the weights that it can take. `multiply` returns [T, out] in any floating dtype."""
+    """A way to compute x W^T, and the weights that it can take. `multiply` returns [T, out] in any floating dtype.
+
+    `rounds_sums` marks a product of 8-bit integers that rounds their sums to bfloat16. The next layer may then round an
+    activation to another integer, so it is for processors whose exact products are slow.
+    """
 
     name: str
     fits: Callable[[QuantizedWeight], bool]
     multiply: Callable[[Tensor, QuantizedWeight], Tensor]
+    rounds_sums: bool = False
 
 
 class Choice(NamedTuple):
@@ -181,10 +187,10 @@ PRODUCTS: dict[str, tuple[Product, ...]] = {
     "fp8": _in_strips(strips, *FLOATS),
     "w8a8": (
         *_both("int_mm", _always, int_mm),
-        *_both("int8pack", fits_int8pack, of_integers(int8pack)),
+        *(p._replace(rounds_sums=True) for p in _both("int8pack", fits_int8pack, of_integers(int8pack))),
         *_in_strips(of_integers(strips), torch.float32),
     ),
-    "w8a8_fp8": _in_strips(of_fp8(strips), *FLOATS),
+    "w8a8_fp8": _in_strips(of_fp8(strips), torch.float32),
 }
 
 
@@ -316,7 +322,9 @@ def _measure(part: Kind, rows: int, weights: Sequence[QuantizedWeight]) -> Produ
                 time = seconds(product)
                 best[product], spent = min(best[product], time), spent + time
         calls += 1
-    return min(products, key=best.__getitem__)
+    fastest = min(products, key=best.__getitem__)
+    exact = min((product for product in products if not product.rounds_sums), key=best.__getitem__)
+    return exact if best[exact] < SLOW * best[fastest] else fastest
 
 
 @dataclass(frozen=True, slots=True)

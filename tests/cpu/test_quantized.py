@@ -276,6 +276,19 @@ def test_a_slow_product_is_called_twice(monkeypatch):
 
 
 @pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("exact", "rounds_sums", "chosen"), [(1.9e-4, 1e-4, "exact"), (2.1e-4, 1e-4, "rounds_sums")]
+)
+def test_an_exact_product_is_left_only_for_one_twice_as_fast(monkeypatch, exact, rounds_sums, chosen):
+    clock = Clock(exact=exact, rounds_sums=rounds_sums)
+    monkeypatch.setattr(module, "times_of", clock.times_of)
+    first, second = fakes("rounds_sums", "exact")
+    monkeypatch.setitem(PRODUCTS, "w8a8", (first._replace(rounds_sums=True), second))
+    choices = matmul("w8a8").choose([packed("w8a8", 8, 24)], torch.float32)
+    assert {choice.op for choice in choices} == {chosen}
+
+
+@pytest.mark.usefixtures("fresh")
 def test_time_limits_the_calls(monkeypatch):
     clock = Clock(a=module.SECONDS, b=module.SECONDS)
     monkeypatch.setattr(module, "times_of", clock.times_of)

@@ -13,13 +13,14 @@ pytest.importorskip("ipywidgets")
 import torch
 
 from minillm.config import ModelConfig
+from minillm.course import expect
 from minillm.measure.costs import decode_cost, prefill_cost
 from minillm.measure.known_gpus import KNOWN_GPUS
 from minillm.measure.known_models import KNOWN_MODELS
 from minillm.viz import continuous_batching as batching
 from minillm.viz import flash_attention as flash
 from minillm.viz import fusion_and_graphs as graphs
-from minillm.viz import kv_cache, memory_wall, two_phases, your_machine
+from minillm.viz import int8, kv_cache, memory_wall, two_phases, your_machine
 from minillm.viz import paged_attention as paged
 from minillm.viz import prefix_caching as prefix
 from minillm.viz.launches import Call
@@ -114,6 +115,30 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         [512, 4096], {"torch's, 3 axes": [4 * 10**6, 10**8], "b": [4 * 10**6, 10**8], "c": [10**6, 10**6]}
     ),
     "05 speed": lambda: flash.speed_figure([64, 2048], {"torch's": [1.7, 40], "our loops": [0.4, 1.8]}),
+    "06 bytes": lambda: int8.bytes_figure({"32 bits": 32e9, "8 bits": 8e9}, 2e12, "an A100"),
+    "06 number line": lambda: int8.number_line_figure(expect.randn(768), 4, 768, 1.0),
+    "06 number line, groups": lambda: int8.number_line_figure(expect.randn(768), 8, 128, 8.0),
+    "06 groups": lambda: int8.groups_figure(
+        {"qkv": [0.012, 0.007], "down_proj": [0.041, 0.01]}, ["the matrix", "a row"]
+    ),
+    "06 formats": lambda: int8.formats_figure(expect.randn(64, 256)),
+    "06 crossing": lambda: int8.crossing_figure(
+        [3, 12, 64],
+        [{"INT8": 0.007 * n, "FP8": 0.026} for n in (1, 4, 21)],
+        {"a row of W": 3.5, "a token, input of down_proj": 11.6, "a token, planted": 15.0},
+    ),
+    "06 channels": lambda: int8.channels_figure(
+        {
+            name: (expect.randn(256).abs() * n, expect.randn(256).abs())
+            for n, name in enumerate(("as trained", "planted outliers", "planted, then smoothed"), start=1)
+        }
+    ),
+    "06 quality": lambda: int8.quality_figure({"int8": (0.0003, 0.01), "fp8": (0.0066, 0.039)}),
+    "06 rows": lambda: int8.rows_figure(
+        [1, 4, 16, 64, 256],
+        {"float": [1.0] * 5, "int8": [0.5, 0.5, 0.9, 1.6, 2.4], "w8a8": [0.6] * 5, "w8a8_fp8": [3.0] * 5},
+        "A matrix of 2048 × 2048",
+    ),
     "08 Gantt": lambda: batching.gantt_figure(
         {"static batching": batching_data.STATIC, "40 blocks": batching_data.PREEMPTED}, 4
     ),

@@ -1,0 +1,12 @@
+# exercise: 06.2
+"""int32 on the CPU."""
+
+import torch
+
+
+def w8a8_linear(x, q_w, s_w):
+
+    s_x = x.abs().amax(1) / 127.5
+    q_x = (x / s_x.where(s_x > 0, 1.0)[:, None]).round().clamp(-128, 127)
+
+    return (q_x.to(torch.int32) @ q_w.to(torch.int32).mT) * (s_x[:, None] * s_w[None, :])

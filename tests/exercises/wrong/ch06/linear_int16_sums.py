@@ -1,0 +1,13 @@
+# exercise: 06.2
+# says: overflow
+"""Sums in int16."""
+
+import torch
+
+
+def w8a8_linear(x, q_w, s_w):
+
+    s_x = x.abs().amax(1) / 127.5
+    q_x = (x / s_x.where(s_x > 0, 1.0)[:, None]).round().clamp(-128, 127)
+
+    return (q_x.to(torch.int16) @ q_w.to(torch.int16).T).float() * s_x[:, None] * s_w
