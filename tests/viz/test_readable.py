@@ -20,6 +20,7 @@ from minillm.measure.known_models import KNOWN_MODELS
 from minillm.viz import continuous_batching as batching
 from minillm.viz import flash_attention as flash
 from minillm.viz import fusion_and_graphs as graphs
+from minillm.viz import int4_gptq_awq as four_bits
 from minillm.viz import int8, kv_cache, memory_wall, two_phases, your_machine
 from minillm.viz import paged_attention as paged
 from minillm.viz import prefix_caching as prefix
@@ -30,6 +31,7 @@ from minillm.viz.style import DECODE, INK, PAPER, PREFILL, Picture, ink_on, styl
 from tests.viz import test_continuous_batching as batching_data
 from tests.viz import test_flash_attention as flash_data
 from tests.viz import test_fusion_and_graphs as graphs_data
+from tests.viz import test_int4_gptq_awq as four_data
 from tests.viz import test_kv_cache as kv_data
 from tests.viz import test_paged_attention as paged_data
 from tests.viz import test_prefix_caching as prefix_data
@@ -139,6 +141,25 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         {"float": [1.0] * 5, "int8": [0.5, 0.5, 0.9, 1.6, 2.4], "w8a8": [0.6] * 5, "w8a8_fp8": [3.0] * 5},
         "A matrix of 2048 × 2048",
     ),
+    "07 bits": lambda: four_bits.bits_figure(
+        {bits: four_data.Score(10.0**-bits, bits / 9, 9) for bits in (8, 6, 5, 4, 3)}
+    ),
+    "07 word": lambda: four_bits.word_figure(
+        torch.arange(32, dtype=torch.uint8) * 7, torch.randn(64), 0.01901, 63
+    ),
+    "07 rolling": lambda: four_bits.rolling_figure(
+        four_data.walk(256), four_data.walk(256).errors(), four_data.walk(256).errors(nearest=True), 2, 128
+    ),
+    "07 salient": lambda: four_bits.salient_figure(
+        {"the model": torch.rand(256), "planted": 20 * torch.rand(256)}, 3
+    ),
+    "07 alpha": lambda: four_bits.alpha_figure(
+        {"the model": [1 + i / 30 for i in range(20)], "planted": [1 - i / 60 for i in range(20)]}
+    ),
+    "07 ladder": lambda: four_bits.ladder_figure({"rounded to nearest": 0.13, "scaled by 4": 0.07}, "KL"),
+    "07 methods": lambda: four_bits.methods_figure(four_data.points(), four_data.Score(0, 1, 5.5)),
+    "07 cache": lambda: four_bits.cache_figure("llama_3_8b", LLAMA, 8),
+    "07 cache, one request": lambda: four_bits.cache_figure("llama_3_70b", KNOWN_MODELS["llama_3_70b"], 1),
     "08 Gantt": lambda: batching.gantt_figure(
         {"static batching": batching_data.STATIC, "40 blocks": batching_data.PREEMPTED}, 4
     ),

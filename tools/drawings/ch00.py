@@ -40,12 +40,12 @@ MS = 520  # pixels
 
 MAP = (
     ("compute less", ("03 KV cache", "09 Prefix caching")),
-    ("read fewer bytes", ("05 FlashAttention", "06 Eight bits", "07 INT4")),
+    ("read fewer bytes", ("05 FlashAttention", "06 Eight bits", "07 Four bits")),
     ("more tokens per step", ("04 Paged attention", "08 Continuous batching", "10 Speculation")),
     ("less overhead", ("11 Fusion and graphs",)),
     ("more hardware", ("12 Many GPUs", "13 Serving")),
 )
-TO_COME = ("07", "10", "12", "13", "14", "15")
+TO_COME = ("10", "12", "13", "14", "15")
 
 
 def course() -> Canvas:
