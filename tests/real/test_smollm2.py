@@ -35,8 +35,19 @@ TEXTS = [
 def llm() -> Iterator[LLM]:
     if not MODEL.exists():
         pytest.fail(f"{MODEL} is missing: run `make real`, which downloads it")
-    with LLM(MODEL, max_num_seqs=4, max_model_len=512) as one:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINILLM_LINEAR", "reference")  # the fastest products round x to bfloat16
+        one = LLM(MODEL, max_num_seqs=4, max_model_len=512)
+    with one:
         yield one
+
+
+def test_its_weights_stay_packed_and_speak_the_same() -> None:
+    """The products of a CPU round x to bfloat16, so a token may differ where two are almost equally likely."""
+    with LLM(MODEL, max_num_seqs=4, max_model_len=512) as fast:
+        matrices = 106e6  # weights of the 30 layers' matrices, in 5 bits each with scale and minimum
+        assert fast.model.nbytes < 0.8 * matrices + 4 * 49_152 * 576
+        assert "Paris" in fast.chat(CAPITAL, GREEDY)[0].outputs[0].text
 
 
 @pytest.fixture(scope="module")
