@@ -66,10 +66,11 @@ def all_rows() -> list[Setting]:
     return WITHOUT_GROUPS + grouped
 
 
-def six_rows(size: int) -> list[Setting]:
-    return [Setting("int8"), Setting("w8a8"), Setting("fp8")] + [
-        Setting(method, 4, size) for method in ("rtn", "gptq", "awq")
-    ]
+def six_rows(size: int, from_4_bits: bool) -> list[Setting]:
+    """Return the rows for a large model. Rounding a model that comes from 4 bits to 4 bits again would say nothing."""
+    if from_4_bits:
+        return WITHOUT_GROUPS[:4] + [Setting(method, 8, size) for method in ("rtn", "gptq")]
+    return WITHOUT_GROUPS[:3] + [Setting(method, 4, size) for method in ("rtn", "gptq", "awq")]
 
 
 def windows_of(stored: StoredModel, tokens: int) -> list[list[int]]:
@@ -206,13 +207,9 @@ def main() -> None:
         if done["about"] != about:
             raise SystemExit(f"{out} was measured with other settings: remove it, or give another --json")
         known = {row["name"] for row in done["rows"]}
-        settings = (
-            all_rows() if args.rows == "all" else six_rows(64 if model.config.hidden_size % 128 else 128)
-        )
-        if (
-            stored.quantization_config is not None
-        ):  # it was rounded to 4 bits before: a second time says nothing
-            settings = [setting for setting in settings if setting.bits != 4]
+        size = 64 if model.config.hidden_size % 128 else 128
+        from_4_bits = stored.quantization_config is not None
+        settings = all_rows() if args.rows == "all" else six_rows(size, from_4_bits)
         for setting in settings:
             if setting.name not in known:
                 done["rows"].append(measure(model, setting, calibration, texts))

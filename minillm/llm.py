@@ -88,6 +88,11 @@ class LLM:
     `model` is a bundled name, a folder, a GGUF file, or a hub id. `dtype="auto"` is the checkpoint's on CUDA
     and float32 on a CPU.
 
+    `quantization` packs the weights while they are loaded: "int8" and "int4" keep activations in floats, "w8a8" and
+    "fp8" (float8_e4m3fn) have them in 8 bits too. A checkpoint that is quantised already needs no argument. The
+    embedding and the head stay floats. `kv_cache_dtype` "int8" or "fp8" keeps keys and values in 8 bits, with a scale
+    for each token and KV head.
+
     The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len`
     tokens need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
     `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens per request; "virtual"
