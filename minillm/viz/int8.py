@@ -52,20 +52,22 @@ def number_line_figure(row: Tensor, bits: int, group_size: int, outlier: float) 
     q = grid.round(changed[None])
     error = (grid.dequantise(q)[0] - changed).abs()
     scales, size = grid.scale[0], len(row) // grid.scale.shape[1]
-    reach = float(changed.abs().max()) * 1.06
+    lowest, highest = (
+        -(2 ** (bits - 1)) * scales,
+        (2 ** (bits - 1) - 1) * scales,
+    )  # the ends of each group's grid
+    reach = max(float(changed.abs().max()), float(-lowest.min())) * 1.06
     with style():
         picture = Picture(figsize=(9, 5.6))
         line, weights, errors = picture.subplots(3, 1, height_ratios=[1.15, 1.2, 0.9])
         number = f"{len(scales)} scales" if len(scales) > 1 else "1 scale"
         line.set_title(
-            f"{bits} bits, {number}: rounding error {row_error(row, bits, group_size, outlier):.2%} of the weights"
+            f"{bits} bits, {number}: typical error {row_error(row, bits, group_size, outlier):.2%} of a typical weight"
         )
         _line(line, changed, column, grid, size, reach)
         columns = range(len(row))
-        reaches = (scales * (2**bits - 1) / 2).repeat_interleave(size)
-        weights.fill_between(
-            columns, (-reaches).tolist(), reaches.tolist(), step="mid", color=WEIGHTS, alpha=0.45, lw=0
-        )
+        ends = (end.repeat_interleave(size).tolist() for end in (lowest, highest))
+        weights.fill_between(columns, *ends, step="mid", color=WEIGHTS, alpha=0.45, lw=0)
         weights.vlines(columns, 0, changed.tolist(), color=INK, lw=0.6)
         weights.set_ylim(-reach, reach)
         weights.set_ylabel("weight")

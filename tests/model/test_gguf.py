@@ -272,7 +272,7 @@ def test_the_recommended_sampling(tmp_path: Path) -> None:
     ("change", "says"),
     [
         ({"leave_out": "blk.1.ffn_up.weight"}, "no tensor for 'model.layers.1.mlp.up_proj.weight'"),
-        ({"leave_out": "token_embd.weight"}, "no tensor for 'embed_tokens.weight'"),
+        ({"leave_out": "token_embd.weight"}, "no tensor for 'model.embed_tokens.weight'"),
         ({"add": {"blk.0.attn_sinks.weight": torch.ones(4)}}, "1 tensors that its metadata does not .*attn_sinks"),
         ({"add": {"blk.3.ffn_up.weight": torch.ones(96, 64)}}, "does not account for.*layers.3"),
         ({"add": {"blk.1.attn_q.bias": torch.ones(64)}}, "does not account for.*q_proj.bias"),

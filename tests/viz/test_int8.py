@@ -49,7 +49,8 @@ def test_the_ranges_and_errors_are_those_of_each_column() -> None:
     band = weights.collections[0]
     assert to_hex(band.get_facecolor()[0]).upper() == WEIGHTS
     reach = {round(float(y), 4) for y in band.get_paths()[0].vertices[:, 1]}
-    assert reach == {0.6, -0.6, 0.5, -0.5}
+    ends = [number * largest / 3.5 for largest in (0.6, 0.5) for number in (-4, 3)]
+    assert reach == {round(end, 4) for end in ends}
     wanted = (fake_quantise(ROW[None], 3, 4)[0] - ROW).abs()
     assert [bar.get_height() for bar in errors.patches] == pytest.approx(wanted.tolist(), abs=1e-6)
     assert {to_hex(bar.get_facecolor()).upper() for bar in errors.patches} == {REJECTED}
