@@ -58,9 +58,14 @@ class QuantizedWeight:
         return self.shape[1] // self.scale.shape[1]
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that are in memory."""
+        return [tensor for tensor in (self.numbers, self.scale, self.zero) if tensor is not None]
+
+    @property
     def nbytes(self) -> int:
-        """Return the bytes of numbers, scales and zeros together."""
-        return sum(tensor.nbytes for tensor in (self.numbers, self.scale, self.zero) if tensor is not None)
+        """Return the bytes of all tensors in memory."""
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def to(self, device: torch.device) -> "QuantizedWeight":
         """Return the weight on a device."""

@@ -95,9 +95,9 @@ class BlockedWeight(QuantizedWeight):
         return out, 2 * half
 
     @property
-    def nbytes(self) -> int:
-        tensors = (self.blocked, self.scales_and_zeros, self.scale, self.zero)
-        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    def tensors(self) -> list[Tensor]:
+        kept = (self.blocked, self.scales_and_zeros, self.scale, self.zero)
+        return [tensor for tensor in kept if tensor is not None]
 
     def unpacked(self) -> Tensor:
         return self.columns(slice(None)).t().contiguous()

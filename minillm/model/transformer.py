@@ -22,6 +22,7 @@ from minillm.model.linear import Projection
 from minillm.model.mlp import Mlp
 from minillm.model.rope import rope_table
 from minillm.ops import Ops
+from minillm.packed import QuantizedWeight
 
 
 class Cache(Protocol):
@@ -74,9 +75,11 @@ class Weights:
 
 
 def tensors_of(part: Any) -> Iterator[Tensor]:
-    """Yield each tensor of a dataclass or a list, and of the dataclasses and lists in them."""
+    """Yield each tensor in memory of a dataclass or a list, and of the dataclasses and lists in them."""
     if isinstance(part, Tensor):
         yield part
+    elif isinstance(part, QuantizedWeight):
+        yield from part.tensors
     elif isinstance(part, list):
         for each in part:
             yield from tensors_of(each)

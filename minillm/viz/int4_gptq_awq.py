@@ -194,7 +194,8 @@ def _row(axes: Axes, walk: Walk, row: int, column: int) -> None:
     error = float((before[column] - now[column]) / scale[column])
     axes.set_title(
         f"Row {row}, column {column}: {rolled:+.2f} has rolled in, the number is "
-        f"{float(now[column] / scale[column]):.0f}, an error of {error:+.2f} rolls on"
+        f"{float(now[column] / scale[column]):.0f}, an error of {error:+.2f} "
+        + ("rolls on" if column < len(now) - 1 else "stays")
     )
     axes.axhline(0, color=FAINT, lw=0.8, zorder=1)
     axes.set_xlim(first - 0.8, first + 31.8)

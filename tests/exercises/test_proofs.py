@@ -75,6 +75,7 @@ def test_a_wrong_answer_reads_its_own_message(answer: AnswerFile) -> None:
     assert [other.path.name for other in others if other.says in result.message] == [], "not its own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", each(RIGHT, quick=2))
 def test_another_right_answer_passes(answer: AnswerFile) -> None:
     assert report(answer).earned == answer.exercise.points, str(report(answer))

@@ -110,6 +110,7 @@ def test_forks_of_a_quantised_model(scheme):
     assert any(step.copied for step in llm.trace.of(StepRecord))
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("kv_cache_dtype", KV_DTYPES)
 def test_a_quantised_cache_gives_the_tokens_of_a_lone_run(kv_cache_dtype, changes):
@@ -139,6 +140,7 @@ def assert_within_gate(llm: LLM, prompt: list[int], tokens: list[int], gate: flo
     assert (rows.amax(-1) - chosen).max() <= gate
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_tokens_of_the_fastest_products_are_within_the_gate(scheme, changes):
@@ -306,3 +308,18 @@ def _forget() -> Iterator[None]:
     yield
     shared.cache_clear()
     plainly.cache_clear()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_models_bytes_are_those_of_its_tensors_in_memory(scheme):
+    """Weights in the order of a CPU's products make others on demand; these take no memory."""
+    llm = load(False, quantization=scheme)
+    weights = []
+    llm.model.with_projections(
+        lambda name, p: with_weights(p, lambda kind, weight: weights.append(weight) or weight)
+    )
+    kept = llm.model.nbytes - sum(weight.nbytes for weight in weights)
+    config = llm.model.config
+    embeddings = (1 if config.tie_word_embeddings else 2) * 4 * config.vocab_size * config.hidden_size
+    norms = 4 * config.hidden_size * (2 * config.num_hidden_layers + 1)
+    assert kept == embeddings + norms and llm.model.nbytes == llm.model.nbytes

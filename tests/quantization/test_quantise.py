@@ -86,6 +86,7 @@ def test_the_folder_computes_what_was_simulated(method, source, text, tmp_path):
         assert llm.generate([ids])[0].prompt_token_ids == ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
 def test_groups_and_rows_of_either_number_of_bits(method, bits, source, text, tmp_path):
@@ -96,6 +97,7 @@ def test_groups_and_rows_of_either_number_of_bits(method, bits, source, text, tm
         assert weight.bits == bits and weight.group_size == (96 if group_size == -1 else group_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 2])
 @pytest.mark.parametrize("method", WRITTEN)
 def test_a_run_that_was_killed_continues_to_the_same_bytes(method, stop, source, text, tmp_path):

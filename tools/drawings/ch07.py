@@ -85,11 +85,11 @@ def error_rolls() -> Canvas:
 
 
 def scaled_channel() -> Canvas:
-    """AWQ: the same product with a column times s and its input divided by s."""
+    """AWQ: the same product with a column times f and its input divided by f."""
     canvas = Canvas(
         740,
         276,
-        "AWQ: a column with large inputs is multiplied by s before rounding, and its input is divided by s",
+        "AWQ: a column with large inputs is multiplied by f before rounding, and its input is divided by f",
     )
     heights, salient = (12, 18, 9, 86, 15, 11), 3
     for left, title, factor in ((24.0, "rounded as it is", 1.0), (392.0, "AWQ: scaled, then rounded", 2.5)):
@@ -103,17 +103,17 @@ def scaled_channel() -> Canvas:
                 y = 146 + row * 28
                 here = column == salient
                 canvas.box(
-                    x, y, 32, 24, "× s" if here and scaled else "", colour="prefill" if here else "", size=11
+                    x, y, 32, 24, "× f" if here and scaled else "", colour="prefill" if here else "", size=11
                 )
         canvas.text(left, 100, "inputs |x|", size=12)
         if scaled:
-            canvas.text(left + 88 + salient * 38 + 40, 92, "÷ s", bold=True)
+            canvas.text(left + 88 + salient * 38 + 40, 92, "÷ f", bold=True)
         canvas.text(left, 172, "weights", size=12)
         canvas.text(left, 190, "[out, in]", size=11, ink="faint")
         says = (
             ("The error of the orange column", "is multiplied by a large input.")
             if not scaled
-            else ("Same products before rounding. The orange", "column's rounding error counts 1/s as much.")
+            else ("Same products before rounding. The orange", "column's rounding error counts 1/f as much.")
         )
         for line, text in enumerate(says):
             canvas.text(left, 246 + 17 * line - 4, text, size=12, ink="faint")
