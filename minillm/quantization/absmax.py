@@ -56,9 +56,10 @@ class Grid:
         limits = torch.finfo(dtype)
         return replace(self, scale=self.scale.to(dtype).float().clamp(limits.tiny, limits.max))
 
-    def group(self, g: int) -> "Grid":
-        """Return the grid of group g alone, for columns of it."""
-        return replace(self, scale=self.scale[:, g, None], zero=self.zero[:, g, None])
+    def per_column(self, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scale and the zero [in, out] of each column, in the given order [in]: those of its group."""
+        group = order // (len(order) // self.scale.shape[1])
+        return self.scale.t()[group], self.zero.t()[group]
 
     def round(self, weight: Tensor) -> Tensor:
         """Return the nearest number of the grid for each weight [out, in]: float32 integers from 0 to 2^bits - 1."""

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from minillm.model.linear import Linear
 from minillm.model.transformer import Block
-from minillm.quantization.calibration import Stream, record
+from minillm.quantization.calibration import Stream, gram, record
 from minillm.quantization.folding import NORMS, divide_rows, fold_into_norm, multiply_columns
 from minillm.quantization.rounding import Rounding, floats, replaced
 
 ALPHAS = [r / 20 for r in range(20)]
 LIMITS = [1 - i / 20 for i in range(10)]
-SEARCH_TOKENS = 4096  # for losses that run a whole attention or MLP; the others use all tokens
+SEARCH_TOKENS = 1024  # for losses that run a whole attention or MLP; the others use all tokens
 
 Loss = Callable[[Linear], Tensor]  # of a projection with a rounded weight: how much the output changes
 
@@ -75,7 +75,7 @@ def quadratic(change: Tensor, gram: Tensor) -> Tensor:
 def awq_block(stream: Stream, block: Block, rounding: Rounding) -> tuple[Block, Stream]:
     """Return a block that is scaled, clipped and then rounded to nearest, and the stream after the float block."""
     inputs, after = record(stream, block)
-    grams = {role: x.t() @ x for role, x in inputs.items()}
+    grams = {role: gram(x) for role, x in inputs.items()}
     wanted = best_scales(stream, block, inputs, grams, rounding)
     block, scales = folded(block, wanted, rounding.dtype)
     grams = {role: gram / torch.outer(scales[role], scales[role]) for role, gram in grams.items()}

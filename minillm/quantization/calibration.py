@@ -7,6 +7,7 @@ residual stream of all calibration tokens before one layer. A layer may be run o
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,3 +106,10 @@ def record(stream: Stream, block: Block) -> tuple[dict[str, Tensor], Stream]:
     seen: dict[str, Tensor] = {}
     after = stream.after(block.with_projections(lambda role, projection: _Recorder(role, projection, seen)))
     return seen, after
+
+
+def gram(x: Tensor) -> Tensor:
+    """Return X^T X [in, in] float32 of inputs x [n, in]. It is symmetric, and NumPy computes one half of it only."""
+    rows = x.float().numpy(force=True)
+    with np.errstate(all="ignore"):  # numbers that are not finite stay in the result, and callers name them
+        return torch.from_numpy(rows.T @ rows).to(x.device)

@@ -16,7 +16,7 @@ from minillm.model.linear import Linear, Projection
 from minillm.model.transformer import Block
 from minillm.ops import Ops
 from minillm.quantization.absmax import Grid
-from minillm.quantization.calibration import Stream
+from minillm.quantization.calibration import Stream, gram
 from minillm.quantization.rounding import Rounding, floats, replaced
 
 DAMPING = 0.01  # of the mean of H's diagonal
@@ -24,8 +24,7 @@ DAMPING = 0.01  # of the mean of H's diagonal
 
 def hessian(x: Tensor) -> Tensor:
     """Return H = 2 X^T X / n [in, in] float32 of the inputs x [n, in]."""
-    x = x.float()
-    return (2 / len(x)) * (x.t() @ x)
+    return (2 / len(x)) * gram(x)
 
 
 def gptq(
@@ -47,24 +46,25 @@ def gptq(
     Raises `ValueError` for a Hessian of another size, with numbers that are not finite, or without an inverse.
     """
     columns, inputs = weight.shape[1], hessian.diagonal()
-    group_size = columns // grid.scale.shape[1]
     if hessian.shape != (columns, columns):
         raise ValueError(f"hessian {list(hessian.shape)} does not fit a weight of {columns} columns")
     order = inputs.argsort(descending=True, stable=True) if act_order else torch.arange(columns)
     u = inverse_factor(hessian[order][:, order], damping)
-    w = weight.float().masked_fill(inputs == 0, 0.0)[:, order]
+    w = (
+        weight.float().masked_fill(inputs == 0, 0.0).t()[order].contiguous()
+    )  # [in, out]: a column is a row here
+    scale, zero = grid.per_column(order)  # [in, out]
     q = torch.empty_like(w)
     for start in range(0, columns, block_size):
         end = min(start + block_size, columns)
-        errors = w.new_empty(len(w), end - start)
+        errors = w.new_empty(end - start, len(weight))
         for j in range(start, end):
-            near = grid.group(int(order[j]) // group_size)
-            q[:, j, None] = near.round(w[:, j, None])
-            error = (w[:, j, None] - near.dequantise(q[:, j, None])) / u[j, j]  # [out, 1]
-            w[:, j:end] -= error * u[j, j:end]
-            errors[:, j - start, None] = error
-        w[:, end:] -= errors @ u[start:end, end:]
-    return q[:, order.argsort()]
+            q[j] = ((w[j] / scale[j]).round() + zero[j]).clamp(0, 2**grid.bits - 1)
+            error = (w[j] - (q[j] - zero[j]) * scale[j]) / u[j, j]  # [out]
+            w[j:end] -= torch.outer(u[j, j:end], error)
+            errors[j - start] = error
+        w[end:] -= u[start:end, end:].t() @ errors
+    return q[order.argsort()].t()
 
 
 def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
@@ -78,12 +78,13 @@ def inverse_factor(hessian: Tensor, damping: float) -> Tensor:
         raise ValueError("the Hessian has a number that is not finite: the calibration inputs are damaged")
     h = h + (h.diagonal() == 0).double().diag()
     h.diagonal().add_(damping * h.diagonal().mean())
-    factor, failed = torch.linalg.cholesky_ex(h)
+    factor, failed = torch.linalg.cholesky_ex(h.flip(0, 1))  # H = P L L^T P, where P reverses the order
     if failed:
         raise ValueError(
             f"the Hessian has no inverse with damping={damping}: use more calibration text or more damping"
         )
-    u: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True)
+    identity = torch.eye(len(h), dtype=h.dtype, device=h.device)
+    u: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False).flip(0, 1)  # P L^-1 P
     return u.float()
 
 

@@ -63,6 +63,23 @@ def test_the_loss_lies_between_that_of_all_combinations_and_that_of_rounding():
     assert best <= ours < 0.8 * nearest
 
 
+def test_the_hessian_is_twice_the_mean_product_of_two_inputs():
+    _, x, _ = problem(0, size_in=5)
+    for inputs in (x, x.t().contiguous().t(), x.bfloat16()):
+        wanted = 2 * torch.einsum("ni,nj->ij", inputs.double(), inputs.double()) / len(inputs)
+        assert torch.allclose(hessian(inputs).double(), wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(hessian(x), hessian(x).t())
+
+
+def test_a_column_has_the_scale_and_zero_of_its_group():
+    weight, _, _ = problem(0)
+    grid = Grid.of(weight, 3, 2, symmetric=False)
+    scale, zero = grid.per_column(torch.tensor([5, 0, 3, 1, 2, 4]))
+    groups = [2, 0, 1, 0, 1, 2]
+    assert torch.equal(scale, grid.scale[:, groups].t())
+    assert torch.equal(zero, grid.zero[:, groups].t())
+
+
 def test_without_correlations_gptq_rounds_to_nearest():
     weight, _, grid = problem(0)
     h = torch.arange(1.0, 7.0).diag()
