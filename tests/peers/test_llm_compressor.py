@@ -56,7 +56,8 @@ def rows(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(out.read_text())
     limits = {"kl_ratio": LARGEST_KL_RATIO, "cpu_ratio": LARGEST_CPU_RATIO}
-    write_report("peers-llm-compressor", found["about"], found["rows"], limits)
+    versions = {"llmcompressor": "0.14.0.1", "torch": torch.__version__, **found["about"]}
+    write_report("peers-llm-compressor", versions, found["rows"], limits)
     return {row["name"]: row for row in found["rows"]}
 
 
