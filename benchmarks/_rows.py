@@ -9,6 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+RESAMPLES = 10_000  # of a bootstrap
+
 
 def arguments(doc: str | None, device: str = "cpu", **options: float) -> argparse.Namespace:
     """The command line: `--device`, `--json`, and a number for each of `options`, whose values are the defaults."""
@@ -18,6 +23,15 @@ def arguments(doc: str | None, device: str = "cpu", **options: float) -> argpars
     parser.add_argument("--device", default=device)
     parser.add_argument("--json", type=Path, help="write the result here too")
     return parser.parse_args()
+
+
+def paired_ratio(numerator: Tensor, denominator: Tensor) -> list[float]:
+    """The ratio of two means over the same texts, and its 95 % interval by a paired bootstrap: [ratio, low, high]."""
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(len(numerator), (RESAMPLES, len(numerator)), generator=generator)
+    ratios = numerator[picks].mean(1) / denominator[picks].mean(1)
+    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    return [(numerator.mean() / denominator.mean()).item(), low, high]
 
 
 def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import paired_ratio
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -41,7 +42,6 @@ from minillm.quantization.schemes import scheme_for
 ROOT = Path(__file__).resolve().parents[1]
 PEER = ROOT / "tests" / "peers" / "llm_compressor.py"
 CPU = torch.device("cpu")
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -185,15 +185,6 @@ def measured(
     return {"cpu_seconds": seconds, "kl": found.kl, "document_kl": found.document_kl.tolist()}
 
 
-def ratio(ours: Tensor, theirs: Tensor) -> list[float]:
-    """Return the ratio of two means over the same texts, and its 95 % interval: [ratio, low, high]."""
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(ours), (RESAMPLES, len(ours)), generator=generator)
-    ratios = ours[picks].mean(1) / theirs[picks].mean(1)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
-    return [(ours.mean() / theirs.mean()).item(), low, high]
-
-
 def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means of a method over its draws, and the ratios ours / theirs."""
     sides = {
@@ -205,7 +196,7 @@ def row(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "name": name,
         "draws": len(cells),
         "kl": {side: kl.mean().item() for side, kl in sides.items()},
-        "kl_ratio": ratio(sides["ours"], sides["theirs"]),
+        "kl_ratio": paired_ratio(sides["ours"], sides["theirs"]),
         "cpu_seconds": seconds,
         "cpu_ratio": seconds["ours"] / seconds["theirs"],
     }

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import paired_ratio
 from torch import Tensor
 
 from minillm.llm import BUNDLED, model_folder
@@ -35,7 +36,6 @@ from minillm.quantization.quantise import CALIBRATION, calibration_windows
 TEXTS = [BUNDLED / "heldout" / f"{name}.txt" for name in ("stories", "tales")]
 WINDOW = 256  # tokens of a text
 PLANTED = (3, 77, 130, 201)  # channels
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,6 @@ def packed_bytes(model: Transformer, setting: Setting) -> int | None:
     return total
 
 
-def against(kl: Tensor, base: Tensor) -> list[float]:
-    """Return the ratio of two means over the same texts, and its 95 % interval: [ratio, low, high]."""
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(len(kl), (RESAMPLES, len(kl)), generator=generator)
-    ratios = kl[picks].mean(1) / base[picks].mean(1)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
-    return [(kl.mean() / base.mean()).item(), low, high]
-
-
 def measure(
     model: Transformer, setting: Setting, calibration: list[list[int]], texts: list[list[int]]
 ) -> dict[str, Any]:
@@ -151,7 +142,7 @@ def with_ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         base = by_name.get(base_of(row))
         if base is not None and base is not row:
-            row["against"] = against(torch.tensor(row["document_kl"]), torch.tensor(base["document_kl"]))
+            row["against"] = paired_ratio(torch.tensor(row["document_kl"]), torch.tensor(base["document_kl"]))
     return rows
 
 

@@ -42,7 +42,6 @@ def recorded_inputs(model: Transformer, texts: Windows) -> dict[str, Tensor]:
     """Return the inputs [T, in] of each projection but the head by its name, in the order of computation."""
     inputs: dict[str, Tensor] = {}
     hidden_states(model.with_projections(lambda name, inner: _Recorder(name, inner, inputs)), texts)
-    inputs.pop(HEAD, None)
     return inputs
 
 

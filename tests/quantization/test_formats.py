@@ -215,6 +215,8 @@ DAMAGED_CONFIGS = [
         r"quantization_status='frozen' is not implemented",
     ),
     (compressed_config(), "ignore", [3], r"ignore has 3, which is not text"),
+    (compressed_config(), "ignore", ["re:(a+)+$"], r"ignore has 're:\(a\+\)\+\$', and the search"),
+    (compressed_config(), "ignore", ["re:" + ".*a" * 5], "at most four repetitions"),
     (compressed_config(), "ignore", ["re:("], r"ignore has 're:\(', which is no pattern"),
     (compressed_config(), "kv_cache_scheme", {"num_bits": 8}, r"kv_cache_scheme=.* set it to null"),
     (compressed_config(), "sparsity_config", {"format": "sparse-24"}, r"sparsity_config=.* without sparsity"),

@@ -78,6 +78,8 @@ _HINTS = {
     '"fp8"',
     "sparsity_config": "weights with zeros left out are not implemented: load a checkpoint without sparsity",
 }
+_REPEATS = re.compile(r"(?<!\\)[*+{?]")
+_REPEATED_GROUP = re.compile(r"\)[*+{?]")
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,10 @@ def _table(value: Any, source: str) -> Mapping[str, Any]:
 
 
 def _patterns(values: Any, key: str, source: str) -> tuple[str, ...]:
-    """Return a list of names, classes, and regular expressions that begin with "re:"."""
+    """Return a list of names, classes, and regular expressions that begin with "re:".
+
+    A checkpoint's author writes these, so an expression that may search forever is refused.
+    """
     for value in values:
         if not isinstance(value, str):
             raise CheckpointError(f"{source}: {key} has {reprlib.repr(value)}, which is not text")
@@ -270,6 +275,11 @@ def _patterns(values: Any, key: str, source: str) -> tuple[str, ...]:
             raise CheckpointError(
                 f"{source}: {key} has {reprlib.repr(value)}, which is no pattern ({error})"
             ) from error
+        if value.startswith("re:") and (_REPEATED_GROUP.search(value) or len(_REPEATS.findall(value)) > 4):
+            raise CheckpointError(
+                f"{source}: {key} has {reprlib.repr(value)}, and the search for it could take years: write it with at "
+                "most four repetitions (*, +, ? or {}), and none of a group"
+            )
     return tuple(values)
 
 
