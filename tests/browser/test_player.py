@@ -14,11 +14,13 @@ pytest.importorskip("anywidget", reason="anywidget is not installed: pip install
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from minillm import SamplingParams
 from minillm.measure.trace import StepRecord, Trace
 from minillm.player.page import page
 from minillm.player.recording import Recording
 from minillm.viz.paged_attention import History
 from tests.browser.lab import BROWSER_ARGS, PATIENCE, OpenNotebook, chromium, jupyterlab
+from tests.engine import tiny
 from tests.player.test_recording import tokenizer, traced
 
 pytestmark = pytest.mark.slow
@@ -272,3 +274,22 @@ def test_before_the_first_step_no_word_is_new(browser: Browser, tmp_path: Path) 
     )
     tab.close()
     assert new[0] == 0 and new[1] > 0
+
+
+def test_a_fork_makes_only_the_copied_blocks_new(browser: Browser, tmp_path: Path) -> None:
+    llm, settings = tiny.llm(trace=True, block_size=4), {"block_size": 4}
+    llm.generate([list(range(5, 15))], SamplingParams(max_tokens=6, n=3, seed=0, ignore_eos=True))
+    trace = llm.trace
+    tab = opened(browser, tmp_path, trace, settings)
+    new = tab.evaluate("() => document.querySelector('.mp').player.run.steps.map(step => [...step.fresh])")
+    tab.close()
+    held: set[int] = set()  # after the step before
+    forks = 0
+    for record, memory, fresh in zip(
+        trace.of(StepRecord), History.of(trace, settings["block_size"]).steps, new, strict=True
+    ):
+        forks += bool(record.copied)
+        assert not held & set(fresh) or not record.copied
+        assert {to for _, to in record.copied} <= set(fresh)
+        held = {block for table in memory.tables.values() for block in table}
+    assert forks
