@@ -13,6 +13,7 @@ from minillm.cache.virtual import Page, VirtualKVCache, VirtualKVCacheManager
 from minillm.config import EngineConfig, ModelConfig
 from minillm.engine.engine import Engine
 from minillm.engine.graphs import CudaRecorder, DecodeGraphs
+from minillm.engine.proposer import Proposer, TokenProposer
 from minillm.engine.runner import Runner
 from minillm.engine.scheduler import Scheduler
 from minillm.engine.static import StaticScheduler
@@ -22,7 +23,11 @@ from minillm.measure.trace import LinearChoice, Trace
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.quantization.products import choose
-from minillm.sampling import sample
+from minillm.sampling import sample, verify
+from minillm.speculative.draft import DraftModel
+from minillm.speculative.load import check_length
+from minillm.speculative.ngram import NGram
+from minillm.speculative.suffix import Suffix
 from minillm.swap import anything_swapped, swapped, swapped_ops
 
 KV_DTYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}  # "auto" is the model's dtype
@@ -42,15 +47,31 @@ def max_model_len_for(config: EngineConfig, model: ModelConfig) -> int:
     return config.max_model_len or longest
 
 
-def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: EngineConfig) -> Engine:
-    """Return the engine that a configuration describes, with the parts that `minillm.swap` replaces."""
+def build_engine(
+    model: Transformer,
+    tokenizer: Tokenizer | None,
+    config: EngineConfig,
+    draft: Transformer | None = None,
+) -> Engine:
+    """Return the engine that a configuration describes, with the parts that `minillm.swap` replaces.
+
+    `draft` is the loaded `model` of `config.speculative_config`, if it names one.
+    """
     assert config.max_model_len is not None
     model = model.with_ops(swapped_ops(model.ops))
     trace = Trace() if config.trace else None
-    choices = choose(model)  # before the first step, so that no step contains the measurement
+    choices = [
+        *choose(model),
+        *(choose(draft) if draft is not None else ()),
+    ]  # before the first step, so that no step contains the measurement
     if trace is not None:
         trace += [LinearChoice(trace.now(), *choice) for choice in choices]
-    cache, memory = _memory(model, config)
+    cache, memory = _memory(model, config, draft)
+    draft_cache = None
+    if draft is not None:
+        draft = draft.with_ops(swapped_ops(draft.ops))
+        assert isinstance(cache, KVCache)
+        draft_cache = _draft_cache(draft, cache, config)
     max_num_batched_tokens = config.max_num_batched_tokens
     if config.kv_cache == "none":  # without a cache a sequence cannot be computed in parts
         max_num_batched_tokens = config.max_num_seqs * config.max_model_len
@@ -64,17 +85,51 @@ def build_engine(model: Transformer, tokenizer: Tokenizer | None, config: Engine
         long_prefill_token_threshold=config.long_prefill_token_threshold,
         policy="priority" if config.scheduling_policy == "priority" else "fcfs",
     )
-    return Engine(
-        Runner(model, cache, _graphs(model, cache, config)),
+    engine = Engine(
+        Runner(model, cache, _graphs(model, cache, config), draft_cache),
         memory,
         scheduler,
         tokenizer=tokenizer,
         max_model_len=config.max_model_len,
         sample=swapped("sample", sample),
+        verify=swapped("verify", verify),
         max_num_waiting=config.max_num_waiting,
         seed=config.seed,
         trace=trace,
     )
+    engine.proposer = _proposer(engine, config, draft, draft_cache)
+    return engine
+
+
+def _proposer(
+    engine: Engine, config: EngineConfig, draft: Transformer | None, draft_cache: KVCache | None
+) -> Proposer | None:
+    """Return what proposes drafts, or None without speculation."""
+    speculation = config.speculation
+    most = 4 if speculation is None else speculation.num_speculative_tokens
+    if (own := swapped("propose", None)) is not None:
+        return TokenProposer(own, most)
+    if speculation is None:
+        return None
+    if speculation.method == "ngram":
+        return TokenProposer(NGram(speculation.prompt_lookup_min, speculation.prompt_lookup_max), most)
+    if speculation.method == "suffix":
+        return Suffix(most)
+    assert draft is not None and draft_cache is not None and config.max_model_len is not None
+    check_length(speculation, draft.config, config.max_model_len)
+    return DraftModel(
+        Runner(draft, draft_cache, _graphs(draft, draft_cache, config)),
+        most,
+        engine.vocab_size,
+        engine.runner.model.config.vocab_size,
+        speculation.draft_sample_method == "probabilistic",
+    )
+
+
+def _draft_cache(draft: Transformer, cache: KVCache, config: EngineConfig) -> KVCache:
+    """Return the draft model's cache, with the blocks of the target's."""
+    dtype = KV_DTYPES.get(config.kv_cache_dtype, draft.dtype)
+    return KVCache(draft.config, cache.num_blocks, cache.block_size, dtype, draft.device, draft.ops)
 
 
 def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
@@ -86,15 +141,18 @@ def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) 
     return DecodeGraphs(model, cache, config.max_num_seqs, config.max_model_len, CudaRecorder())
 
 
-def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache, KVCacheManager]:
-    """Return the cache and the manager that allocates its blocks."""
+def _memory(
+    model: Transformer, config: EngineConfig, draft: Transformer | None
+) -> tuple[KVCache | NoCache, KVCacheManager]:
+    """Return the cache and the manager that allocates its blocks, which are also those of the draft model's cache."""
     assert config.max_model_len is not None
     if config.kv_cache == "none":
         nothing = NoCache(model.config, config.max_model_len)
         return nothing, NoCacheManager(config.max_num_seqs, config.max_model_len)
     dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
     if config.kv_cache == "contiguous":
-        num_rows = _num_blocks(model, config, config.max_model_len)
+        row_bytes = config.max_model_len * _kv_bytes_per_token(config, model, draft)
+        num_rows = _num_blocks(model, config, config.max_model_len, row_bytes)
         rows = KVCache(model.config, num_rows, config.max_model_len, dtype, model.device, model.ops)
         return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
     if config.kv_cache == "virtual":
@@ -112,42 +170,48 @@ def _memory(model: Transformer, config: EngineConfig) -> tuple[KVCache | NoCache
             model.ops,
         )
         return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
-    num_blocks = _num_blocks(model, config, config.block_size)
+    block_bytes = config.block_size * _kv_bytes_per_token(config, model, draft)
+    num_blocks = _num_blocks(model, config, config.block_size, block_bytes)
     paged = KVCache(model.config, num_blocks, config.block_size, dtype, model.device, model.ops)
     make_prefix = swapped("prefix_cache", PrefixCache)
     prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
     allocator = swapped("allocator", BlockAllocator)
-    return paged, KVCacheManager(num_blocks, config.block_size, prefix, allocator)
+    return paged, KVCacheManager(
+        num_blocks, config.block_size, prefix, allocator, with_draft=draft is not None
+    )
 
 
-def _kv_bytes_per_token(model: Transformer, config: EngineConfig) -> int:
-    dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
-    return model.config.kv_bytes_per_token(dtype.itemsize, BYTES_OF_SCALE if dtype in LARGEST else 0)
+def _kv_bytes_per_token(config: EngineConfig, *models: Transformer | None) -> int:
+    """Return the bytes that one token takes in the caches of these models."""
+    total = 0
+    for model in models:
+        if model is not None:
+            dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
+            scale = BYTES_OF_SCALE if dtype in LARGEST else 0
+            total += model.config.kv_bytes_per_token(dtype.itemsize, scale)
+    return total
 
 
-def _num_blocks(
-    model: Transformer, config: EngineConfig, block_size: int, block_bytes: int | None = None
-) -> int:
+def _num_blocks(model: Transformer, config: EngineConfig, block_size: int, block_bytes: int) -> int:
     """Return the number of blocks of `block_size` tokens: enough for `max_num_seqs` texts of `max_model_len` tokens.
 
     If fewer fit into the memory budget, return the number that fits. The budget is a quarter of the free RAM, or on a
-    GPU the share `gpu_memory_utilization`. `block_bytes` is the size of a block in all layers, by default the size of
-    its tokens. Raises `ValueError` if the budget does not hold one whole text.
+    GPU the share `gpu_memory_utilization`. `block_bytes` is the size of a block in all layers and caches. Raises
+    `ValueError` if the budget does not hold one whole text.
     """
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     assert config.max_model_len is not None
     blocks_a_text = -(-config.max_model_len // block_size)
-    block = block_bytes or block_size * _kv_bytes_per_token(model, config)
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)
         budget = free - int((1 - config.gpu_memory_utilization) * total)
     else:
         budget = available_bytes() // 4
-    if budget < blocks_a_text * block:
+    if budget < blocks_a_text * block_bytes:
         raise ValueError(
             f"one request's cache of max_model_len={config.max_model_len} tokens takes "
-            f"{blocks_a_text * block / 2**20:,.0f} MiB, but only {max(budget, 0) / 2**20:,.0f} MiB may be used: set a "
-            "smaller max_model_len, or free memory"
+            f"{blocks_a_text * block_bytes / 2**20:,.0f} MiB, but only {max(budget, 0) / 2**20:,.0f} MiB may be used: "
+            "set a smaller max_model_len, or free memory"
         )
-    return min(config.max_num_seqs * blocks_a_text, budget // block)
+    return min(config.max_num_seqs * blocks_a_text, budget // block_bytes)

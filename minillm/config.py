@@ -118,6 +118,90 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeculativeConfig:
+    """How to propose tokens, under vLLM's names, except `adaptive`. Raises `ValueError` for an invalid value.
+
+    - "ngram" looks for the last `prompt_lookup_max` to `prompt_lookup_min` tokens earlier in the text.
+    - "suffix" counts what followed in this text and in earlier outputs.
+    - "draft_model" asks the smaller `model`. `draft_sample_method` "greedy" takes its most probable tokens, and
+      "probabilistic" draws from its distribution.
+    - "eagle3" runs the head `model` on the hidden states of the model.
+
+    Each step verifies at most `num_speculative_tokens` drafts per request. With `adaptive` there are fewer, or none, if
+    the measured costs say that they do not pay.
+    """
+
+    method: Literal["ngram", "suffix", "draft_model", "eagle3"]
+    model: str | None = None
+    num_speculative_tokens: int = 4
+    adaptive: bool = False
+    draft_sample_method: Literal["greedy", "probabilistic"] = "greedy"
+    prompt_lookup_min: int = 2
+    prompt_lookup_max: int = 4
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "SpeculativeConfig":
+        """Return the configuration that the argument `speculative_config` describes."""
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"speculative_config is a {type(given).__name__}: give a dict such as "
+                '{"method": "ngram", "num_speculative_tokens": 4}'
+            )
+        for name in given:
+            if name not in cls.__dataclass_fields__:
+                raise ValueError(
+                    f"speculative_config has no key {name!r}: it takes {', '.join(cls.__dataclass_fields__)}"
+                )
+        if "method" not in given:
+            raise ValueError(f"speculative_config needs a method: {' or '.join(map(repr, METHODS))}")
+        return cls(**given)
+
+    def __post_init__(self) -> None:
+        _check_choice("method", self.method, METHODS, "speculative_config: ")
+        _check_choice(
+            "draft_sample_method",
+            self.draft_sample_method,
+            ("greedy", "probabilistic"),
+            "speculative_config: ",
+        )
+        for name in ("num_speculative_tokens", "prompt_lookup_min", "prompt_lookup_max"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"speculative_config: {name}={value!r}: give an integer of at least 1")
+        if type(self.adaptive) is not bool:
+            raise ValueError(f"speculative_config: adaptive={self.adaptive!r}: give True or False")
+        if self.prompt_lookup_min > self.prompt_lookup_max:
+            raise ValueError(
+                f"speculative_config: prompt_lookup_min={self.prompt_lookup_min} exceeds "
+                f"prompt_lookup_max={self.prompt_lookup_max}: lower the first, or raise the second"
+            )
+        if self.needs_model != (self.model is not None):
+            raise ValueError(
+                f"speculative_config: the method {self.method!r} needs a model: name a bundled one, a folder or an id"
+                if self.needs_model
+                else f"speculative_config: model={self.model!r}, but the method {self.method!r} uses none: drop it"
+            )
+        if self.draft_sample_method == "probabilistic" and self.method != "draft_model":
+            raise ValueError(
+                f"speculative_config: draft_sample_method='probabilistic' needs a draft with probabilities, and the "
+                f"method {self.method!r} has none: use 'greedy', or the method 'draft_model'"
+            )
+
+    @property
+    def needs_model(self) -> bool:
+        return self.method in ("draft_model", "eagle3")
+
+
+METHODS = ("ngram", "suffix", "draft_model", "eagle3")
+
+
+def _check_choice(name: str, value: object, known: tuple[Any, ...], where: str = "") -> None:
+    if value not in known:
+        choices = " or ".join(map(repr, known))
+        raise ValueError(f"{where}{name}={value!r} is not supported: use {choices}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """The engine arguments of `LLM`, which say how to run a model. Raises `ValueError` for an invalid value.
 
@@ -157,9 +241,7 @@ class EngineConfig:
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name}={getattr(self, name)!r}: give True or False")
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                choices = " or ".join(map(repr, known))
-                raise ValueError(f"{name}={getattr(self, name)!r} is not supported: use {choices}")
+            _check_choice(name, getattr(self, name), known)
         if self.seed >= 2**64:
             raise ValueError(f"seed={self.seed}: a seed has 64 bits, so give at most {2**64 - 1}")
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -174,6 +256,7 @@ class EngineConfig:
                 f"kv_cache_dtype={self.kv_cache_dtype!r} needs a cache with scales, and kv_cache={self.kv_cache!r} has "
                 "none: use kv_cache='paged' or 'contiguous'"
             )
+        self._check_speculation()
         if self.long_prefill_token_threshold and self.kv_cache == "none":
             raise ValueError(
                 f"long_prefill_token_threshold={self.long_prefill_token_threshold} cuts prompts into chunks, but "
@@ -194,6 +277,32 @@ class EngineConfig:
                 "max_num_batched_tokens, or set enable_chunked_prefill=True"
             )
 
+    @property
+    def speculation(self) -> SpeculativeConfig | None:
+        """Return `speculative_config`, checked, or None."""
+        return None if self.speculative_config is None else SpeculativeConfig.of(self.speculative_config)
+
+    def _check_speculation(self) -> None:
+        speculation = self.speculation
+        if speculation is None:
+            return
+        if self.kv_cache == "none":
+            raise ValueError(
+                "speculative_config needs a KV cache, and kv_cache='none' computes every token again: use "
+                "kv_cache='paged', or no speculation"
+            )
+        if self.kv_cache == "virtual" and speculation.needs_model:
+            raise ValueError(
+                f"speculative_config: the method {speculation.method!r} keeps its own cache in the same blocks, and "
+                "kv_cache='virtual' has none: use kv_cache='paged', or the method 'ngram'"
+            )
+        longest = self.max_model_len
+        if longest is not None and speculation.num_speculative_tokens >= longest:
+            raise ValueError(
+                f"speculative_config: num_speculative_tokens={speculation.num_speculative_tokens} does not fit into "
+                f"max_model_len={longest}: give at most {longest - 1}"
+            )
+
 
 _LOWEST = {
     "max_model_len": 2,
@@ -211,8 +320,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "scheduling_policy": ("fcfs", "priority", "static"),
     "kv_cache_dtype": ("auto", "int8", "fp8"),
     "quantization": (None, "int8", "w8a8", "fp8", "int4"),
-    # vLLM's arguments that so far support only their default.
-    "speculative_config": (None,),
+    # vLLM's argument that so far supports only its default.
     "tensor_parallel_size": (1,),
 }
 

@@ -34,6 +34,7 @@ from minillm.ops import ops_for
 from minillm.quantization.products import Prepared, prepare
 from minillm.quantization.schemes import ON_THE_FLY, OnTheFly, scheme_for
 from minillm.sampling import SamplingParams
+from minillm.speculative.load import load_draft
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 BUNDLED = Path(__file__).parent / "models"
@@ -119,6 +120,7 @@ class LLM:
         scheme = Prepared(scheme_for(stored.quantization_config, engine_config.quantization), ops)
         transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops, scheme)
         sampling: Mapping[str, Any] = stored.generation.sampling
+        self._drafts: dict[str, Transformer] = {}
         self._start(str(model), transformer, stored.tokenizer(), engine_config, SamplingParams(**sampling))
 
     def _start(
@@ -131,8 +133,19 @@ class LLM:
     ) -> None:
         self.name, self.model, self.tokenizer, self._defaults = name, model, tokenizer, defaults
         self.config = replace(config, max_model_len=max_model_len_for(config, model.config))
-        self._loop = EngineLoop(build_engine(model, tokenizer, self.config))
+        self._loop = EngineLoop(self._build(self.config))
         weakref.finalize(self, self._loop.stop)
+
+    def _build(self, config: EngineConfig) -> Engine:
+        """Return a new engine. The draft model is loaded if the last engine of these weights used another one."""
+        speculation = config.speculation
+        wanted = speculation.model if speculation is not None else None
+        if speculation is not None and wanted is not None and wanted not in self._drafts:
+            draft = load_draft(speculation, model_folder(wanted), self.model, self.tokenizer)
+            self._drafts = {wanted: draft}
+        return build_engine(
+            self.model, self.tokenizer, config, None if wanted is None else self._drafts[wanted]
+        )
 
     def variant(self, **changes: Any) -> "LLM":
         """Return an LLM with the same weights and other engine arguments: `llm.variant(kv_cache="none")`.
@@ -150,6 +163,7 @@ class LLM:
                 )
             quantise, ops = OnTheFly(ON_THE_FLY[wanted]).quantise, model.ops
             model = model.with_projections(lambda name, p: prepare(quantise(name, p), ops))
+        other._drafts = self._drafts
         other._start(self.name, model, self.tokenizer, config, self._defaults)
         return other
 
@@ -181,7 +195,7 @@ class LLM:
         config = replace_arguments(self.config, "rebuild", changes)
         config = replace(config, max_model_len=max_model_len_for(config, self.model.config))
         known = ("block_size", "max_num_batched_tokens", "max_num_seqs", "scheduling_policy", "kv_cache")
-        engine = build_engine(self.model, self.tokenizer, config)
+        engine = self._build(config)
         self._loop.replace(engine, {name: getattr(config, name) for name in known}).result()
         self.config = config
 

@@ -28,6 +28,8 @@ def parts() -> dict[str, str]:
         "prefix_cache": "a class called with block_size and seed: minillm.cache.prefix.PrefixCache",
         "scheduler": "a class with the methods and arguments of minillm.engine.scheduler.Scheduler",
         "sample": "a function (logits, rows, vocab_size): minillm.sampling.sample",
+        "verify": "a function (logits, rows, drafts, vocab_size): minillm.sampling.verify",
+        "propose": "a function (token_ids, limit) that returns drafts: minillm.speculative.ngram.NGram",
     } | {name: f"a function with the signature of minillm.ops.{name}" for name in Ops.names()}
 
 

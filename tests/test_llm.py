@@ -589,7 +589,6 @@ def test_cached_tokens_are_counted_once_per_request(llm):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("speculative_config", {"method": "ngram"}),
         ("tensor_parallel_size", 2),
     ],
 )

@@ -21,14 +21,15 @@ class CachedSequence(Protocol):
     """A request as the manager sees it.
 
     The manager writes `block_table`, `block_hashes` and `num_published` (the number of its blocks that others can
-    find). At admission it also writes `num_cached_tokens` (the tokens that the prefix cache contributed) and
-    `num_computed_tokens`.
+    find). At admission it also writes `num_cached_tokens` (the tokens that the prefix cache contributed),
+    `num_computed_tokens`, and `num_drafted_tokens` (the tokens with keys and values of a draft model).
     """
 
     token_ids: list[int]
     num_computed_tokens: int
     num_cached_tokens: int
     num_published: int
+    num_drafted_tokens: int
     block_table: "array[int]"
     block_hashes: list[bytes]
 
@@ -70,6 +71,10 @@ class KVCacheManager:
     """Gives the blocks of a cache to requests.
 
     `copies` lists the pairs (from, to) of blocks to copy before the next forward pass. The engine empties the list.
+
+    If a draft model shares the blocks (`with_draft`), a block is published once both models have computed it. An EAGLE
+    head (`needs_next_token`) computes the last position of a block with the token after it, which another request may
+    not have. So a prefix hit is one block shorter then.
     """
 
     def __init__(
@@ -79,7 +84,10 @@ class KVCacheManager:
         prefix: PrefixCache | None = None,
         allocator: Callable[[int], Allocator] = BlockAllocator,
         can_fork: bool = True,
+        with_draft: bool = False,
+        needs_next_token: bool = False,
     ) -> None:
+        self.with_draft, self.needs_next_token = with_draft, needs_next_token
         self.num_blocks, self.block_size, self.can_fork = num_blocks, block_size, can_fork
         self._make_allocator, self._empty_prefix = allocator, prefix
         self.reset()
@@ -121,6 +129,7 @@ class KVCacheManager:
         if self.prefix is not None and request.may_hit:
             self.prefix.extend(request.block_hashes, request.token_ids)
             hits = self.prefix.match(request.block_hashes[: (request.num_tokens - 1) // self.block_size])
+            hits = hits[: len(hits) - self.needs_next_token]
         # A hit on a free block removes it from the free list.
         idle = sum(self.allocator.holders(block) == 0 for block in hits)
         needed = self.blocks_for(request.num_tokens) - len(hits)
@@ -132,6 +141,7 @@ class KVCacheManager:
         request.block_table = array("i", hits)
         request.block_table.extend(self._allocate() for _ in range(needed))
         request.num_cached_tokens = request.num_computed_tokens = len(hits) * self.block_size
+        request.num_drafted_tokens = request.num_computed_tokens
         request.num_published = len(hits)
         return True
 
@@ -164,7 +174,14 @@ class KVCacheManager:
         child.block_table = parent.block_table[:]
         child.num_computed_tokens, child.num_cached_tokens = parent.num_computed_tokens, 0
         child.block_hashes, child.num_published = parent.block_hashes[:], parent.num_published
+        child.num_drafted_tokens = parent.num_drafted_tokens
         return True
+
+    def can_publish(self, request: CachedSequence) -> bool:
+        """Return whether the request has full blocks that it has not published yet."""
+        return (
+            self.prefix is not None and request.num_published < request.num_computed_tokens // self.block_size
+        )
 
     def publish(self, request: CachedSequence) -> list[int]:
         """Publish the blocks that are full of computed tokens, so that other requests find them. Return the new ones.
@@ -172,7 +189,10 @@ class KVCacheManager:
         A block is new if its content was not known under this name. `num_computed_tokens` must count verified tokens
         only, because the keys and values of a rejected draft are not part of the prefix.
         """
-        first, last = request.num_published, request.num_computed_tokens // self.block_size
+        done = request.num_computed_tokens
+        if self.with_draft:
+            done = min(done, request.num_drafted_tokens)
+        first, last = request.num_published, done // self.block_size
         if self.prefix is None or first >= last:
             return []
         self.prefix.extend(request.block_hashes, request.token_ids)

@@ -2,8 +2,9 @@
 
 schedule  choose requests and their numbers of tokens     scheduler.py, step.py
 forward   run the model over all of these tokens at once  runner.py
-sample    choose a token for each row that needs one
+sample    choose a token for each row that needs one; verify drafts
 commit    give tokens to their requests, publish full blocks, free the blocks of finished requests
+draft     propose the tokens that the next step verifies  proposer.py
 
 An error stays with the request that caused it. If the engine cannot sample one row, or cannot decode its text, that
 request ends with "error" and the others continue. An error of the whole step (of the model, of a part of the engine,
@@ -14,6 +15,7 @@ the waiting queue.
 import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count, pairwise
 from threading import current_thread, main_thread
 from typing import Any
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from minillm.cache.manager import KVCacheManager
+from minillm.engine.proposer import Computed, Part, Proposer
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
 from minillm.engine.runner import Runner
 from minillm.engine.scheduler import Scheduled, Scheduler
@@ -41,6 +44,8 @@ from minillm.measure.trace import (
 )
 from minillm.model.tokenizer import Detokenizer, StopStrings, Tokenizer
 from minillm.sampling import (
+    NO_TOKEN,
+    Drafts,
     Forbidden,
     Logprob,
     Sampled,
@@ -51,6 +56,7 @@ from minillm.sampling import (
     gather_logprobs,
     sample,
     sample_seed,
+    verify,
 )
 
 
@@ -59,16 +65,15 @@ class StepUnderWayError(RuntimeError):
 
 
 Sampler = Callable[[Tensor, Sequence[SamplingRow], int], Sampled]
-Proposer = Callable[[Sequence[Request]], Sequence[list[int]]]
-"""Returns draft tokens for each of these requests, any number each. The next step verifies them with the model."""
+Verifier = Callable[[Tensor, Sequence[SamplingRow], Sequence[Drafts], int], Sampled]
 
 
 class Engine:
     """Serves any number of requests at once with one model and one cache, which the runner holds.
 
-    `memory` allocates the cache's blocks, `scheduler` plans each step, `sample` is `sampling.sample` or its
-    replacement, and `propose` drafts tokens. The engine refuses more than `max_num_waiting` waiting requests; None
-    means no limit. Its methods are not thread-safe; those of engine/loop.py are.
+    `memory` allocates the cache's blocks, and `scheduler` plans each step. `sample` and `verify` are those of
+    `sampling` or their replacements. `proposer` drafts tokens. The engine refuses more than `max_num_waiting` waiting
+    requests; None means no limit. Its methods are not thread-safe; those of engine/loop.py are.
     """
 
     def __init__(
@@ -80,13 +85,15 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         max_model_len: int,
         sample: Sampler = sample,
-        propose: Proposer | None = None,
+        verify: Verifier = verify,
+        proposer: Proposer | None = None,
         max_num_waiting: int | None = None,
         seed: int = 0,
         trace: Trace | None = None,
     ) -> None:
         self.runner, self.tokenizer = runner, tokenizer
-        self.memory, self.scheduler, self.sample, self.propose = memory, scheduler, sample, propose
+        self.memory, self.scheduler, self.sample, self.verify = memory, scheduler, sample, verify
+        self.proposer = proposer
         self.max_model_len, self.max_num_waiting = max_model_len, max_num_waiting
         self.seed, self.trace = seed, trace
         config = runner.model.config
@@ -284,26 +291,33 @@ class Engine:
         self._in_step = scheduled
         record = None if self.trace is None else self._record(scheduled)
         copies, self.memory.copies = self.memory.copies, []
-        step, owners = StepInput.of(scheduled, copies)
+        step, owners = StepInput.of(scheduled, copies, None if self.proposer is None else self.proposer.taps)
         times = [began, time.perf_counter()]
-        logits = self.runner.run(step).logits
+        output = self.runner.run(step)
         times.append(time.perf_counter())
         self._advance(scheduled, scheduled_ts)
-        requests, logits, failed = self._samplers(owners, logits)
-        rows = list(chain.from_iterable([request.rows() for request in requests]))
-        sampled = self.sample(logits, rows, self.vocab_size) if logits is not None and rows else None
+        requests, logits, failed = self._samplers(owners, output.logits)
+        sampled = self._sampled(requests, logits)
         times.append(time.perf_counter())
         if sampled is not None:
             self._commit(requests, sampled)
+        self._discard_rejected(scheduled)
+        times.append(time.perf_counter())
+        if self.proposer is not None:
+            parts = self._parts(scheduled, step, requests, self.proposer)
+            seconds = times[-1] - began
+            copies = copies + self._draft(Computed(parts, output.hidden, seconds), self.proposer)
+        times.append(time.perf_counter())
         published = self._publish(scheduled)
         for request in (*requests, *failed):
             if request.status is Status.FINISHED:
                 self._release(request)
-        if self.propose is not None:
-            self._draft([request for request in requests if request.status is Status.RUNNING], self.propose)
         if self.trace is not None and record is not None:
             times.append(time.perf_counter())
-            record.phases = Phases(*(end - start for start, end in pairwise(times)))
+            schedule, forward, sampling, commit, draft, publish = (
+                end - start for start, end in pairwise(times)
+            )
+            record.phases = Phases(schedule, forward, sampling, commit + publish, draft)
             record.end = self.trace.now()
             record.start = record.end - (times[-1] - began)
             record.copied, record.published = copies, published
@@ -375,6 +389,26 @@ class Engine:
                 logprob.decoded_token = self.tokenizer.token_text(token_id, before)
         return report
 
+    def _sampled(self, requests: Sequence[Request], logits: Tensor | None) -> Sampled | None:
+        """Return the tokens of each request: one for each of its rows, of which a draft may be the first to differ.
+
+        If every draft is certain, its verification is sampling. The token of a row is drawn as if there were no drafts,
+        and it is kept while the draft before it was equal to the token. Only drafts with distributions need `verify`.
+        """
+        rows = list(chain.from_iterable([request.rows() for request in requests]))
+        if logits is None or not rows:
+            return None
+        if all(request.draft_probs is None for request in requests):
+            return self.sample(logits, rows, self.vocab_size)
+        drafts = [
+            Drafts(
+                request.drafts,
+                None if request.draft_probs is None else request.draft_probs[: len(request.drafts)],
+            )
+            for request in requests
+        ]
+        return self.verify(logits, rows, drafts, self.vocab_size)
+
     def _commit(self, requests: Sequence[Request], sampled: Sampled) -> None:
         """Give each request its tokens, up to and including the first one that differs from its draft or ends it."""
         start, now = 0, time.monotonic()
@@ -390,44 +424,85 @@ class Engine:
         self, request: Request, drafts: Sequence[int], sampled: Sampled, start: int, now: float
     ) -> None:
         metrics, moment = request.result.metrics, 0.0 if self.trace is None else self.trace.now()
+        metrics.num_draft_tokens += len(drafts)
         for i, draft in enumerate([*drafts, None]):
             if start + i in sampled.errors:
                 request.fail(sampled.errors[start + i])
                 return
+            if sampled.token_ids[start + i] == NO_TOKEN:
+                return
             token_id, report = sampled.token_ids[start + i], sampled.logprobs[start + i]
             metrics.first_token_ts, metrics.last_token_ts = metrics.first_token_ts or now, now
             metrics.num_generation_tokens += 1
+            metrics.num_accepted_tokens += token_id == draft
             request.append(
                 token_id,
                 report and self._named(request, report, request.output.token_ids),
                 self.eos_token_ids,
             )
             if self.trace is not None:
-                origin: Origin = (
-                    "accepted" if token_id == draft else "bonus" if drafts and draft is None else "sampled"
-                )
+                origin: Origin = "sampled"
+                if drafts:
+                    origin = "bonus" if draft is None else "accepted" if token_id == draft else "corrected"
                 index = len(request.output.token_ids) - 1
                 self.trace.append(TokenRecord(moment, request.request_id, index, token_id, origin))
             if token_id != draft or request.status is Status.FINISHED:
                 return
 
-    def _publish(self, scheduled: Scheduled) -> list[int]:
-        """Discard the computed tokens of rejected drafts, and publish the blocks that are full of the others.
+    def _discard_rejected(self, scheduled: Scheduled) -> None:
+        """Stop counting the keys and values of rejected drafts. The newest token has none yet."""
+        for request, _ in scheduled:
+            request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
 
-        Return the blocks whose content became known.
-        """
+    def _publish(self, scheduled: Scheduled) -> list[int]:
+        """Publish the blocks that are full of computed tokens. Return those whose content became known."""
         published = []
         for request, _ in scheduled:
-            # The newest token has no keys and values yet.
-            request.num_computed_tokens = min(request.num_computed_tokens, request.num_tokens - 1)
             if request.output.error is None:  # the blocks of a failed request may be wrong
                 published += self.memory.publish(request)
         return published
 
-    def _draft(self, requests: Sequence[Request], propose: Proposer) -> None:
-        """Get drafts for each request, and keep as many as it can accept and still sample one more token."""
-        for request, drafts in zip(requests, propose(requests), strict=True):
-            request.drafts = list(drafts[: request.max_tokens - len(request.output.token_ids) - 1])
+    def _parts(
+        self, scheduled: Scheduled, step: StepInput, requests: Sequence[Request], proposer: Proposer
+    ) -> list[Part]:
+        """Return the step's parts for the proposer. `requests` have sampled; each fork follows its parent there."""
+        places, row = dict[str, tuple[int, int]](), 0
+        for (request, num_tokens), chunk in zip(scheduled, step.chunks, strict=True):
+            places[request.request_id] = row, chunk.num_computed
+            row += num_tokens
+        sampling = {request.request_id for request in requests}
+        parts, place = list[Part](), (0, 0)
+        for request in (*requests, *(r for r, _ in scheduled if r.request_id not in sampling)):
+            place = places.get(request.request_id, place)  # a fork has its parent's place
+            if request.status is Status.RUNNING:
+                # The last token of a request is never a draft: it is sampled after its last accepted draft.
+                room = request.max_tokens - len(request.output.token_ids) - 1
+                limit = min(room, proposer.num_speculative_tokens) if request.request_id in sampling else 0
+                parts.append(Part(request, *place, limit))
+            elif (
+                request.output.error is None
+                and proposer.cache is not None
+                and self.memory.can_publish(request)
+            ):
+                parts.append(Part(request, *place, 0))
+        return parts
+
+    def _draft(self, computed: Computed, proposer: Proposer) -> list[tuple[int, int]]:
+        """Set the drafts of each request. Return the blocks that were copied for them, as pairs (from, to)."""
+        copies = list[tuple[int, int]]()
+        if proposer.cache is not None:
+            for i, part in enumerate(computed.parts):
+                part.request.drafts = [0] * part.limit  # drafts to come
+                if part.limit and not self.memory.grow(part.request):
+                    part.request.drafts = []
+                    computed.parts[i] = replace(part, limit=0)
+            copies, self.memory.copies = self.memory.copies, []
+            if copies:
+                self.runner.copy_blocks(copies)
+        for part, drafts in zip(computed.parts, proposer.propose(computed), strict=True):
+            part.request.drafts = drafts.token_ids[: part.limit]
+            part.request.draft_probs = drafts.probs
+        return copies
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
         """Return a record of the step's plan. Its times are filled in later."""

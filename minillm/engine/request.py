@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
 from minillm.model.tokenizer import Detokenizer, StopStrings
 from minillm.sampling import Logprob, SamplingParams, SamplingRow
 
@@ -30,6 +32,7 @@ class Status(enum.Enum):
 class RequestMetrics:
     """The times of a request's events, under vLLM's names; 0.0 for an event that has not happened yet.
 
+    `num_draft_tokens` counts the drafts that the model has verified, and `num_accepted_tokens` those that it accepted.
     `arrival_time` is the time of day (`time.time`). The others are seconds of `time.monotonic`.
     """
 
@@ -39,6 +42,8 @@ class RequestMetrics:
     first_token_ts: float = 0.0
     last_token_ts: float = 0.0
     num_generation_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -130,10 +135,12 @@ class Request:
     `token_ids` is the prompt and every sampled token. The first `num_computed_tokens` of them have their keys and
     values in the cache, in the blocks of `block_table`.
 
-    `drafts` are proposed tokens that the next step verifies; they are not part of `token_ids`. `arrival` orders
-    requests, and the samples of one prompt. `forks` are the other samples of the prompt; they begin when the prompt is
-    computed. `num_cached_tokens` is the number of tokens that the prefix cache contributed at the last admission.
-    `block_hashes` names the first full blocks, and other requests can find `num_published` of them (cache/prefix.py).
+    `drafts` are proposed tokens that the next step verifies; they are not part of `token_ids`. `draft_probs` has the
+    distributions that they were drawn from (sampling/verify.py), or is None if each draft is certain. A draft model has
+    the keys and values of the first `num_drafted_tokens` of `token_ids` and `drafts`. `arrival` orders requests, and
+    the samples of one prompt. `forks` are the other samples of the prompt; they begin when the prompt is computed.
+    `num_cached_tokens` is the number of tokens that the prefix cache contributed at the last admission. `block_hashes`
+    names the first full blocks, and other requests can find `num_published` of them (cache/prefix.py).
     """
 
     request_id: str
@@ -150,10 +157,12 @@ class Request:
     priority: int = 0
     forks: list["Request"] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
+    draft_probs: Tensor | None = None
     status: Status = Status.WAITING
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     num_published: int = 0
+    num_drafted_tokens: int = 0
     block_table: "array[int]" = field(default_factory=lambda: array("i"))
     block_hashes: list[bytes] = field(default_factory=list)
 
@@ -206,7 +215,7 @@ class Request:
         """Return an unfinished request to the state WAITING. Everything but its output tokens is computed again."""
         output, self.status = self.output, Status.WAITING
         self.token_ids[self.num_prompt_tokens :] = output.token_ids
-        self.num_computed_tokens = self.num_cached_tokens = self.num_published = 0
+        self.num_computed_tokens = self.num_cached_tokens = self.num_published = self.num_drafted_tokens = 0
         self.drafts, self.forks, self.block_table, self.block_hashes = [], [], array("i"), []
         if output.logprobs is not None:
             del output.logprobs[len(output.token_ids) :]

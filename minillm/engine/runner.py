@@ -1,5 +1,6 @@
 """The runner: it runs the model on one step and returns logits. It knows tokens and blocks, but no requests."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +25,25 @@ class StepOutput:
 
 
 class Runner:
-    """Holds a model and its cache, and runs one step of it at a time."""
+    """Holds a model and its cache, and runs one step of it at a time.
+
+    `draft_cache` is the cache of a draft model. It has the same blocks, and each block is copied in both.
+    """
 
     def __init__(
-        self, model: Transformer, cache: KVCache | NoCache, graphs: DecodeGraphs | None = None
+        self,
+        model: Transformer,
+        cache: KVCache | NoCache,
+        graphs: DecodeGraphs | None = None,
+        draft_cache: KVCache | None = None,
     ) -> None:
-        self.model, self.cache, self.graphs = model, cache, graphs
+        self.model, self.cache, self.graphs, self.draft_cache = model, cache, graphs, draft_cache
+
+    def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks (from, to) in the cache, and in that of a draft model."""
+        for cache in (self.cache, self.draft_cache):
+            if isinstance(cache, KVCache):
+                cache.copy_blocks(copies)
 
     def run(self, step: StepInput) -> StepOutput:
         """Copy the step's blocks, then compute its tokens and return their logits.
@@ -38,8 +52,7 @@ class Runner:
         there is one.
         """
         if step.copies:
-            assert isinstance(self.cache, KVCache)
-            self.cache.copy_blocks(step.copies)
+            self.copy_blocks(step.copies)
         with torch.inference_mode():
             batch = Batch.of(step.chunks, self.cache.block_size, self.model.device)
             num_tokens = len(batch.token_ids)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 Kind = Literal["prefill", "decode", "padding"]
-Origin = Literal["sampled", "accepted", "bonus"]
+Origin = Literal["sampled", "accepted", "bonus", "corrected"]
 
 
 @dataclass(slots=True)
@@ -67,6 +67,7 @@ class Phases:
     forward: float
     sample: float
     commit: float
+    draft: float = 0.0
 
 
 @dataclass(slots=True)
@@ -99,8 +100,8 @@ class StepRecord:
 class TokenRecord:
     """A request got a token. `index` counts the request's output tokens from 0. All tokens of a step have one time.
 
-    `origin` is "sampled" for a token from the model, "accepted" for a draft that the model agrees with, and "bonus" for
-    a token sampled after all drafts were accepted.
+    `origin` is "accepted" for a draft that the model agrees with, "corrected" for the token in place of a rejected
+    draft, and "bonus" for a token sampled after all drafts were accepted. In a step without drafts it is "sampled".
     """
 
     time: float

@@ -150,6 +150,11 @@ class Tokenizer:
                 "Set detokenize=False, or repair the decoder in tokenizer.json"
             ) from error
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return the id of each piece, added tokens included."""
+        pieces: dict[str, int] = self._backend.get_vocab()
+        return pieces
+
     def id_to_piece(self, token_id: int) -> str | None:
         """Return the token as the vocabulary spells it ("Ġthe", "<0x0A>"), or None if there is no such id."""
         piece: str | None = self._backend.id_to_token(token_id)

@@ -10,7 +10,7 @@ Requests are numbered from 0 in the order of their "add" events. A word is an in
 microseconds since the trace began. An event is a list that begins with its kind:
 
     ["add", time, request_id, [word, ...]]        a request entered the queue with this prompt
-    ["token", request, word, origin]              origin: 0 sampled, 1 accepted, 2 bonus
+    ["token", request, word, origin]              origin: 0 sampled, 1 accepted, 2 bonus, 3 corrected
     ["finish", time, request, reason]
     ["reset", time, reason, settings]             all blocks are free; all unfinished requests wait
     ["step", start, end, waiting, running, blocks, decodes, parts, tables, drafts, preempted, copied, published]
@@ -39,7 +39,7 @@ from minillm.measure.trace import (
 
 VERSION = 1
 KINDS = ("prefill", "decode", "padding")
-ORIGINS = ("sampled", "accepted", "bonus")
+ORIGINS = ("sampled", "accepted", "bonus", "corrected")
 Piece = dict[str, Any]
 TokenText = Callable[[int, Sequence[int]], str]
 """The text of a token after some tokens before it: `Tokenizer.token_text`."""

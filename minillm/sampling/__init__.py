@@ -3,7 +3,7 @@
 from minillm.sampling.logprobs import Logprob, gather_logprobs
 from minillm.sampling.params import LogitsProcessor, SamplingParams, check_vocabulary
 from minillm.sampling.random import Stream, derive_seed, sample_seed, uniform
-from minillm.sampling.sample import Sampled, draw, probabilities, sample
+from minillm.sampling.sample import NO_TOKEN, Sampled, draw, probabilities, sample
 from minillm.sampling.transforms import (
     Forbidden,
     LogitsError,
@@ -13,8 +13,11 @@ from minillm.sampling.transforms import (
     SamplingRow,
     process_logits,
 )
+from minillm.sampling.verify import Drafts, verify
 
 __all__ = [
+    "NO_TOKEN",
+    "Drafts",
     "Forbidden",
     "LogitsError",
     "LogitsProcessor",
@@ -35,4 +38,5 @@ __all__ = [
     "sample",
     "sample_seed",
     "uniform",
+    "verify",
 ]

@@ -22,6 +22,9 @@ from minillm.sampling.truncation import count_mass
 _DRAW_AT_ONCE = 2**20
 
 
+NO_TOKEN = -1  # of a row after a rejected draft
+
+
 @dataclass(slots=True)
 class Sampled:
     """One token per row, and the model's log-probabilities for the rows whose `params.logprobs` is not None.
@@ -47,7 +50,7 @@ def sample(logits: Tensor, rows: Sequence[SamplingRow], vocab_size: int | None =
         u = uniform([rows[r].seed for r in drawn], [rows[r].position for r in drawn], Stream.SAMPLE)
         probs = _select(processed, drawn).softmax(-1)
         token_ids[drawn] = draw(probs, torch.from_numpy(u).to(logits.device))
-    return Sampled(token_ids.tolist(), _report(logits, rows, token_ids, vocab_size, errors), errors)
+    return Sampled(token_ids.tolist(), report_logprobs(logits, rows, token_ids, vocab_size, errors), errors)
 
 
 def probabilities(processed: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -96,15 +99,16 @@ def _select(logits: Tensor, indices: list[int]) -> Tensor:
     return logits if len(indices) == len(logits) else logits[indices]
 
 
-def _report(
+def report_logprobs(
     logits: Tensor,
     rows: Sequence[SamplingRow],
     token_ids: Tensor,
     vocab_size: int | None,
-    errors: Collection[int],
+    without: Collection[int],
 ) -> list[dict[int, Logprob] | None]:
+    """Return the log-probabilities of each row that asks for them, except those of the rows `without` a token."""
     report: list[dict[int, Logprob] | None] = [None] * len(rows)
-    wanted = [None if r in errors else row.params.logprobs for r, row in enumerate(rows)]
+    wanted = [None if r in without else row.params.logprobs for r, row in enumerate(rows)]
     for k in set(wanted):
         if k is None:
             continue

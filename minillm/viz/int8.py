@@ -17,6 +17,7 @@ from minillm.viz.style import FAINT, INK, PAPER, REJECTED, WASTE, Picture, end_l
 from minillm.viz.widget import Explorer
 
 ACTIVATIONS, WEIGHTS = "#44AA99", "#DDCC77"  # two colours for what is quantised, as in the chapter's drawings
+LINES = (FAINT, "#332288", "#117733", REJECTED, INK)  # told apart by shape, colour and brightness
 LARGEST_FP8 = 448.0
 FORMATS = ("INT8", "FP8")
 
@@ -270,7 +271,9 @@ def rows_figure(rows: Sequence[int], seconds: Mapping[str, Sequence[float]], tit
         ends = {}
         for place, (name, times) in enumerate(others):
             speed = [a / b for a, b in zip(base, times, strict=True)]
-            axes.plot(rows, speed, ("o-", "s--", "^:", "D-.", "v-")[place % 5], color=INK, lw=1.6)
+            axes.plot(
+                rows, speed, ("o-", "s--", "^:", "D-.", "v-")[place % 5], color=LINES[place % 5], lw=1.6
+            )
             fastest, ends[name] = max(fastest, *speed), speed[-1]
         axes.axhspan(0, 1, color=WASTE, alpha=0.3, lw=0)
         axes.set_xscale("log", base=2)

@@ -12,7 +12,7 @@ from minillm import SamplingParams
 from minillm.measure.trace import StepRecord, TokenRecord
 from tests.engine import tiny
 from tests.engine.test_equality import SMALL
-from tests.engine.tiny import PROMPTS
+from tests.engine.tiny import PROMPTS, Guess
 
 MAX_TOKENS = 24
 PARAMS = {
@@ -99,7 +99,7 @@ def junk(tokens, most=4):
 def drafted(kind, changes, make, prompts=PROMPTS):
     _, tokens = undrafted(kind)
     llm = tiny.llm(trace=True, **changes)
-    llm.engine.propose = make(tokens)
+    llm.engine.proposer = Guess(make(tokens))
     outputs, steps = [], 0
     while len(outputs) < len(prompts) or llm.engine.has_unfinished:
         if len(outputs) < len(prompts):
@@ -177,7 +177,7 @@ def test_right_drafts_save_steps_and_the_trace_tells_them_apart(kind):
 
 def test_drafts_leave_room_for_one_more_token_and_never_pass_the_end_of_the_context():
     llm = tiny.llm(trace=True)
-    llm.engine.propose = lambda requests: [[3] * 50 for _ in requests]
+    llm.engine.proposer = Guess(lambda requests: [[3] * 50 for _ in requests])
     prompt = list(PROMPTS[3])
     [output] = llm.generate([prompt], SamplingParams(temperature=0, max_tokens=None, ignore_eos=True))
     assert len(output.outputs[0].token_ids) == tiny.CONTEXT - len(prompt)
@@ -188,7 +188,7 @@ def test_drafts_leave_room_for_one_more_token_and_never_pass_the_end_of_the_cont
 def test_drafts_are_dropped_before_a_request_is_preempted_for_them():
     """Two prompts of a block and a half share five blocks: the drafts of the first take the last one."""
     llm = tiny.llm(num_gpu_blocks_override=5, block_size=8, trace=True, enable_prefix_caching=False)
-    llm.engine.propose = lambda requests: [[3] * 6 for _ in requests]
+    llm.engine.proposer = Guess(lambda requests: [[3] * 6 for _ in requests])
     for _ in range(2):
         llm.engine.add_request(PROMPTS[4], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
     for _ in range(2):
@@ -200,9 +200,9 @@ def test_drafts_are_dropped_before_a_request_is_preempted_for_them():
 
 def test_a_proposer_that_raises_ends_the_step_and_leaves_an_engine_that_works():
     llm = tiny.llm()
-    llm.engine.propose = lambda requests: 1 / 0
+    llm.engine.proposer = Guess(lambda requests: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         llm.generate([list(PROMPTS[0])], params_of("greedy"))
     tiny.assert_idle(llm)
-    llm.engine.propose = None
+    llm.engine.proposer = None
     assert_equal(llm.generate([list(PROMPTS[0])], params_of("greedy")), undrafted("greedy")[0][:1])

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm import LLM, SamplingParams
 from minillm.engine.request import RequestOutput
+from minillm.sampling import Drafts
 
 END, USER, ASSISTANT = "<|end|>", "<|user|>", "<|assistant|>"
 EOS = (0, 5)  # the second one is only in generation_config.json
@@ -28,6 +29,20 @@ TEMPLATE = (
 )
 _random = random.Random(1)
 PROMPTS = tuple(tuple(_random.choices(range(3, VOCAB_SIZE), k=k)) for k in (5, 1, 23, 40, 12, 2))
+
+
+class Guess:
+    """A proposer that calls `propose(requests)` for the drafts of all requests that can use some."""
+
+    taps = cache = None
+
+    def __init__(self, propose, num_speculative_tokens=1000):
+        self.guess, self.num_speculative_tokens = propose, num_speculative_tokens
+
+    def propose(self, computed):
+        asking = [part.request for part in computed.parts if part.limit]
+        found = iter(self.guess(asking) if asking else ())
+        return [Drafts(list(next(found)) if part.limit else []) for part in computed.parts]
 
 
 def byte_level_tokenizer(vocab_size: int = VOCAB_SIZE) -> tokenizers.Tokenizer:

@@ -31,7 +31,7 @@ def traced(kind: str) -> tuple[Trace, dict[str, int], dict[str, str]]:
     """The trace of a run, its settings, and the text of each output."""
     llm = tiny.llm(trace=True, **RUNS[kind])
     if kind == "drafts":
-        llm.engine.propose = lambda requests: [[*r.token_ids[-2:], 9] for r in requests]
+        llm.engine.proposer = tiny.Guess(lambda requests: [[*r.token_ids[-2:], 9] for r in requests])
     engine = llm.engine
     outputs = [
         engine.add_request(list(prompt), SamplingParams(max_tokens=6 + 3 * i, seed=i, n=1 + 2 * (i == 0)))
