@@ -19,7 +19,7 @@ from minillm.sampling import Drafts
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One request in a step that has just been computed: `row` is the row of the step's T in which the token at `position` is.
+    """A request's part of a computed step. The token at `position` is in row `row` of the step's T rows.
 
     The request's later tokens of the step follow in the next rows. At most `limit` drafts are useful to the request; it
     is 0 if the prompt is not complete or the request has finished.
