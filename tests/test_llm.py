@@ -586,6 +586,15 @@ def test_cached_tokens_are_counted_once_per_request(llm):
     assert [llm.generate(prompt, GREEDY)[0].num_cached_tokens for _ in range(2)] == [0, 32]
 
 
+@pytest.mark.parametrize("kv_cache", ["virtual", "none"])
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
+def test_a_cache_without_scales_cannot_be_quantised(llm, kv_cache, kv_cache_dtype):
+    with pytest.raises(
+        ValueError, match=f"{kv_cache_dtype!r} needs a cache with scales, and kv_cache={kv_cache!r}"
+    ):
+        llm.variant(kv_cache=kv_cache, kv_cache_dtype=kv_cache_dtype)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
