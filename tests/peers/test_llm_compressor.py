@@ -118,17 +118,44 @@ def tokens():
     return open_model(model_folder("tinytales")).tokenizer().encode(TEXT)
 
 
-@pytest.mark.parametrize("name", ["int4", "int8", "w8a8"])
+def log_probs(model, tokens):
+    with torch.inference_mode():
+        return model.logits(model(whole_texts([tokens]), WholeTexts(model.config))).log_softmax(-1)
+
+
+def divergence(p, q):
+    return (p.exp() * (p - q)).sum(-1).mean().item()
+
+
+def divergence_from_rounding(model, tokens, draws=8):
+    """Return the largest KL that a relative noise of 1e-6 in the embeddings makes.
+
+    Such a noise moves a few activations to the next 8-bit number. That changes the later layers, and more activations.
+    """
+    exact, embed, found = log_probs(model, tokens), model.embed, []
+    for seed in range(draws):
+        generator = torch.Generator().manual_seed(seed)
+
+        def noisy(batch, generator=generator):
+            x = embed(batch)
+            return x * (1 + 1e-6 * torch.randn(x.shape, generator=generator))
+
+        model.embed = noisy
+        found.append(divergence(exact, log_probs(model, tokens)))
+    model.embed = embed
+    return max(found)
+
+
+@pytest.mark.parametrize("name", ["int4", "int8", "w8a8", "fp8"])
 def test_its_folder_gives_the_logits_of_transformers(name, folders, tokens):
     model, other = both(folders[name])
     with torch.inference_mode():
-        ours = model.logits(model(whole_texts([tokens]), WholeTexts(model.config)))
-        theirs = other(torch.tensor([tokens])).logits[0]
-    if name == "w8a8":  # a few activations round the other way, and change the tokens after them a little
-        p, q = theirs.log_softmax(-1), ours.log_softmax(-1)
-        assert (p.exp() * (p - q)).sum(-1).mean() < 1e-3
-    else:
+        theirs = other(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    ours = log_probs(model, tokens)
+    if name in ("int4", "int8"):
         assert torch.allclose(ours, theirs, atol=1e-3)
+    else:
+        assert divergence(theirs, ours) <= 2 * divergence_from_rounding(model, tokens)
 
 
 @pytest.mark.parametrize("name", ["int4", "int8", "w8a8", "fp8"])
