@@ -268,23 +268,21 @@ def rows_figure(rows: Sequence[int], seconds: Mapping[str, Sequence[float]], tit
         picture = Picture(figsize=(8, 3.6))
         axes = picture.subplots()
         fastest = 1.0
-        ends = {}
         for place, (name, times) in enumerate(others):
             speed = [a / b for a, b in zip(base, times, strict=True)]
-            axes.plot(
-                rows, speed, ("o-", "s--", "^:", "D-.", "v-")[place % 5], color=LINES[place % 5], lw=1.6
-            )
-            fastest, ends[name] = max(fastest, *speed), speed[-1]
+            line, color = ("o-", "s--", "^:", "D-.", "v-")[place % 5], LINES[place % 5]
+            axes.plot(rows, speed, line, color=color, lw=1.6, label=name)
+            fastest = max(fastest, *speed)
         axes.axhspan(0, 1, color=WASTE, alpha=0.3, lw=0)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(rows), [str(n) for n in rows])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlim(rows[0] / 1.2, rows[-1] * 2.2)
+        axes.set_xlim(rows[0] / 1.2, rows[-1] * 1.2)
         axes.set_ylim(0, 1.12 * fastest)
         axes.set_xlabel("rows of x: tokens in the step (grey: slower than float)")
         axes.set_ylabel("speed, float = 1")
         axes.set_title(title)
-        end_labels(axes, rows[-1], ends)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         return picture
 
 
