@@ -46,7 +46,11 @@ def fill(hole_id: str, function: Function) -> Function:
     """
     hole, name = find(hole_id), function.__name__
     go_on = f"The cells below use the chapter's own `{name}`"
-    if _is_empty(function):
+    if function is hole.answer:
+        say(
+            f"Hole {hole_id}: `{name}` is the chapter's own now. Run the cell with your function, then this one."
+        )
+    elif _is_empty(function):
         say(f"Hole {hole_id} is empty. {go_on} until you fill it.")
     elif problem := _problem(hole, function):
         say(f"✗ {hole_id}: {problem}\n{go_on}.")

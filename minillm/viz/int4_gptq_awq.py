@@ -279,7 +279,7 @@ def alpha_figure(losses: Mapping[str, Sequence[float]]) -> Picture:
         axes.spines["bottom"].set_bounds(-0.03, 1)
         axes.set_ylim(0, None)
         end_labels(axes, 0.95, ends)
-        axes.set_xlabel("α: the scales are (mean |x|) to the power of α")
+        axes.set_xlabel("α: the factors f are (mean |x|) to the power of α")
         axes.set_ylabel("output error, 1 = not scaled")
         axes.set_title("AWQ's search: the ring is the smallest error")
         return figure
@@ -338,6 +338,18 @@ def methods_figure(points: Sequence[Point], reference: Scores) -> Picture:
             axes.set_title(title, fontsize=10.5)
             axes.set_xlabel("MB of the matrices")
         first = figure.axes[0]
+        for bits in sorted({point.bits for point in points}):
+            mine = [point for point in points if point.bits == bits]
+            center = sum(point.nbytes for point in mine) / len(mine) / 1e6
+            lowest = min(point.scores.kl for point in mine)
+            first.annotate(
+                f"{bits} bits",
+                (center, lowest),
+                (0, -14),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
         first.set_yscale("log")
         first.yaxis.set_major_formatter("{x:g}")
         first.yaxis.set_minor_formatter(NullFormatter())
@@ -364,9 +376,10 @@ def cache_figure(name: str, config: ModelConfig, requests: int) -> Picture:
             gb = [requests * n * config.kv_bytes_per_token(size, scale) / 1e9 for n in contexts]
             axes.plot(contexts, gb, "o-", color=color, ms=4)
             ends[f"cache, {label}: {gb[-1]:,.1f} GB"] = gb[-1]
+        kept = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
         weights = {"weights, 16 bits": 2.0, "weights, 4 bits": 4.125 / 8}
         for label, width in weights.items():
-            gb_of_weights = config.num_parameters * width / 1e9
+            gb_of_weights = ((config.num_parameters - kept) * width + kept * 2.0) / 1e9
             look = "--" if width == 2 else ":"
             axes.plot(contexts[:: len(contexts) - 1], [gb_of_weights] * 2, look, color=FAINT, lw=1.4)
             ends[f"{label}: {gb_of_weights:,.1f} GB"] = gb_of_weights

@@ -35,6 +35,21 @@ def test_an_empty_hole_says_so_and_the_chapter_goes_on(capsys: pytest.CaptureFix
     assert "99.double is empty" in said and "`double`" in said
 
 
+def test_a_second_check_of_an_unfilled_hole_does_not_praise_the_chapters_function(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def mine(x: int) -> int:
+        return ...  # type: ignore[return-value]
+
+    second = hole.fill("99.double", hole.fill("99.double", mine))
+    said = capsys.readouterr().out
+    assert (
+        second(4) == 8
+        and "✓" not in said
+        and "is the chapter's own now. Run the cell with your function" in said
+    )
+
+
 def test_a_right_answer_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     def mine(x: int) -> int:
         return x + x

@@ -63,7 +63,7 @@ def error_rolls() -> Canvas:
                 )
             else:
                 colour = "prefill" if column == now else "kv"
-                text = "round" if column == now else "+"
+                text = "round" if column == now else "±"
                 canvas.box(x, y, size - 3, size * 0.8 - 3, text, colour=colour, size=11)
     y = top - 14
     for column in range(4, 8):
