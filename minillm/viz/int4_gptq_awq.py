@@ -351,6 +351,7 @@ def methods_figure(points: Sequence[Point], reference: Scores) -> Picture:
                 fontsize=9,
             )
         first.set_yscale("log")
+        first.set_ylim(bottom=first.get_ylim()[0] / 3)
         first.yaxis.set_major_formatter("{x:g}")
         first.yaxis.set_minor_formatter(NullFormatter())
         handles = [
