@@ -7,6 +7,7 @@ The functions look for failures in this order: None, not a tensor, shape, dtype,
 """
 
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from torch.autograd.profiler import profile
 from minillm.course.exercise import Wrong
 from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
 
+Case = TypeVar("Case")
 Result = TypeVar("Result")
 
 
@@ -113,6 +115,23 @@ def cases(
             equal(answer(*given), correct, f"the result for ({shown})", mistakes=wrong)
     if unseen:
         raise ValueError(f"on none of these numbers the mistakes {list(unseen)} can be seen")
+
+
+def explanation(
+    mistakes: Mapping[str, Callable[[Case], Result]],
+    cases: Sequence[Case],
+    results: Sequence[Result],
+    same: Callable[[Result, Result], bool] = operator.eq,
+) -> str | None:
+    """Return the first mistake that gives all of these results, or None.
+
+    `mistakes` maps a sentence to a function of a case. A mistake that gives the right result in a few cases is still
+    recognised, and a coincidence in one case does not mislead.
+    """
+    for message, make in mistakes.items():
+        if all(same(result, make(case)) for case, result in zip(cases, results, strict=True)):
+            return message
+    return None
 
 
 def tensor(

@@ -144,3 +144,11 @@ def test_a_stub_is_no_missing_counter() -> None:
 
     with pytest.raises(NotImplementedError, match="your code here"):
         expect.peak_of(stub, stub)
+
+
+def test_a_mistake_explains_all_results_or_none() -> None:
+    mistakes = {"doubled": lambda x: 2 * x, "squared": lambda x: x * x}
+    assert expect.explanation(mistakes, [2, 3], [4, 9]) == "squared"  # both explain the first result
+    assert expect.explanation(mistakes, [2, 3], [4, 6]) == "doubled"
+    assert expect.explanation(mistakes, [2, 3], [4, 7]) is None
+    assert expect.explanation(mistakes, [2], [4.2], lambda a, b: abs(a - b) < 0.5) == "doubled"

@@ -1,0 +1,17 @@
+# exercise: 10.5
+# says: has ended publishes nothing
+"""A request that has ended publishes nothing."""
+
+
+def commit(request, sampled, block_size):
+    drafts, request.drafts = request.drafts, []
+    for token, draft in zip(sampled, [*drafts, None], strict=True):
+        request.append(token)
+        if token != draft or request.finished:
+            break
+    request.num_computed_tokens = len(request.token_ids) - 1
+    if request.finished:
+        return []
+    first, last = request.num_published, request.num_computed_tokens // block_size
+    request.num_published = last
+    return request.block_table[first:last]

@@ -1,0 +1,17 @@
+# exercise: 10.5
+# says: bonus
+"""Nothing follows when all drafts are accepted."""
+
+
+def commit(request, sampled, block_size):
+    drafts, request.drafts = request.drafts, []
+    if not drafts:
+        request.append(sampled[0])
+    for token, draft in zip(sampled, drafts):
+        request.append(token)
+        if token != draft or request.finished:
+            break
+    request.num_computed_tokens = len(request.token_ids) - 1
+    first, last = request.num_published, request.num_computed_tokens // block_size
+    request.num_published = last
+    return request.block_table[first:last]

@@ -1,0 +1,13 @@
+# exercise: 10.5
+# says: the next step publishes a wrong
+"""num_published does not change."""
+
+
+def commit(request, sampled, block_size):
+    drafts, request.drafts = request.drafts, []
+    for token, draft in zip(sampled, [*drafts, None], strict=True):
+        request.append(token)
+        if token != draft or request.finished:
+            break
+    request.num_computed_tokens = len(request.token_ids) - 1
+    return request.block_table[request.num_published : request.num_computed_tokens // block_size]

@@ -1,0 +1,13 @@
+# exercise: 10.4
+# says: only accepted drafts
+"""Only accepted drafts are counted."""
+
+
+def best_k(alpha, draft_cost, verify_costs):
+    best, fastest = 0, 0.0
+    for k in range(len(verify_costs)):
+        tokens = sum(alpha**i for i in range(1, k + 1))
+        speedup = tokens / (k * draft_cost + verify_costs[k])
+        if speedup > fastest:
+            best, fastest = k, speedup
+    return best, fastest

@@ -1,0 +1,13 @@
+# exercise: 10.4
+# says: alpha ** (k + 1) is added
+"""A token too many."""
+
+
+def best_k(alpha, draft_cost, verify_costs):
+    best, fastest = 0, 0.0
+    for k in range(len(verify_costs)):
+        tokens = sum(alpha**i for i in range(k + 2))
+        speedup = tokens / (k * draft_cost + verify_costs[k])
+        if speedup > fastest:
+            best, fastest = k, speedup
+    return best, fastest
