@@ -69,8 +69,9 @@ def verify(
     corrected = num_accepted < num_drafts
     if len(x):
         residual = (weights - q[(first_draft + num_accepted).clamp_max(len(x) - 1)]).clamp_min(0)
-        use = corrected & (residual.sum(-1) > 0)  # if p and q are equal but for rounding, draw from p
-        weights = torch.where(use[:, None], residual, weights)
+        mass = residual.sum(-1, keepdim=True)  # [R, 1]
+        use = corrected[:, None] & (mass > 0)  # if p and q are equal but for rounding, draw from p
+        weights = torch.where(use, residual / mass, weights)
 
     u = torch.empty(len(counts), dtype=torch.float64, device=device)
     for stream, chosen in (
