@@ -398,7 +398,7 @@ class Engine:
         rows = list(chain.from_iterable([request.rows() for request in requests]))
         if logits is None or not rows:
             return None
-        if all(request.draft_probs is None for request in requests):
+        if not any(request.drafts and request.draft_probs is not None for request in requests):
             return self.sample(logits, rows, self.vocab_size)
         drafts = [
             Drafts(

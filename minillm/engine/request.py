@@ -216,7 +216,8 @@ class Request:
         output, self.status = self.output, Status.WAITING
         self.token_ids[self.num_prompt_tokens :] = output.token_ids
         self.num_computed_tokens = self.num_cached_tokens = self.num_published = self.num_drafted_tokens = 0
-        self.drafts, self.forks, self.block_table, self.block_hashes = [], [], array("i"), []
+        self.drafts, self.draft_probs, self.forks = [], None, []
+        self.block_table, self.block_hashes = array("i"), []
         if output.logprobs is not None:
             del output.logprobs[len(output.token_ids) :]
             found = zip(output.token_ids, output.logprobs, strict=True)

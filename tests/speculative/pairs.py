@@ -1,0 +1,68 @@
+"""The tiny model of tests/engine with draft models: itself, itself with noise in its weights, and a stranger."""
+
+import atexit
+import shutil
+import tempfile
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from minillm import LLM
+from tests.engine import tiny
+
+NUM_DRAFTS = 4
+
+
+@cache
+def reference(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0) -> LlamaForCausalLM:
+    """Return the tiny model with `noise` added to every weight, and with `vocab_size` rows in its embeddings.
+
+    A `seed` other than 0 gives another random model of one layer.
+    """
+    torch.manual_seed(100 + seed)
+    if seed:
+        config = deepcopy(tiny.reference().config)
+        config.update({"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1})
+        return LlamaForCausalLM(LlamaConfig(**config.to_dict())).eval()
+    model = deepcopy(tiny.reference())
+    model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += noise * weight.std().nan_to_num() * torch.randn_like(weight)
+    return model
+
+
+@cache
+def folder(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0) -> Path:
+    """Return `reference` as a Hugging Face folder with the tiny model's tokenizer."""
+    path = Path(tempfile.mkdtemp(prefix="minillm-draft-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    reference(noise, vocab_size, seed).save_pretrained(path)
+    tiny.save_tokenizer(path)
+    return path
+
+
+def draft(
+    noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0, **more: object
+) -> dict[str, object]:
+    """Return a `speculative_config` with such a draft model."""
+    path = folder(noise, vocab_size, seed)
+    return {"method": "draft_model", "model": str(path), "num_speculative_tokens": NUM_DRAFTS} | more
+
+
+def configs() -> dict[str, dict[str, object]]:
+    """Return a configuration for each proposer of certain drafts, from those that guess well to those that do not."""
+    tokens = {"num_speculative_tokens": NUM_DRAFTS}
+    return {
+        "ngram": tokens | {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": 3},
+        "suffix": tokens | {"method": "suffix"},
+        "draft model": draft(0.03),
+    }
+
+
+def llm(name: str, **changes: object) -> LLM:
+    """Return an engine over the tiny model with the proposer `name`."""
+    return tiny.llm(speculative_config=configs()[name], **changes)
