@@ -58,6 +58,8 @@ def build_engine(
     `draft` is the loaded `model` of `config.speculative_config`, if it names one.
     """
     assert config.max_model_len is not None
+    if swapped("propose", None) is not None:
+        draft = None  # nothing would fill its cache
     model = model.with_ops(swapped_ops(model.ops))
     trace = Trace() if config.trace else None
     choices = [

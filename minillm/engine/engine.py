@@ -499,10 +499,27 @@ class Engine:
             copies, self.memory.copies = self.memory.copies, []
             if copies:
                 self.runner.copy_blocks(copies)
-        for part, drafts in zip(computed.parts, proposer.propose(computed), strict=True):
-            part.request.drafts = drafts.token_ids[: part.limit]
+        found = proposer.propose(computed)
+        if len(found) != len(computed.parts):
+            raise ValueError(
+                f"the proposer returned drafts for {len(found)} requests, but {len(computed.parts)} were asked for: "
+                "return one Drafts for each part"
+            )
+        for part, drafts in zip(computed.parts, found, strict=True):
+            part.request.drafts = self._checked_drafts(part.request, drafts.token_ids[: part.limit])
             part.request.draft_probs = drafts.probs
         return copies
+
+    def _checked_drafts(self, request: Request, drafts: Sequence[int]) -> list[int]:
+        """Return the drafts as Python ints; they may be NumPy's. Raises `ValueError` for ids that the model lacks."""
+        ids, vocab_size = [_to_token_id(draft) for draft in drafts], self.runner.model.config.vocab_size
+        for draft, token_id in zip(drafts, ids, strict=True):
+            if not 0 <= token_id < vocab_size:
+                raise ValueError(
+                    f"request {request.request_id!r} got the draft {draft!r}: drafts are token ids, which are "
+                    f"integers from 0 to {vocab_size - 1}"
+                )
+        return ids
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
         """Return a record of the step's plan. Its times are filled in later."""

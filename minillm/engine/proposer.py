@@ -7,7 +7,7 @@ model of its own that has a cache (speculative/).
 Source: Leviathan, Kalman, Matias 2023, "Fast Inference from Transformers via Speculative Decoding" (arXiv 2211.17192).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,12 +53,15 @@ class Proposer(Protocol):
     cache: KVCache | None
 
     def propose(self, computed: Computed) -> Sequence[Drafts]:
-        """Return the drafts of each part, at most `limit`. A part without a limit still fills the proposer's cache."""
+        """Return the drafts of each part; the engine drops those beyond `limit`.
+
+        A part without a limit still fills the proposer's cache.
+        """
         ...
 
 
 class TokenProposer:
-    """Proposes `propose(token_ids, limit)` for each request, from the request's tokens alone."""
+    """Proposes `propose(token_ids, limit)` for each request, from a copy of the request's tokens alone."""
 
     taps: tuple[int, ...] | None = None
     cache: KVCache | None = None
@@ -69,8 +72,13 @@ class TokenProposer:
         self.from_tokens, self.num_speculative_tokens = propose, num_speculative_tokens
 
     def propose(self, computed: Computed) -> Sequence[Drafts]:
-        """Return the drafts of each part, at most `limit`."""
-        return [
-            Drafts(list(self.from_tokens(part.request.token_ids, part.limit)) if part.limit else [])
-            for part in computed.parts
-        ]
+        """Return the drafts of each part, at most `limit`. Raises `TypeError` if `propose` returns no list."""
+        return [Drafts(self._drafts(part) if part.limit else []) for part in computed.parts]
+
+    def _drafts(self, part: Part) -> list[int]:
+        found = self.from_tokens(part.request.token_ids[:], part.limit)
+        if not isinstance(found, Iterable):
+            raise TypeError(
+                f"propose returned a {type(found).__name__}: return a list of token ids, empty for no draft"
+            )
+        return list(found)

@@ -9,6 +9,7 @@ Source: Leviathan, Kalman, Matias 2023 (arXiv 2211.17192), section 2; Chen et al
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -91,13 +92,18 @@ class DraftModel:
             # Of a part without drafts, the tokens that the model has computed: no block is allocated beyond them.
             end = request.num_tokens if part.limit else request.num_computed_tokens
             if start < end:
-                chunks.append(Chunk(request.token_ids[start:end], start, request.block_table))
+                chunks.append(Chunk(self._known(request.token_ids[start:end]), start, request.block_table))
                 num_rows += end - start
             if part.limit:
                 last.append(num_rows - 1)
             else:
                 request.num_drafted_tokens = max(start, end)
         return self.runner.run(StepInput(chunks, last, [])).logits if chunks else None
+
+    def _known(self, token_ids: Sequence[int]) -> list[int]:
+        """Return `token_ids` for the draft model. A prompt may contain padding of the target that it does not have."""
+        last = self.runner.model.config.vocab_size - 1
+        return [min(token_id, last) for token_id in token_ids]
 
     def _next(self, parts: Sequence[Part], active: list[int], token_ids: list[list[int]]) -> Tensor | None:
         """Compute the newest draft of each active part, and return the logits after it."""
@@ -118,10 +124,11 @@ class DraftModel:
         if not self.probabilistic:
             return logits.argmax(-1).tolist(), None, set()
         errors: dict[int, BaseException] = {}
-        q = probabilities(process_logits(logits, rows, None, errors), rows)
+        logits = F.pad(logits, (0, self.num_logits - logits.shape[1]), value=-math.inf)
+        q = probabilities(process_logits(logits, rows, self.vocab_size, errors), rows)
         u = uniform([row.seed for row in rows], [row.position for row in rows], Stream.DRAFT)
         drafts: list[int] = draw(q, torch.from_numpy(u).to(q.device)).tolist()
-        return drafts, F.pad(q, (0, self.num_logits - q.shape[1])), set(errors)
+        return drafts, q, set(errors)
 
 
 def _chosen(parts: Sequence[Part], active: list[int]) -> list[tuple[int, Part]]:

@@ -22,6 +22,11 @@ def load_draft(
     own = stored.tokenizer()
     if tokenizer is not None and own is not None:
         _check_tokens(speculation, tokenizer, own)
+        if stored.config.vocab_size < min(target.config.vocab_size, tokenizer.vocab_size):
+            raise CheckpointError(
+                f"the draft model {speculation.model!r} has an embedding of {stored.config.vocab_size} tokens, fewer "
+                f"than the {tokenizer.vocab_size} of its tokenizer: choose another draft model"
+            )
     elif stored.config.vocab_size != target.config.vocab_size:
         raise CheckpointError(
             f"the draft model {speculation.model!r} has a vocabulary of {stored.config.vocab_size} tokens and the "
