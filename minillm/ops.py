@@ -300,10 +300,10 @@ def _ops_for(device: torch.device, wanted: str) -> Ops:
                 "MINILLM_KERNELS=interpret needs TRITON_INTERPRET=1 from the start of the process"
             )
     elif device.type != "cuda" or not _runs_kernels(device):
-        faster = device.type == "cpu" and cpu_linear.is_faster_here()
-        ops = Ops(
-            linear=cpu_linear.linear if faster else linear, paged_attention=cpu_attention.paged_attention
-        )
+        product = linear
+        if device.type == "cpu" and cpu_linear.is_faster_here():
+            product = cpu_linear.linear_on_intel if cpu_linear.is_intel() else cpu_linear.linear
+        ops = Ops(linear=product, paged_attention=cpu_attention.paged_attention)
         return replace(ops, **MEASURED) if device.type == "cpu" else ops
     from minillm.kernels import (
         cache_write,

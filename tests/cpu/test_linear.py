@@ -1,3 +1,5 @@
+import copy
+import pickle
 import platform
 import weakref
 
@@ -38,9 +40,12 @@ def test_every_way_is_the_product(rows, size_in, size_out, cores, bias, strided)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: cores)
         y = module.linear(given_x, weight, b)
+        intels = module.linear_on_intel(given_x, weight, b)
+        patch.setattr(module, "available_bytes", lambda: module.KEPT_FREE - 1)
+        unpacked = module.linear(given_x, weight.clone(), b)
     right = (x.double() @ weight.double() + (0 if b is None else b.double())).float()
-    torch.testing.assert_close(y, right)
-    torch.testing.assert_close(ops.linear(x, weight, b), right)
+    for found in (y, intels, unpacked, ops.linear(x, weight, b)):
+        torch.testing.assert_close(found, right)
     assert torch.equal(given_x, before)
 
 
@@ -57,27 +62,58 @@ def test_the_weight_of_one_row_is_cut_into_one_part_per_core_and_not_copied(monk
 
 
 @x86
-@pytest.mark.parametrize("rows", [1, 2])
-def test_kept_views_follow_their_weight_and_are_freed_with_it(monkeypatch, rows):
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("inference", [False, True])
+def test_kept_forms_follow_their_weight_and_are_freed_with_it(monkeypatch, rows, inference):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    x, weight, freed = normal(rows, 12), normal(12, 5), []
+    with torch.inference_mode(inference):  # a weight made there does not count its changes
+        x, weight, freed, kept = normal(rows, 12), normal(12, 5), [], len(module._forms)
     module.linear(x, weight, None)
-    weight.mul_(2)
+    weight.detach().mul_(2)
     torch.testing.assert_close(module.linear(x, weight, None), x @ weight)
     weakref.finalize(weight, freed.append, True)
+    assert len(module._forms) == kept + 1
     del weight
-    assert freed == [True]
+    assert freed == [True] and len(module._forms) == kept
+
+
+@x86
+def test_a_few_rows_read_a_packed_copy_which_a_copied_weight_does_not_share():
+    x, weight = normal(3, 12), normal(12, 5)
+    module.linear(x, weight, None)
+    forms = module.forms_of(weight)
+    assert forms.packed is not None and module.forms_of(weight) is forms
+    other = copy.deepcopy(weight).neg_()
+    torch.testing.assert_close(module.linear(x, other, None), -(x @ weight))
+    assert module.forms_of(weight) is forms and pickle.loads(pickle.dumps(weight)).equal(weight)
+
+
+@x86
+def test_no_copy_is_made_that_leaves_too_little_memory(monkeypatch):
+    free = module.KEPT_FREE + 12 * 5 * 4
+    for available, made in ((free, True), (free - 1, False)):
+        monkeypatch.setattr(module, "available_bytes", lambda available=available: available)
+        assert (module.forms_of(normal(12, 5)).packed is not None) == made
+
+
+@x86
+def test_two_rows_are_computed_as_three(monkeypatch):
+    seen, real = [], module.one_dnn
+    monkeypatch.setattr(module, "one_dnn", lambda x, *args: seen.append(len(x)) or real(x, *args))
+    for rows in (2, 3, 5):
+        assert module.linear_on_intel(normal(rows, 12), normal(12, 5), None).shape == (rows, 5)
+    assert seen == [3, 3, 5]
 
 
 @x86
 def test_one_dnn_compiles_for_few_numbers_of_rows(monkeypatch):
     """Prompts of 1 to 300 tokens need products for 2 to 64 rows and no others: it keeps 1,024 of all shapes."""
     asked = set()
-    monkeypatch.setattr(module, "one_dnn", lambda x, weight, bias: asked.add(len(x)) or x @ weight.t())
+    monkeypatch.setattr(module, "one_dnn", lambda x, weight, bias: asked.add(len(x)) or x @ normal(4, 3))
     weight = normal(4, 3)
     for rows in range(1, 301):
         assert module.linear(normal(rows, 4), weight, None).shape == (rows, 3)
-    assert asked == set(range(1, module.ROWS_AT_ONCE + 1))
+    assert asked == {1, *range(3, module.ROWS_AT_ONCE + 1)}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +136,7 @@ def test_other_weights_use_pytorchs_own_product(monkeypatch, weight, rows, bias)
     ("machine", "cpuinfo", "expected"),
     [
         ("x86_64", "vendor_id\t: AuthenticAMD\n", module.linear),
-        ("x86_64", "vendor_id\t: GenuineIntel\n", ops.linear),
+        ("x86_64", "vendor_id\t: GenuineIntel\n", module.linear_on_intel),
         ("AMD64", None, module.linear),  # no Linux: the processor's own name tells
         ("arm64", None, ops.linear),
     ],
@@ -112,10 +148,10 @@ def test_the_processor_decides(monkeypatch, tmp_path, machine, cpuinfo, expected
     monkeypatch.delenv("MINILLM_KERNELS", raising=False)
     if cpuinfo is not None:
         module.CPUINFO.write_text(cpuinfo)
-    module._is_intel.cache_clear()
+    module.is_intel.cache_clear()
     try:
         assert ops.ops_for(CPU).linear is expected
         monkeypatch.setenv("MINILLM_KERNELS", "off")
         assert ops.ops_for(CPU).linear is ops.linear
     finally:
-        module._is_intel.cache_clear()
+        module.is_intel.cache_clear()
