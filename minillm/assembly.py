@@ -3,6 +3,9 @@
 Only this file knows all of the engine's parts. Here `minillm.swap` can replace them with a learner's own.
 """
 
+from dataclasses import astuple
+from functools import partial
+
 import torch
 
 from minillm.cache.blocks import BlockAllocator
@@ -19,11 +22,12 @@ from minillm.engine.scheduler import Scheduler
 from minillm.engine.static import StaticScheduler
 from minillm.layer_kv import LARGEST
 from minillm.measure.memory import available_bytes
-from minillm.measure.trace import LinearChoice, Trace
+from minillm.measure.trace import DraftChoice, LinearChoice, Trace
 from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.quantization.products import choose
 from minillm.sampling import sample, verify
+from minillm.speculative.adaptive import Adaptive, Choice
 from minillm.speculative.draft import DraftModel
 from minillm.speculative.load import check_length
 from minillm.speculative.ngram import NGram
@@ -100,7 +104,17 @@ def build_engine(
         trace=trace,
     )
     engine.proposer = _proposer(engine, config, draft, draft_cache)
+    speculation = config.speculation
+    if engine.proposer is not None and speculation is not None and speculation.adaptive:
+        engine.proposer = Adaptive(engine.proposer, report=partial(_record_choice, engine))
+        engine.depends_on_timing = speculation.draft_sample_method == "probabilistic"
     return engine
+
+
+def _record_choice(engine: Engine, choice: Choice) -> None:
+    """Write a choice of adaptive speculation into the engine's trace, if it has one."""
+    if engine.trace is not None:
+        engine.trace.append(DraftChoice(engine.trace.now(), *astuple(choice)))
 
 
 def _proposer(

@@ -86,16 +86,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     forms = forms_of(weight)
     if forms is None:
         return _pytorchs(x, weight, bias)
-    if len(x) == 1:
+    num_rows = x.shape[0]  # ten times as fast as len(x)
+    if num_rows == 1:
         return split_k(x, forms.parts, bias)
-    if len(x) <= ROWS_AT_ONCE:
+    if num_rows <= ROWS_AT_ONCE:
         return few_rows(x, forms, bias)
     return torch.cat([few_rows(rows, forms, bias) for rows in x.split(ROWS_AT_ONCE)])
 
 
 def linear_on_intel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Compute `ops.linear`: `few_rows` for a few rows, and for all others PyTorch's product, which is tuned for Intel."""
-    forms = forms_of(weight) if 1 < len(x) <= ROWS_AT_ONCE else None
+    forms = forms_of(weight) if 1 < x.shape[0] <= ROWS_AT_ONCE else None
     return _pytorchs(x, weight, bias) if forms is None else few_rows(x, forms, bias)
 
 
@@ -113,7 +114,7 @@ def few_rows(x: Tensor, forms: Forms, bias: Tensor | None) -> Tensor:
     """Multiply x [T, in], with 1 < T <= ROWS_AT_ONCE."""
     if forms.packed is None:
         return one_dnn(x, forms.transposed, bias)
-    if len(x) == 2:  # oneDNN has a slower way for two rows than for three
+    if x.shape[0] == 2:  # oneDNN has a slower way for two rows than for three
         return one_dnn(torch.cat([x, x[:1]]), forms.packed, bias)[:2]
     return one_dnn(x, forms.packed, bias)
 

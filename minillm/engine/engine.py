@@ -94,6 +94,7 @@ class Engine:
         self.runner, self.tokenizer = runner, tokenizer
         self.memory, self.scheduler, self.sample, self.verify = memory, scheduler, sample, verify
         self.proposer = proposer
+        self.depends_on_timing = False  # whether the speed of the machine can change a sampled text
         self.max_model_len, self.max_num_waiting = max_model_len, max_num_waiting
         self.seed, self.trace = seed, trace
         config = runner.model.config
@@ -306,7 +307,9 @@ class Engine:
         if self.proposer is not None:
             parts = self._parts(scheduled, step, requests, self.proposer)
             seconds = times[-1] - began
-            copies = copies + self._draft(Computed(parts, output.hidden, seconds), self.proposer)
+            num_tokens = sum(num_tokens for _, num_tokens in scheduled)
+            computed = Computed(parts, output.hidden, seconds, len(scheduled), num_tokens)
+            copies = copies + self._draft(computed, self.proposer)
         times.append(time.perf_counter())
         published = self._publish(scheduled)
         for request in (*requests, *failed):
@@ -602,6 +605,12 @@ class Engine:
             raise RequestError(
                 f"stop={list(params.stop)} is searched for in the text, which needs a tokenizer. This model's "
                 "folder has none: use stop_token_ids"
+            )
+        if params.seed is not None and self.depends_on_timing:
+            raise RequestError(
+                f"seed={params.seed} cannot fix a text if the speed of the machine decides how many drafts are sampled "
+                "(adaptive=True with draft_sample_method='probabilistic'): leave out the seed, set adaptive=False, or "
+                "use draft_sample_method='greedy'"
             )
         seed = params.seed if params.seed is not None else derive_seed(self.seed, self._num_arrived)
         result = RequestOutput(

@@ -33,11 +33,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A step that has just computed `parts`, in `seconds`. `hidden` has the states that the proposer asked for."""
+    """A step that has just computed `parts`, in `seconds`. `hidden` has the states that the proposer asked for.
+
+    It computed `num_tokens` tokens of `num_requests` requests, of which some may have no part.
+    """
 
     parts: list[Part]
     hidden: Hidden | None
     seconds: float
+    num_requests: int = 0
+    num_tokens: int = 0
 
 
 class Proposer(Protocol):

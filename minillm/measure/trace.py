@@ -148,9 +148,28 @@ class LinearChoice:
     op: str
 
 
+@dataclass(slots=True)
+class DraftChoice:
+    """From this step on, each of `num_requests` requests gets up to `num_drafts` drafts: adaptive speculation.
+
+    `acceptance` is the recent share of accepted drafts among those judged. `seconds_without` and `seconds_with` are the
+    expected seconds per token of one request, without drafts and with them. They are None before both are measured.
+    """
+
+    time: float
+    num_requests: int
+    num_drafts: int
+    acceptance: float
+    seconds_without: float | None
+    seconds_with: float | None
+
+
 Event = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset
-Record = Event | LinearChoice
-R = TypeVar("R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset, LinearChoice)
+Choice = LinearChoice | DraftChoice
+Record = Event | Choice
+R = TypeVar(
+    "R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset, LinearChoice, DraftChoice
+)
 
 
 class Trace(list[Record]):
@@ -214,7 +233,7 @@ def inter_token_latencies(trace: Trace) -> dict[str, list[float]]:
 def _requests_of(record: Record) -> list[str]:
     if isinstance(record, StepRecord):
         return [part.request_id for part in record.scheduled] + record.preempted
-    if isinstance(record, EngineReset | LinearChoice):
+    if isinstance(record, EngineReset | Choice):
         return []
     return [record.request_id]
 
@@ -237,6 +256,7 @@ _KINDS: dict[str, Callable[..., Record]] = {
     "RequestFinished": RequestFinished,
     "EngineReset": EngineReset,
     "LinearChoice": LinearChoice,
+    "DraftChoice": DraftChoice,
 }
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from minillm.measure.trace import (
     Event,
-    LinearChoice,
+    Choice,
     RequestAdded,
     RequestFinished,
     ScheduledRequest,
@@ -84,7 +84,7 @@ class Recording:
         start, first_word = len(self._events), len(self._words)
         records = self.trace[self._num_records :]
         self._num_records += len(records)
-        self._events += [self._event(record) for record in records if not isinstance(record, LinearChoice)]
+        self._events += [self._event(record) for record in records if not isinstance(record, Choice)]
         return self.since(start, first_word)
 
     def whole(self) -> Piece:
