@@ -95,7 +95,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def linear_on_intel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `ops.linear`: `few_rows` for a few rows, and for all others PyTorch's product, which is tuned for Intel."""
+    """Compute `ops.linear`: `few_rows` for 2 to 64 rows, and PyTorch's product for all others."""
     forms = forms_of(weight) if 1 < x.shape[0] <= ROWS_AT_ONCE else None
     return _pytorchs(x, weight, bias) if forms is None else few_rows(x, forms, bias)
 

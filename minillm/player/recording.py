@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minillm.measure.trace import (
-    Event,
     Choice,
+    Event,
     RequestAdded,
     RequestFinished,
     ScheduledRequest,

@@ -2,8 +2,9 @@
 
 With k drafts, a step gives a request 1 + s(1) a + s(2) a^2 + ... + s(k) a^k tokens on average: a is the share of the
 judged drafts that the model accepts, and s(j) is the share of the proposals that have j drafts or more. The step costs
-C(k) seconds, drafting included. The best k has the most tokens per second. All of a, s and C are measured while the
-engine runs, C for each size of the batch: verifying drafts costs little for one request and much for a large batch.
+C(d) seconds, drafting included, for d = s(1) + ... + s(k) drafts per request. The best k has the most tokens per
+second. All of a, s and C are measured while the engine runs, C for each size of the batch: verifying drafts costs
+little for one request and much for a large batch.
 
 Texts change, so now and then a few steps use another k than the best one. Such a probe waits until its expected loss is
 a hundredth of the time since the last one.
@@ -12,22 +13,28 @@ Source: Leviathan, Kalman, Matias 2023 (arXiv 2211.17192), section 3, for the nu
 "Optimizing Speculative Decoding for Serving Large Language Models Using Goodput" (arXiv 2406.14066), for the choice.
 """
 
+import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
 
 from minillm.engine.proposer import Computed, Part, Proposer
 from minillm.engine.request import Request, Status
 from minillm.sampling import Drafts
 
 KEEP = 0.98  # the weight of the past after one more proposal: about the last 50 count
-SAMPLES = 12  # the newest measurements of a cost, of which the mean is taken
+SAMPLES = 12  # the newest measurements of a cost
 ENOUGH = 3  # measurements before a cost is used
-OUTLIER = 3.0  # times the median: a measurement above counts as this much
+FOLLOW = 0.3  # the part of a change of speed that each step follows
+OUTLIER = 3.0  # the largest change of speed that counts
 PROBE_STEPS = 4  # the first one of a draft model computes what its cache lacks, and is not measured
 PROBE_SHARE = 0.01  # of the time may be lost by probes
+LEAST_LOSS = 0.1  # of a step, which each step of a probe counts as: at most one step in 11 is part of a probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,8 @@ class Gains:
 
     def __init__(self, most: int) -> None:
         self.accepted = self.judged = 0.0
-        self.proposals, self.long_enough = [0.0] * most, [0.0] * most  # that could have j drafts, and that had
+        # For each j, the proposals that could have j + 1 drafts, and those that had.
+        self.proposals, self.long_enough = [0.0] * most, [0.0] * most
 
     @property
     def acceptance(self) -> float:
@@ -61,39 +69,68 @@ class Gains:
             self.proposals[j] = KEEP * self.proposals[j] + 1
             self.long_enough[j] = KEEP * self.long_enough[j] + (j < num_drafts)
 
-    def tokens(self, num_drafts: int) -> float:
-        """Return the expected number of tokens of a step with up to `num_drafts` drafts."""
-        total, reached = 1.0, 1.0
-        for proposals, long_enough in zip(self.proposals[:num_drafts], self.long_enough, strict=False):
+    def forget(self) -> None:
+        """Count the past half as much, so that the next few drafts decide."""
+        self.accepted, self.judged = self.accepted / 2, self.judged / 2
+
+    def of(self, limit: int) -> tuple[float, float]:
+        """Return the expected numbers of tokens and of drafts of a step with at most `limit` drafts."""
+        tokens, num_drafts, reached = 1.0, 0.0, 1.0
+        for proposals, long_enough in zip(self.proposals[:limit], self.long_enough, strict=False):
+            share = long_enough / proposals if proposals else 1.0
             reached *= self.acceptance
-            total += reached * (long_enough / proposals if proposals else 1.0)
-        return total
+            tokens, num_drafts = tokens + reached * share, num_drafts + share
+        return tokens, num_drafts
+
+
+Point = tuple[float, float]  # drafts per request, seconds of a step
 
 
 class Costs:
-    """The seconds of a step for each number of drafts, for batches of 1, 2, 3-4, 5-8, ... requests."""
+    """The seconds of a step for a mean number of drafts per request, in batches of 1, 2, 3-4, 5-8, ... requests.
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._seconds: dict[int, dict[int, deque[float]]] = {}  # by size of the batch, then by number of drafts
+    A machine can be half as fast for a while, and texts grow. So only ratios are compared, of steps that ran shortly
+    after each other: the usual steps say how slow the machine is now, compared with what is typical for them, and the
+    seconds of a probe are divided by that.
+    """
 
-    def add(self, num_requests: int, num_drafts: int, seconds: float) -> None:
-        measured = self._seconds.setdefault(_size(num_requests), {})
-        measured.setdefault(num_drafts, deque(maxlen=SAMPLES)).append(seconds)
+    def __init__(self) -> None:
+        self._slowness: dict[int, float] = {}  # by size of the batch
+        # By size of the batch, then by the rounded number of drafts, the newest steps; number -1 has the steps for
+        # which the proposer was not asked. `_points` has one point for each of these lists.
+        self._steps: dict[int, dict[int, deque[Point]]] = {}
+        self._points: dict[int, dict[int, Point]] = {}
 
-    def missing(self, num_requests: int) -> int | None:
-        """Return the number of drafts whose cost is not known yet in such a batch: the largest one, 0, or None."""
-        measured = self._seconds.get(_size(num_requests), {})
-        for num_drafts in (self.most, 0):
-            if len(measured.get(num_drafts, ())) < ENOUGH:
-                return num_drafts
-        return None
+    def add(self, num_requests: int, asked: bool, num_drafts: float, seconds: float, probe: bool) -> None:
+        """Measure a step with `num_drafts` drafts per request."""
+        size, number = _size(num_requests), math.ceil(num_drafts) if asked else -1
+        steps = self._steps.setdefault(size, {}).setdefault(number, deque(maxlen=SAMPLES))
+        slowness, typical = self._slowness.get(size, 1.0), self._points.get(size, {}).get(number)
+        if typical is not None and not probe:
+            change = min(max(seconds / (typical[1] * slowness), 1 / OUTLIER), OUTLIER)
+            slowness = self._slowness[size] = slowness * change**FOLLOW
+        if probe or len(steps) < SAMPLES:
+            steps.append((num_drafts, seconds / slowness))
+        if len(steps) >= ENOUGH:
+            self._points.setdefault(size, {})[number] = _typical(steps)
 
-    def curve(self, num_requests: int) -> list[float]:
-        """Return the cost of 0, 1, ... drafts in such a batch. Those between two measured ones lie on a line."""
-        measured = self._seconds[_size(num_requests)]
-        known = {k: _mean(values) for k, values in measured.items() if len(values) >= ENOUGH}
-        return [_between(known, k) for k in range(self.most + 1)]
+    def missing(self, num_requests: int) -> Literal["with", "without"] | None:
+        """Return whether steps with or without drafts were measured too rarely in such a batch."""
+        numbers = self._points.get(_size(num_requests), {}).keys()
+        if not numbers - {-1}:
+            return "with"
+        return None if -1 in numbers else "without"
+
+    def of(self, num_requests: int, num_drafts: Sequence[float]) -> list[float]:
+        """Return the seconds of a step without drafts, and of steps with these numbers of drafts per request.
+
+        They are on the lines between measured steps. Neither of the two kinds of steps may be missing.
+        """
+        points = dict(self._points[_size(num_requests)])
+        without = points.pop(-1)
+        asked = sorted(points.values() if 0 in points else [without, *points.values()])
+        x, seconds = zip(*asked, strict=True)
+        return [without[1], *np.interp(num_drafts, x, seconds).tolist()]
 
 
 @dataclass(slots=True)
@@ -103,17 +140,18 @@ class _Plan:
     limit: int
     seconds: float
     measured: bool
-    proposals: list[tuple[Request, int, int]] = field(
-        default_factory=list
-    )  # with its numbers of tokens and drafts
+    probe: bool
+    proposals: list[tuple[Request, int, int]] = field(default_factory=list)  # tokens before, and drafts
+
+    @property
+    def num_drafts(self) -> int:
+        return sum(num_drafts for _, _, num_drafts in self.proposals)
 
     def was_computed(self, computed: Computed) -> bool:
         """Return whether the step computed this and nothing else, such as a part of a prompt."""
-        num_drafts = sum(num_drafts for _, _, num_drafts in self.proposals)
-        return (computed.num_requests, computed.num_tokens) == (
-            len(self.proposals),
-            len(self.proposals) + num_drafts,
-        )
+        num_requests = len(self.proposals)
+        computes = num_requests, num_requests + self.num_drafts
+        return num_requests > 0 and (computed.num_requests, computed.num_tokens) == computes
 
 
 class Adaptive:
@@ -133,11 +171,12 @@ class Adaptive:
         self.proposer, self.clock, self.report = proposer, clock, report
         self.num_speculative_tokens = proposer.num_speculative_tokens
         self.taps, self.cache = proposer.taps, proposer.cache
-        self.gains, self.costs = Gains(self.num_speculative_tokens), Costs(self.num_speculative_tokens)
+        self.gains, self.costs = Gains(self.num_speculative_tokens), Costs()
         self._plan: _Plan | None = None
         self._probe, self._probe_steps = 0, 0  # the number of drafts of the probe, and its remaining steps
+        self._probing, self._num_probes = False, 0
         self._credit = 0.0  # seconds that a probe may lose
-        self._reported: tuple[int, int] | None = None
+        self._reported: int | None = None
 
     def propose(self, computed: Computed) -> Sequence[Drafts]:
         """Return the drafts of each part, at most `limit` and at most the number that pays."""
@@ -151,7 +190,7 @@ class Adaptive:
             drafts = self.proposer.propose(replace(computed, parts=parts))
         else:
             drafts = [Drafts([]) for _ in parts]
-        self._plan = _Plan(most, self.clock() - start, measured)
+        self._plan = _Plan(most, self.clock() - start, measured, self._probing)
         for part, proposed in zip(computed.parts, drafts, strict=True):
             if part.limit:
                 given = part.request, part.request.num_tokens, len(proposed.token_ids)
@@ -169,40 +208,60 @@ class Adaptive:
         if plan is None or not plan.was_computed(computed):
             return
         if plan.measured:
-            self.costs.add(len(plan.proposals), plan.limit, computed.seconds + plan.seconds)
+            seconds, num_requests = computed.seconds + plan.seconds, len(plan.proposals)
+            num_drafts = plan.num_drafts / num_requests
+            self.costs.add(num_requests, plan.limit > 0, num_drafts, seconds, plan.probe)
         for request, num_tokens, num_drafts in plan.proposals:
-            if plan.limit and request.status is Status.RUNNING:  # the last step of a request is cut at its end
+            if (
+                plan.limit and request.status is Status.RUNNING
+            ):  # the last step of a request is cut at its end
                 num_accepted = request.num_tokens - num_tokens - 1
                 self.gains.add(num_accepted, num_drafts, plan.limit)
 
     def _choose(self, num_requests: int) -> int:
         """Return the number of drafts for this step."""
-        missing = self.costs.missing(num_requests)
-        if missing is not None:
-            self._report(num_requests, missing, None)
-            return missing
-        costs = self.costs.curve(num_requests)
-        per_token = [seconds / self.gains.tokens(k) for k, seconds in enumerate(costs)]
+        self._probing = False
+        if (missing := self.costs.missing(num_requests)) is not None:
+            chosen = self.num_speculative_tokens if missing == "with" else 0
+            self._report(num_requests, chosen, None)
+            return chosen
+        expected = [self.gains.of(limit) for limit in range(1, self.num_speculative_tokens + 1)]
+        tokens = [1.0, *(number for number, _ in expected)]
+        costs = self.costs.of(num_requests, [num_drafts for _, num_drafts in expected])
+        per_token = [seconds / number for seconds, number in zip(costs, tokens, strict=True)]
         best = min(range(len(costs)), key=per_token.__getitem__)
-        if self._probe_steps == 0:
-            self._credit += PROBE_SHARE * costs[best]
-            other = self.num_speculative_tokens if best == 0 else 0
-            loss = costs[other] - self.gains.tokens(other) * per_token[best]
-            if self._credit >= PROBE_STEPS * max(loss, PROBE_SHARE * costs[best] * PROBE_STEPS):
-                self._probe, self._probe_steps, self._credit = other, PROBE_STEPS, 0.0
-        chosen = best
-        if self._probe_steps:
-            self._probe_steps -= 1
-            chosen = self._probe
+        chosen = self._or_probe(best, costs, tokens)
         self._report(num_requests, chosen, per_token)
         return chosen
 
+    def _or_probe(self, best: int, costs: Sequence[float], tokens: Sequence[float]) -> int:
+        """Return `best`, or for a few steps now and then another number of drafts."""
+        if self._probe_steps == 0:
+            self._credit += PROBE_SHARE * costs[best]
+            other = self._neighbour(best)
+            loss = costs[other] - tokens[other] * costs[best] / tokens[best]
+            if self._credit < PROBE_STEPS * max(loss, LEAST_LOSS * costs[best]):
+                return best
+            self._probe, self._probe_steps, self._credit = other, PROBE_STEPS, 0.0
+            self._num_probes += 1
+            if best == 0:
+                self.gains.forget()
+        self._probe_steps -= 1
+        self._probing = True
+        return self._probe
+
+    def _neighbour(self, best: int) -> int:
+        """Return what the next probe tries: alternately no drafts and one more or one fewer than `best`."""
+        if best == 0:
+            return 1
+        others = (0, best + 1 if best < self.num_speculative_tokens else best - 1, 0, best - 1)
+        return others[self._num_probes % len(others)]
+
     def _report(self, num_requests: int, num_drafts: int, per_token: list[float] | None) -> None:
-        if self._reported == (num_requests, num_drafts):
-            return
-        self._reported = num_requests, num_drafts
-        without, with_drafts = (None, None) if per_token is None else (per_token[0], min(per_token[1:]))
-        self.report(Choice(num_requests, num_drafts, self.gains.acceptance, without, with_drafts))
+        if self._reported != num_drafts:
+            self._reported = num_drafts
+            seconds = (None, None) if per_token is None else (per_token[0], min(per_token[1:]))
+            self.report(Choice(num_requests, num_drafts, self.gains.acceptance, *seconds))
 
 
 def _size(num_requests: int) -> int:
@@ -210,14 +269,6 @@ def _size(num_requests: int) -> int:
     return (num_requests - 1).bit_length()
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean. An outlier, such as a step that another program interrupted, counts less."""
-    most = OUTLIER * statistics.median(values)
-    return statistics.fmean(min(value, most) for value in values)
-
-
-def _between(known: dict[int, float], k: int) -> float:
-    """Return the value at k on the line between its neighbours in `known`, which has a value below and one above."""
-    below, above = max(x for x in known if x <= k), min(x for x in known if x >= k)
-    share = (k - below) / (above - below) if above > below else 0.0
-    return known[below] + share * (known[above] - known[below])
+def _typical(steps: Sequence[Point]) -> Point:
+    """Return the mean number of drafts and the median of the seconds."""
+    return statistics.fmean(x for x, _ in steps), statistics.median(seconds for _, seconds in steps)
