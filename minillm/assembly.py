@@ -29,6 +29,7 @@ from minillm.quantization.products import choose
 from minillm.sampling import sample, verify
 from minillm.speculative.adaptive import Adaptive, Choice
 from minillm.speculative.draft import DraftModel
+from minillm.speculative.eagle import Eagle, EagleHead
 from minillm.speculative.load import check_length
 from minillm.speculative.ngram import NGram
 from minillm.speculative.suffix import Suffix
@@ -55,11 +56,11 @@ def build_engine(
     model: Transformer,
     tokenizer: Tokenizer | None,
     config: EngineConfig,
-    draft: Transformer | None = None,
+    draft: Transformer | EagleHead | None = None,
 ) -> Engine:
     """Return the engine that a configuration describes, with the parts that `minillm.swap` replaces.
 
-    `draft` is the loaded `model` of `config.speculative_config`, if it names one.
+    `draft` is the loaded `model` of `config.speculative_config`, if it names one: a draft model or an EAGLE-3 head.
     """
     assert config.max_model_len is not None
     if swapped("propose", None) is not None:
@@ -68,16 +69,16 @@ def build_engine(
     trace = Trace() if config.trace else None
     choices = [
         *choose(model),
-        *(choose(draft) if draft is not None else ()),
+        *(choose(_decoder(draft)) if draft is not None else ()),
     ]  # before the first step, so that no step contains the measurement
     if trace is not None:
         trace += [LinearChoice(trace.now(), *choice) for choice in choices]
     cache, memory = _memory(model, config, draft)
     draft_cache = None
     if draft is not None:
-        draft = draft.with_ops(swapped_ops(draft.ops))
+        draft = draft.with_ops(swapped_ops(_decoder(draft).ops))
         assert isinstance(cache, KVCache)
-        draft_cache = _draft_cache(draft, cache, config)
+        draft_cache = _draft_cache(_decoder(draft), cache, config)
     max_num_batched_tokens = config.max_num_batched_tokens
     if config.kv_cache == "none":  # without a cache a sequence cannot be computed in parts
         max_num_batched_tokens = config.max_num_seqs * config.max_model_len
@@ -118,7 +119,7 @@ def _record_choice(engine: Engine, choice: Choice) -> None:
 
 
 def _proposer(
-    engine: Engine, config: EngineConfig, draft: Transformer | None, draft_cache: KVCache | None
+    engine: Engine, config: EngineConfig, draft: Transformer | EagleHead | None, draft_cache: KVCache | None
 ) -> Proposer | None:
     """Return what proposes drafts, or None without speculation."""
     speculation = config.speculation
@@ -132,7 +133,9 @@ def _proposer(
     if speculation.method == "suffix":
         return Suffix(most)
     assert draft is not None and draft_cache is not None and config.max_model_len is not None
-    check_length(speculation, draft.config, config.max_model_len)
+    check_length(speculation, _decoder(draft).config, config.max_model_len)
+    if isinstance(draft, EagleHead):
+        return Eagle(draft, draft_cache, most)
     return DraftModel(
         Runner(draft, draft_cache, _graphs(draft, draft_cache, config)),
         most,
@@ -140,6 +143,11 @@ def _proposer(
         engine.runner.model.config.vocab_size,
         speculation.draft_sample_method == "probabilistic",
     )
+
+
+def _decoder(draft: Transformer | EagleHead) -> Transformer:
+    """Return the draft model, or the decoder layer of an EAGLE-3 head."""
+    return draft.decoder if isinstance(draft, EagleHead) else draft
 
 
 def _draft_cache(draft: Transformer, cache: KVCache, config: EngineConfig) -> KVCache:
@@ -158,7 +166,7 @@ def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) 
 
 
 def _memory(
-    model: Transformer, config: EngineConfig, draft: Transformer | None
+    model: Transformer, config: EngineConfig, draft: Transformer | EagleHead | None
 ) -> tuple[KVCache | NoCache, KVCacheManager]:
     """Return the cache and the manager that allocates its blocks, which are also those of the draft model's cache."""
     assert config.max_model_len is not None
@@ -166,8 +174,9 @@ def _memory(
         nothing = NoCache(model.config, config.max_model_len)
         return nothing, NoCacheManager(config.max_num_seqs, config.max_model_len)
     dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
+    token_bytes = _kv_bytes_per_token(config, model, *(() if draft is None else (_decoder(draft),)))
     if config.kv_cache == "contiguous":
-        row_bytes = config.max_model_len * _kv_bytes_per_token(config, model, draft)
+        row_bytes = config.max_model_len * token_bytes
         num_rows = _num_blocks(model, config, config.max_model_len, row_bytes)
         rows = KVCache(model.config, num_rows, config.max_model_len, dtype, model.device, model.ops)
         return rows, KVCacheManager(num_rows, config.max_model_len, can_fork=False)
@@ -186,25 +195,28 @@ def _memory(
             model.ops,
         )
         return rows, VirtualKVCacheManager(rows, config.max_num_seqs, num_pages, page.num_tokens)
-    block_bytes = config.block_size * _kv_bytes_per_token(config, model, draft)
-    num_blocks = _num_blocks(model, config, config.block_size, block_bytes)
+    num_blocks = _num_blocks(model, config, config.block_size, config.block_size * token_bytes)
     paged = KVCache(model.config, num_blocks, config.block_size, dtype, model.device, model.ops)
     make_prefix = swapped("prefix_cache", PrefixCache)
     prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
     allocator = swapped("allocator", BlockAllocator)
     return paged, KVCacheManager(
-        num_blocks, config.block_size, prefix, allocator, with_draft=draft is not None
+        num_blocks,
+        config.block_size,
+        prefix,
+        allocator,
+        with_draft=draft is not None,
+        needs_next_token=isinstance(draft, EagleHead),
     )
 
 
-def _kv_bytes_per_token(config: EngineConfig, *models: Transformer | None) -> int:
+def _kv_bytes_per_token(config: EngineConfig, *models: Transformer) -> int:
     """Return the bytes that one token takes in the caches of these models."""
     total = 0
     for model in models:
-        if model is not None:
-            dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
-            scale = BYTES_OF_SCALE if dtype in LARGEST else 0
-            total += model.config.kv_bytes_per_token(dtype.itemsize, scale)
+        dtype = KV_DTYPES.get(config.kv_cache_dtype, model.dtype)
+        scale = BYTES_OF_SCALE if dtype in LARGEST else 0
+        total += model.config.kv_bytes_per_token(dtype.itemsize, scale)
     return total
 
 

@@ -34,6 +34,7 @@ from minillm.ops import ops_for
 from minillm.quantization.products import Prepared, prepare
 from minillm.quantization.schemes import ON_THE_FLY, OnTheFly, scheme_for
 from minillm.sampling import SamplingParams
+from minillm.speculative.eagle import EagleHead
 from minillm.speculative.load import load_draft
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -120,7 +121,7 @@ class LLM:
         scheme = Prepared(scheme_for(stored.quantization_config, engine_config.quantization), ops)
         transformer = stored.weights(on, _dtype(dtype, stored.config, on), ops, scheme)
         sampling: Mapping[str, Any] = stored.generation.sampling
-        self._drafts: dict[str, Transformer] = {}
+        self._drafts: dict[tuple[str, str], Transformer | EagleHead] = {}
         self._start(str(model), transformer, stored.tokenizer(), engine_config, SamplingParams(**sampling))
 
     def _start(
@@ -139,13 +140,13 @@ class LLM:
     def _build(self, config: EngineConfig) -> Engine:
         """Return a new engine. The draft model is loaded if the last engine of these weights used another one."""
         speculation = config.speculation
-        wanted = speculation.model if speculation is not None else None
-        if speculation is not None and wanted is not None and wanted not in self._drafts:
-            draft = load_draft(speculation, model_folder(wanted), self.model, self.tokenizer)
+        if speculation is None or speculation.model is None:
+            return build_engine(self.model, self.tokenizer, config)
+        wanted = (speculation.method, speculation.model)
+        if wanted not in self._drafts:
+            draft = load_draft(speculation, model_folder(speculation.model), self.model, self.tokenizer)
             self._drafts = {wanted: draft}
-        return build_engine(
-            self.model, self.tokenizer, config, None if wanted is None else self._drafts[wanted]
-        )
+        return build_engine(self.model, self.tokenizer, config, self._drafts[wanted])
 
     def variant(self, **changes: Any) -> "LLM":
         """Return an LLM with the same weights and other engine arguments: `llm.variant(kv_cache="none")`.

@@ -8,8 +8,9 @@ A contiguous cache uses the same manager, with one block of `max_model_len` toke
 """
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from typing import Protocol
 
 from minillm.cache.blocks import BlockAllocator
@@ -72,9 +73,11 @@ class KVCacheManager:
 
     `copies` lists the pairs (from, to) of blocks to copy before the next forward pass. The engine empties the list.
 
-    If a draft model shares the blocks (`with_draft`), a block is published once both models have computed it. An EAGLE
-    head (`needs_next_token`) computes the last position of a block with the token after it, which another request may
-    not have. So a prefix hit is one block shorter then.
+    If a draft model shares the blocks (`with_draft`), a block is published once both models have computed it.
+
+    The keys and values of an EAGLE head at position p depend on token p + 1 too (`needs_next_token`). Then the name of
+    a block includes the token after it, so that a hit needs this token. And a fork gets a copy of its last block at
+    once: each sample computes its last position again with its own next token.
     """
 
     def __init__(
@@ -127,9 +130,8 @@ class KVCacheManager:
         """
         hits: list[int] = []
         if self.prefix is not None and request.may_hit:
-            self.prefix.extend(request.block_hashes, request.token_ids)
+            self._name_blocks(self.prefix, request)
             hits = self.prefix.match(request.block_hashes[: (request.num_tokens - 1) // self.block_size])
-            hits = hits[: len(hits) - self.needs_next_token]
         # A hit on a free block removes it from the free list.
         idle = sum(self.allocator.holders(block) == 0 for block in hits)
         needed = self.blocks_for(request.num_tokens) - len(hits)
@@ -158,10 +160,8 @@ class KVCacheManager:
             return True
         if needed + shared > self.num_free:
             return False
-        if shared:  # copy on write
-            original, table[next_block] = table[next_block], self._allocate()
-            self.copies.append((original, table[next_block]))
-            self.allocator.free(original)
+        if shared:
+            self._copy_on_write(table, next_block)
         table.extend(self._allocate() for _ in range(needed))
         return True
 
@@ -175,6 +175,8 @@ class KVCacheManager:
         child.num_computed_tokens, child.num_cached_tokens = parent.num_computed_tokens, 0
         child.block_hashes, child.num_published = parent.block_hashes[:], parent.num_published
         child.num_drafted_tokens = parent.num_drafted_tokens
+        if self.needs_next_token:
+            self._copy_on_write(child.block_table, (child.num_computed_tokens - 1) // self.block_size)
         return True
 
     def can_publish(self, request: CachedSequence) -> bool:
@@ -195,7 +197,7 @@ class KVCacheManager:
         first, last = request.num_published, done // self.block_size
         if self.prefix is None or first >= last:
             return []
-        self.prefix.extend(request.block_hashes, request.token_ids)
+        self._name_blocks(self.prefix, request)
         request.num_published = last
         full = zip(request.block_table[first:last], request.block_hashes[first:last], strict=True)
         return [block for block, name in full if self.prefix.publish(block, name)]
@@ -207,6 +209,19 @@ class KVCacheManager:
             self.allocator.free(block, keep=known)
             self.num_cached += known and self.allocator.holders(block) == 0
         request.block_table = array("i")
+
+    def _name_blocks(self, prefix: PrefixCache, request: CachedSequence) -> None:
+        """Name the request's full blocks by their tokens, or by their pairs of a token and the next one."""
+        token_ids: Sequence[int] = request.token_ids
+        if self.needs_next_token:
+            token_ids = [token_id | after << 32 for token_id, after in pairwise(token_ids)]
+        prefix.extend(request.block_hashes, token_ids)
+
+    def _copy_on_write(self, table: "array[int]", index: int) -> None:
+        """Replace a shared block of a table by a copy."""
+        original, table[index] = table[index], self._allocate()
+        self.copies.append((original, table[index]))
+        self.allocator.free(original)
 
     def _allocate(self) -> int:
         block = self.allocator.allocate()

@@ -244,7 +244,7 @@ class Loader:
         position_embed = None
         if names.position_embed is not None:
             position_embed = self._embedding(names.position_embed, c.max_position_embeddings)
-        return Weights(embed, [], self._norm(names.final_norm, c.hidden_size), head, position_embed)
+        return Weights(embed, [], self.norm(names.final_norm, c.hidden_size), head, position_embed)
 
     def refuse_unread(self) -> None:
         """Raise `CheckpointError` for a tensor that was not read: without it the model would be another one."""
@@ -301,15 +301,15 @@ class Loader:
             return self.scheme.load(self, Parts(formatted, size_in, sizes_out, bias, names.transposed))
 
         def norm(name: str | None, size: int) -> Norm | None:
-            return None if name is None else self._norm(name.format(i=i), size)
+            return None if name is None else self.norm(name.format(i=i), size)
 
         qkv_out = (c.q_size, c.kv_size, c.kv_size) if len(names.qkv) == 3 else (c.q_size + 2 * c.kv_size,)
         gate_up_out = (c.intermediate_size,) * len(names.gate_up)
         return Block(
-            attention_norm=self._norm(names.attention_norm.format(i=i), c.hidden_size),
+            attention_norm=self.norm(names.attention_norm.format(i=i), c.hidden_size),
             qkv=projection(names.qkv, c.hidden_size, qkv_out, c.qkv_bias),
             o=projection((names.o,), c.q_size, (c.hidden_size,), c.o_bias),
-            mlp_norm=self._norm(names.mlp_norm.format(i=i), c.hidden_size),
+            mlp_norm=self.norm(names.mlp_norm.format(i=i), c.hidden_size),
             mlp=DenseMlp(
                 gate_up=projection(names.gate_up, c.hidden_size, gate_up_out, c.mlp_bias),
                 down=projection((names.down,), c.intermediate_size, (c.hidden_size,), c.mlp_bias),
@@ -319,14 +319,14 @@ class Loader:
             k_norm=norm(names.k_norm, c.head_dim) if c.qk_norm else None,
         )
 
-    def _norm(self, name: str, size: int) -> Norm:
-        bias = self._tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None
-        return Norm(self._tensor(name + ".weight", (size,)), bias)
+    def norm(self, name: str, size: int) -> Norm:
+        bias = self.tensor(name + ".bias", (size,)) if self.config.norm == "layer_norm" else None
+        return Norm(self.tensor(name + ".weight", (size,)), bias)
 
     def _embedding(self, name: str, num_entries: int) -> Embedding:
-        return Embedding(self._tensor(name + ".weight", (num_entries, self.config.hidden_size)))
+        return Embedding(self.tensor(name + ".weight", (num_entries, self.config.hidden_size)))
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         stored = self.stored(
             name, shape, Dense.dtypes
         )  # an absurd shape is refused before memory is reserved

@@ -9,15 +9,19 @@ from minillm.model.tokenizer import Tokenizer
 from minillm.model.transformer import Transformer
 from minillm.quantization.products import Prepared
 from minillm.quantization.schemes import scheme_for
+from minillm.speculative.eagle import EagleHead
+from minillm.speculative.eagle_checkpoint import load_head
 
 
 def load_draft(
     speculation: SpeculativeConfig, folder: Path, target: Transformer, tokenizer: Tokenizer | None
-) -> Transformer:
-    """Return the model in `folder`, on the device and in the dtype of `target`.
+) -> Transformer | EagleHead:
+    """Return the model or the EAGLE-3 head in `folder`, on the device and in the dtype of `target`.
 
-    Raises `CheckpointError` if its tokens are not those of the target.
+    Raises `CheckpointError` if it was not made for the target: its tokens or, for a head, its sizes differ.
     """
+    if speculation.method == "eagle3":
+        return load_head(folder, target)
     stored = open_model(folder)
     own = stored.tokenizer()
     if tokenizer is not None and own is not None:

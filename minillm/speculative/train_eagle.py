@@ -1,0 +1,267 @@
+"""Train an EAGLE-3 head on texts that the model wrote, as it will be used: the training-time test.
+
+A head that has only seen the model's features is surprised by its own. So each window of a text is computed several
+times, one pass per draft. Pass 0 starts at every position t from the model's feature. Pass j starts from the output of
+pass j - 1 at t, and reads the next token of the text: it writes the draft j of the chain that began at t. A chain sees
+the model's features up to t, from pass 0, and of the later passes its own positions alone:
+
+    pass 0    keys 0 … t                          input: features of the model, token t + 1
+    pass 1    keys 0 … t of pass 0, t of pass 1   input: output of pass 0 at t, token t + 2
+    pass 2    … and t of pass 2                   input: output of pass 1 at t, token t + 3
+
+The loss of pass j is the cross entropy -sum p log q over the draft vocabulary. p is the model's distribution after
+token t + 1 + j. Positions where the model's most probable token has no entry do not count. The model is frozen.
+
+Source: Li et al. 2025, "EAGLE-3" (arXiv 2503.01840), section 3.2; github.com/SafeAILab/EAGLE, `eagle/traineagle3`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minillm.batch import Batch, Chunk
+from minillm.cache.kv_cache import NoCache
+from minillm.config import ModelConfig, RopeConfig
+from minillm.model.linear import Linear
+from minillm.model.mlp import DenseMlp
+from minillm.model.transformer import Block, Norm, Transformer, Weights, tensors_of
+from minillm.ops import Ops, causal_mask
+from minillm.sampling import SamplingParams
+from minillm.speculative.eagle import EagleHead
+
+Generate = Callable[[Sequence[Sequence[int]], SamplingParams], list[list[int]]]
+Windows = Tensor  # [R, S] int64, token ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The numbers of a training run. `num_passes` is the number of drafts that a chain is trained for.
+
+    Each of `num_steps` steps reads `num_windows` windows of `window` tokens. Pass j counts `decay` ** j times.
+    """
+
+    draft_vocab_size: int = 2048
+    intermediate_size: int = 512
+    num_texts: int = 384
+    text_length: int = 512
+    num_steps: int = 800
+    num_windows: int = 4
+    window: int = 256
+    num_passes: int = 4
+    decay: float = 0.8
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+def own_texts(generate: Generate, start: int, training: Training) -> list[list[int]]:
+    """Return texts that the model wrote after the token `start`: half sampled, half greedy after 24 sampled tokens."""
+    half = training.num_texts // 2
+    sampled = generate(
+        [[start]] * (training.num_texts - half),
+        SamplingParams(max_tokens=training.text_length - 1, ignore_eos=True, seed=training.seed),
+    )
+    heads = [[start, *text[:24]] for text in sampled[:half]]
+    greedy = generate(
+        heads, SamplingParams(temperature=0, max_tokens=training.text_length - 25, ignore_eos=True)
+    )
+    return [[start, *text] for text in sampled] + [
+        head + text for head, text in zip(heads, greedy, strict=True)
+    ]
+
+
+def most_frequent(texts: Sequence[Sequence[int]], size: int, vocab_size: int) -> Tensor:
+    """Return the `size` most frequent token ids, sorted; ids that do not occur fill up, the lowest first."""
+    counts = Counter(chain.from_iterable(texts))
+    ids = sorted(range(vocab_size), key=lambda i: -counts[i])[:size]
+    return torch.tensor(sorted(ids))
+
+
+def layers_to_read(num_layers: int) -> tuple[int, ...]:
+    """Return an early, a middle and a late layer, counted as `taps`. They may be equal in a model of two layers."""
+    return (
+        (1, num_layers // 2 - 1, num_layers - 4)
+        if num_layers > 7
+        else (0, (num_layers - 1) // 2, num_layers - 2)
+    )
+
+
+def new_head(target: Transformer, target_ids: Tensor, training: Training) -> EagleHead:
+    """Return a head in float32 with random weights. Only the last norm and the logits begin as those of the model."""
+    generator = torch.Generator().manual_seed(training.seed)
+    h, m = target.config.hidden_size, training.intermediate_size
+    taps = layers_to_read(target.config.num_hidden_layers)
+    config = head_config(target.config, m)
+
+    def matrix(size_in: int, size_out: int) -> Linear:
+        return Linear(torch.randn(size_in, size_out, generator=generator) * size_in**-0.5 / 2)
+
+    def ones() -> Norm:
+        return Norm(torch.ones(h))
+
+    block = Block(
+        attention_norm=ones(),
+        qkv=matrix(2 * h, config.q_size + 2 * config.kv_size),
+        o=matrix(config.q_size, h),
+        mlp_norm=ones(),
+        mlp=DenseMlp(matrix(h, 2 * m), matrix(m, h)),
+    )
+    with torch.inference_mode():
+        logits = target.weights.lm_head(torch.eye(h, dtype=target.dtype, device=target.device), target.ops)
+    lm_head = Linear(logits[:, target_ids.to(target.device)].float().cpu().clone())
+    final_norm = Norm(target.weights.final_norm.weight.float().cpu().clone())
+    weights = Weights(target.weights.embed, [block], final_norm, lm_head)
+    return EagleHead(Transformer(config, weights, Ops()), matrix(len(taps) * h, h), ones(), target_ids, taps)
+
+
+def head_config(target: ModelConfig, intermediate_size: int) -> ModelConfig:
+    """Return the sizes of a head for a model: one Llama layer with its heads and positions."""
+    return ModelConfig(
+        family="llama",
+        vocab_size=target.vocab_size,
+        hidden_size=target.hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=1,
+        num_attention_heads=target.num_attention_heads,
+        num_key_value_heads=target.num_key_value_heads,
+        head_dim=target.head_dim,
+        max_position_embeddings=target.max_position_embeddings,
+        rope=target.rope or RopeConfig(),
+        norm_eps=target.norm_eps,
+        dtype="bfloat16",
+    )
+
+
+def parameters(head: EagleHead) -> list[Tensor]:
+    """Return the tensors of a head that are trained: all but the embedding, which is the model's."""
+    own = replace(head.decoder.weights, embed=None)  # type: ignore[arg-type]
+    return [*tensors_of(own), *tensors_of(head.fc), *tensors_of(head.hidden_norm)]
+
+
+class Unrolled:
+    """The keys and values of all passes over R windows of N positions: the mask of the training-time test."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []  # per pass [R, N, H_kv, D]
+        self.values: list[Tensor] = []
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, batch: Batch) -> Tensor:
+        """Return the attention of the newest pass: q [R * N, H, D], k and v [R * N, H_kv, D]."""
+        num_windows, (_, num_kv, size) = len(batch.chunks), k.shape
+        queries = q.view(num_windows, -1, num_kv, q.shape[1] // num_kv, size)  # [R, N, H_kv, G, D]
+        self.keys.append(k.view(num_windows, -1, num_kv, size))
+        self.values.append(v.view(num_windows, -1, num_kv, size))
+        num_positions = queries.shape[1]
+        scores = torch.einsum("rnkgd,rmkd->rkgnm", queries, self.keys[0])
+        unseen = ~causal_mask(num_positions, num_positions, None, q.device)
+        own = [torch.einsum("rnkgd,rnkd->rkgn", queries, keys)[..., None] for keys in self.keys[1:]]
+        scores = torch.cat((scores.masked_fill(unseen, float("-inf")), *own), -1) / math.sqrt(size)
+        weights = scores.softmax(-1)  # [R, H_kv, G, N, N + passes - 1]
+        out = torch.einsum("rkgnm,rmkd->rnkgd", weights[..., :num_positions], self.values[0])
+        for i, values in enumerate(self.values[1:]):
+            out = out + weights[..., num_positions + i].permute(0, 3, 1, 2)[..., None] * values[:, :, :, None]
+        return out.reshape(q.shape)
+
+
+def read(target: Transformer, windows: Windows, taps: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Return the model's hidden states after `taps`, each [R, S, hidden], and its logits [R, S, vocabulary]."""
+    num_windows, length = windows.shape
+    batch = Batch.of([Chunk(row, 0, [0]) for row in windows.tolist()], length, target.device)
+    hidden = target.hidden_states(batch, NoCache(target.config, length), taps)
+    states = [tap.float().cpu().clone().view(num_windows, length, -1) for tap in hidden.taps]
+    return states, target.logits(hidden.last).cpu().clone().view(num_windows, length, -1)
+
+
+def unroll(head: EagleHead, windows: Windows, hidden: Sequence[Tensor], num_passes: int) -> Iterator[Tensor]:
+    """Yield the logits of each pass, [R, N, draft vocabulary] for N = S - num_passes positions.
+
+    Entry t of pass j is about token t + 2 + j; `hidden` are the model's states [R, S, hidden].
+    """
+    length = windows.shape[1] - num_passes
+    features, cache = head.fuse([states[:, :length].flatten(0, 1) for states in hidden]), Unrolled()
+    for j in range(num_passes):
+        rows = windows[:, 1 + j : 1 + j + length].tolist()
+        batch = Batch.of([Chunk(row, j, [0]) for row in rows], windows.shape[1])
+        x, features = head(batch, features, cache)
+        yield head.logits(x).view(len(rows), length, -1)
+
+
+def loss_of(head: EagleHead, target: Transformer, windows: Windows, training: Training) -> Tensor:
+    """Return the loss of the windows, summed over the passes with their weights."""
+    hidden, logits = read(target, windows, head.taps)
+    total, weight = torch.zeros(()), 0.0
+    known = torch.zeros(logits.shape[-1], dtype=torch.bool)
+    known[head.target_ids] = True
+    for j, found in enumerate(unroll(head, windows, hidden, training.num_passes)):
+        wanted = logits[:, 1 + j : 1 + j + found.shape[1]]
+        counts = known[wanted.argmax(-1)]
+        p = wanted[..., head.target_ids].softmax(-1)
+        losses = -(p * F.log_softmax(found, -1)).sum(-1)[counts]
+        total = total + training.decay**j * losses.sum() / max(1, counts.numel())
+        weight += training.decay**j
+    return total / weight
+
+
+def acceptance(head: EagleHead, target: Transformer, windows: Windows, num_drafts: int) -> list[float]:
+    """Return, for each draft of a chain, the share of chains in which it and all drafts before it are in the text."""
+    with torch.no_grad():
+        hidden, _ = read(target, windows, head.taps)
+        right, shares = torch.ones((), dtype=torch.bool), []
+        for j, logits in enumerate(unroll(head, windows, hidden, num_drafts)):
+            drafts = head.target_ids[logits.argmax(-1)]
+            right = right & (drafts == windows[:, 2 + j : 2 + j + drafts.shape[1]][:, : drafts.shape[1]])
+            shares.append(right.float().mean().item())
+    return shares
+
+
+def train(
+    target: Transformer,
+    texts: Sequence[Sequence[int]],
+    training: Training,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> EagleHead:
+    """Return a head for `target`, trained on `texts`, and call `progress(steps done, loss)` after each step.
+
+    The same texts, numbers and threads give the same head. Raises `ValueError` for texts shorter than a window.
+    """
+    ids = most_frequent(
+        texts, min(training.draft_vocab_size, target.config.vocab_size), target.config.vocab_size
+    )
+    head = new_head(target, ids, training)
+    weights = parameters(head)
+    for weight in weights:
+        weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW(weights, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    generator = torch.Generator().manual_seed(training.seed)
+    for step in range(training.num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * schedule(step / training.num_steps)
+        loss = loss_of(head, target, draw_windows(texts, training, generator), training)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        progress(step + 1, loss.item())
+    for weight in weights:
+        weight.requires_grad_(False)
+    return head
+
+
+def schedule(done: float) -> float:
+    """Return the factor on the learning rate: up in the first 5 %, flat, and straight down in the last half."""
+    return min(1.0, done / 0.05 + 0.02, 2 * (1 - done) + 0.02)
+
+
+def draw_windows(texts: Sequence[Sequence[int]], training: Training, generator: torch.Generator) -> Windows:
+    """Return windows of random texts at random places, [num_windows, window]."""
+    rows = []
+    for i in torch.randint(len(texts), (training.num_windows,), generator=generator).tolist():
+        last = len(texts[i]) - training.window
+        start = int(torch.randint(last + 1, (), generator=generator))
+        rows.append(list(texts[i][start : start + training.window]))
+    return torch.tensor(rows)

@@ -1,0 +1,218 @@
+"""EAGLE-3: the drafts of a head in the published format are those of a plain reference, whatever the engine does."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from minillm import LLM, SamplingParams
+from minillm.speculative.eagle_checkpoint import layer_ids_to_taps
+from tests.engine import tiny
+from tests.engine.test_drafts import PARAMS, WAYS, assert_equal, params_of, undrafted
+from tests.engine.tiny import PROMPTS
+from tests.speculative import eagle_heads
+from tests.speculative.eagle_heads import Reference
+
+DRAFT_VOCAB = 120
+IDS = [1, 1, 1]  # a model of two layers has no other
+LAYERS = 8
+
+
+@cache
+def deep():
+    """A random Llama of eight layers, whose hidden states differ from layer to layer."""
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=tiny.VOCAB_SIZE,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.3,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The deep model, and a head for the tiny model, whose config.json names its layers."""
+    folder = tmp_path_factory.mktemp("eagle")
+    deep().save_pretrained(folder / "deep")
+    config = json.loads((tiny.folder() / "config.json").read_text())
+    own = eagle_heads.config_for(config, DRAFT_VOCAB, eagle_config={"eagle_aux_hidden_state_layer_ids": IDS})
+    eagle_heads.write(folder / "head", own, eagle_heads.tensors(own, DRAFT_VOCAB, tiny.VOCAB_SIZE))
+    return folder
+
+
+def head_for_deep(folder: Path, ids=None, own_embedding=False, spelling="midlayer", **changes):
+    """A head for the deep model; its folder, its weights and its config.json."""
+    if ids is not None:
+        changes["eagle_config"] = {"eagle_aux_hidden_state_layer_ids": ids}
+    config = eagle_heads.config_for(deep().config.to_dict(), DRAFT_VOCAB, **changes)
+    weights = eagle_heads.tensors(config, DRAFT_VOCAB, tiny.VOCAB_SIZE)
+    if own_embedding:
+        generator = torch.Generator().manual_seed(9)
+        weights["embed_tokens.weight"] = torch.randn(tiny.VOCAB_SIZE, 32, generator=generator)
+    named = {name.replace("midlayer", spelling): tensor for name, tensor in weights.items()}
+    return eagle_heads.write(folder, config, named), weights, config
+
+
+def eagle(folder: Path, most: int = 4) -> dict[str, object]:
+    return {"method": "eagle3", "model": str(folder), "num_speculative_tokens": most}
+
+
+def watch(llm):
+    """Return a dict that fills with the drafts of each request after each text: (request, tokens) -> drafts."""
+    proposer, seen = llm.engine.proposer, {}
+    inner = proposer.propose
+
+    def propose(computed):
+        found = inner(computed)
+        for part, drafts in zip(computed.parts, found, strict=True):
+            if part.limit:
+                seen[part.request.request_id, tuple(part.request.token_ids)] = drafts.token_ids
+        return found
+
+    proposer.propose = propose
+    return seen
+
+
+def texts_of(seen):
+    return {tokens: drafts for (_, tokens), drafts in seen.items()}
+
+
+@pytest.mark.parametrize(
+    ("ids", "reads", "head"),
+    [
+        (None, (2, 4, 5), {}),
+        ([1, 3, 7], (1, 3, 7), {}),
+        ([7, 1, 3], (7, 1, 3), {"spelling": "layers.0"}),
+        (None, (2, 4, 5), {"norm_before_residual": True}),
+        (None, (2, 4, 5), {"own_embedding": True}),
+    ],
+    ids=["published layers", "named layers", "another spelling and order", "norm before residual", "own embedding"],
+)  # fmt: skip
+def test_drafts_are_those_of_a_plain_reference(folders, tmp_path, ids, reads, head):
+    """`hidden_states[i]` of `transformers` is the input of layer i, as the ids of a head are."""
+    folder, weights, config = head_for_deep(tmp_path / "head", ids, **head)
+    reference = Reference(deep(), weights, config, list(reads))
+    with LLM(folders / "deep", speculative_config=eagle(folder)) as llm:
+        seen = watch(llm)
+        llm.generate(
+            [list(PROMPTS[3]), list(PROMPTS[0])], SamplingParams(max_tokens=8, seed=1, ignore_eos=True)
+        )
+        assert len(seen) >= 8
+        for (_, tokens), drafts in seen.items():
+            assert drafts == reference.drafts(list(tokens), len(drafts))
+    assert max(map(len, seen.values())) == 4
+
+
+@pytest.mark.parametrize(
+    ("ids", "num_layers", "taps"),
+    [(None, 32, (1, 15, 28)), (None, 6, (1, 2, 2)), ([1, 3, 5], 6, (0, 2, 4)), ([5, 1, 5], 6, (4, 0, 4))],
+)
+def test_an_id_names_the_input_of_a_layer(ids, num_layers, taps):
+    assert layer_ids_to_taps(ids, num_layers, "config.json") == taps
+
+
+# --- the engine ----------------------------------------------------------------------------------------
+
+
+def speculating(folders, **changes):
+    return tiny.llm(speculative_config=eagle(folders / "head"), **changes)
+
+
+DRAFTABLE = {name: way for name, way in WAYS.items() if way.get("kv_cache") not in ("none", "virtual")}
+
+
+@pytest.mark.parametrize("changes", DRAFTABLE.values(), ids=DRAFTABLE.keys())
+@pytest.mark.parametrize("kind", PARAMS)
+def test_outputs_are_those_without_speculation(folders, kind, changes):
+    llm = speculating(folders, **changes)
+    outputs, steps = [], 0
+    while len(outputs) < len(PROMPTS) or llm.engine.has_unfinished:
+        if len(outputs) < len(PROMPTS):
+            i = len(outputs)
+            outputs.append(llm.engine.add_request(PROMPTS[i], params_of(kind, i)))
+        llm.engine.step()
+        if changes.get("kv_cache", "paged") == "paged":
+            tiny.assert_blocks_add_up(llm)
+        steps += 1
+        assert steps < 2000
+    assert_equal(outputs, undrafted(kind)[0])
+    assert sum(output.metrics.num_draft_tokens for output in outputs) > 0
+    tiny.assert_idle(llm)
+
+
+@cache
+def plain_drafts(folder, kind):
+    """Drafts after every text that occurs, with nothing shared: no prefix cache, no chunks, one request at a time."""
+    llm = tiny.llm(speculative_config=eagle(folder), enable_prefix_caching=False, max_num_seqs=1)
+    seen = watch(llm)
+    llm.generate([list(prompt) for prompt in PROMPTS], params_of(kind))
+    return texts_of(seen)
+
+
+@pytest.mark.parametrize("changes", DRAFTABLE.values(), ids=DRAFTABLE.keys())
+@pytest.mark.parametrize("kind", ["sampled", "forks"])
+def test_drafts_do_not_depend_on_chunks_company_forks_or_preemption(folders, kind, changes):
+    llm = speculating(folders, **changes)
+    seen = watch(llm)
+    llm.generate([list(prompt) for prompt in PROMPTS], params_of(kind))
+    known = plain_drafts(folders / "head", kind)
+    common = {tokens: drafts for tokens, drafts in texts_of(seen).items() if tokens in known}
+    assert len(common) >= 20
+    for tokens, drafts in common.items():
+        wanted = known[tokens]
+        assert drafts[: len(wanted)] == wanted[: len(drafts)], tokens
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_forks_at_a_block_end_have_their_own_drafts(folders, size):
+    """Position P - 1 of a prompt is computed with each sample's own token P, in a block that all would share."""
+    prompt = list(PROMPTS[3][:16])
+    params = SamplingParams(n=4, temperature=2.0, seed=2, max_tokens=12, ignore_eos=True)
+    llm = speculating(folders, block_size=size)
+    seen = watch(llm)
+    [output] = llm.generate([prompt], params)
+    assert len({sample.token_ids[0] for sample in output.outputs}) > 1
+    alone = speculating(folders, enable_prefix_caching=False, block_size=size)
+    known = watch(alone)
+    for sample in output.outputs:
+        own = SamplingParams(temperature=2.0, seed=2 + sample.index, max_tokens=12, ignore_eos=True)
+        assert alone.generate([prompt], own)[0].outputs[0].token_ids == sample.token_ids
+    wanted = texts_of(known)
+    assert texts_of(seen) == wanted
+    tiny.assert_idle(llm)
+
+
+def test_drafts_after_a_prefix_hit_are_those_without_the_cache(folders):
+    """Two texts share two blocks, and go on differently: the head's last position of block two differs."""
+    start = list(PROMPTS[3][:16])
+    first, second, third = [*start, 7, 8, 9], [*start, 10, 11, 12], [*start, 7, 8, 9, *PROMPTS[2][:9]]
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    caching, plain = (
+        speculating(folders, block_size=8, enable_prefix_caching=caching) for caching in (True, False)
+    )
+    seen, known = watch(caching), watch(plain)
+    hits = []
+    for prompt in (first, second, third, [*second, 5], first):
+        hits.append(caching.generate([prompt], params)[0].num_cached_tokens)
+        plain.generate([prompt], params)
+    assert hits == [0, 8, 16, 16, 16]
+    assert texts_of(seen) == texts_of(known)
+
+
+def test_the_blocks_divide_the_memory_of_both_caches(folders):
+    llm, plain = speculating(folders), tiny.llm()
+    head = llm.engine.runner.draft_cache
+    assert head is not None and len(head.layers) == 1
+    assert head.num_blocks == llm.engine.runner.cache.num_blocks
+    assert [kv.k.shape for kv in head.layers] == [plain.engine.runner.cache.layers[0].k.shape]
