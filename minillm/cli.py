@@ -1,4 +1,4 @@
-"""The command line: `minillm generate`, `tour` and `quantize`, and the course's `lab`, `start`, `check`, and others.
+"""The command line: `minillm generate`, `tour`, `quantize`, `train-eagle`, and the course's `lab`, `start`, `check`, ...
 
 A user's mistake gets one line on stderr and exit status 2, never a traceback. torch is imported only by the commands
 that run a model, so that the others answer at once.
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for tour.json and tour.png (default: the current one)",
     )
     _add_quantize(commands)
+    _add_train_eagle(commands)
     add_commands(commands)
     return parser
 
@@ -144,6 +145,25 @@ def _add_quantize(commands: "argparse._SubParsersAction[Any]") -> None:
     quantize.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write; it must be new"
     )
+
+
+def _add_train_eagle(commands: "argparse._SubParsersAction[Any]") -> None:
+    train = commands.add_parser(
+        "train-eagle",
+        help="train an EAGLE-3 head, which drafts tokens for a model",
+        description="Train an EAGLE-3 head on texts that the model writes, and write it as a folder. Use it with "
+        'LLM(MODEL, speculative_config={"method": "eagle3", "model": FOLDER}).',
+    )
+    train.set_defaults(run=_train_eagle)
+    train.add_argument("model", help="a bundled name, a folder, a GGUF file or a Hugging Face id")
+    train.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write; it must be new"
+    )
+    train.add_argument("--steps", type=int, default=1000, help="training steps (default: %(default)s)")
+    train.add_argument(
+        "--texts", type=int, default=384, help="texts that the model writes first (default: %(default)s)"
+    )
+    train.add_argument("--seed", type=int, default=0, help="seed of texts, weights and order (default: 0)")
 
 
 def _model(args: argparse.Namespace) -> str:
@@ -221,6 +241,38 @@ def _quantize(args: argparse.Namespace) -> None:
         )
     size = sum(file.stat().st_size for file in args.out.glob("*.safetensors"))
     console.print(f"{args.out}: {size / 1e6:,.1f} MB of weights", markup=False)
+
+
+def _train_eagle(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from minillm.llm import LLM
+    from minillm.speculative.train_eagle import Training, train_eagle
+
+    console = Console(soft_wrap=True, highlight=False)
+    with LLM(args.model, enable_prefix_caching=False, seed=args.seed) as llm:
+        training = Training.of(
+            llm.engine.max_model_len, num_steps=args.steps, num_texts=args.texts, seed=args.seed
+        )
+        console.print(f"{args.model} writes {training.num_texts} texts of {training.text_length} tokens")
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("training", total=training.num_steps, visible=False)
+            found = train_eagle(
+                llm.model,
+                lambda prompts, params: [one.outputs[0].token_ids for one in llm.generate(prompts, params)],
+                args.out,
+                training,
+                lambda step, loss: progress.update(
+                    task, completed=step, description=f"loss {loss:.3f}", visible=True
+                ),
+            )
+    for kind, shares in found.items():
+        drafts = " ".join(f"{share:.2f}" for share in shares)
+        console.print(
+            f"held-out {kind} text: drafts accepted {drafts}, {1 + sum(shares):.2f} tokens per step",
+            markup=False,
+        )
 
 
 def _tour(args: argparse.Namespace) -> None:

@@ -14,16 +14,20 @@
 Source: github.com/SafeAILab/EAGLE, `eagle/model/cnets.py`; vLLM, `model_executor/models/llama_eagle3.py`.
 """
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from minillm import store
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
-from minillm.model.checkpoint import Checkpoint, Loader
+from minillm.model.checkpoint import SINGLE, Checkpoint, Loader
 from minillm.model.config_keys import Key, Raw, read_json, read_keys, refusal, refuse_others
 from minillm.model.embedding import Embedding
 from minillm.model.families import config_from_dict
@@ -108,6 +112,89 @@ def layer_ids_to_taps(ids: list[Any] | None, num_layers: int, source: str) -> tu
                 source, LAYER_IDS, ids, f"the model has {num_layers} layers: use 1 to {num_layers - 1}"
             )
     return tuple(i - 1 for i in ids)
+
+
+def check_new(folder: Path) -> None:
+    """Raise `ValueError` if `folder` is there already."""
+    if folder.exists():
+        raise ValueError(f"{folder} exists: choose a new folder, or remove it")
+
+
+def save_head(head: EagleHead, folder: Path, training: Mapping[str, Any]) -> None:
+    """Write a head as a folder, in bfloat16, without an embedding, and `training` as its training.json.
+
+    The folder appears when it is complete. Raises `ValueError` if it is there already.
+    """
+    check_new(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        store.write(partial / CONFIG, json.dumps(_config_json(head), indent=2) + "\n")
+        store.write(partial / "training.json", json.dumps(training, indent=2) + "\n")
+        save_file(_tensors(head), partial / SINGLE)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _config_json(head: EagleHead) -> dict[str, Any]:
+    c = head.decoder.config
+    assert c.rope is not None
+    return {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "draft_vocab_size": len(head.target_ids),
+        "eagle_config": {LAYER_IDS: [tap + 1 for tap in head.taps], "use_aux_hidden_state": True},
+        "norm_before_residual": head.norm_before_residual,
+        "model_type": "llama",
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden_size,
+        "intermediate_size": c.intermediate_size,
+        "num_hidden_layers": 1,
+        "num_attention_heads": c.num_attention_heads,
+        "num_key_value_heads": c.num_key_value_heads,
+        "head_dim": c.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": c.max_position_embeddings,
+        "rms_norm_eps": c.norm_eps,
+        "rope_theta": c.rope.theta,
+        "tie_word_embeddings": False,
+        "bos_token_id": c.bos_token_id,
+        "eos_token_id": list(c.eos_token_ids) or None,
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _tensors(head: EagleHead) -> dict[str, Tensor]:
+    """Return the tensors of a head whose projections are `Linear`, by name."""
+    c, weights = head.decoder.config, head.decoder.weights
+    [block] = weights.blocks
+    mlp: Any = block.mlp
+
+    def stored(projection: Any) -> Tensor:  # [out, in]
+        return cast(Tensor, projection.weight.t())
+
+    qkv, gate_up = stored(block.qkv), stored(mlp.gate_up)
+    q, k, v = qkv.split((c.q_size, c.kv_size, c.kv_size))
+    gate, up = gate_up.chunk(2)
+    floats = {
+        "fc": stored(head.fc),
+        f"{LAYER}.hidden_norm": head.hidden_norm.weight,
+        f"{LAYER}.input_layernorm": block.attention_norm.weight,
+        f"{LAYER}.post_attention_layernorm": block.mlp_norm.weight,
+        f"{LAYER}.self_attn.q_proj": q,
+        f"{LAYER}.self_attn.k_proj": k,
+        f"{LAYER}.self_attn.v_proj": v,
+        f"{LAYER}.self_attn.o_proj": stored(block.o),
+        f"{LAYER}.mlp.gate_proj": gate,
+        f"{LAYER}.mlp.up_proj": up,
+        f"{LAYER}.mlp.down_proj": stored(mlp.down),
+        "norm": weights.final_norm.weight,
+        "lm_head": stored(weights.lm_head),
+    }
+    d2t = head.target_ids - torch.arange(len(head.target_ids))
+    t2d = torch.zeros(c.vocab_size, dtype=torch.bool).index_fill_(0, head.target_ids, True)
+    matrices = {f"{name}.weight": tensor.detach().bfloat16().contiguous() for name, tensor in floats.items()}
+    return {**matrices, "d2t": d2t, "t2d": t2d}
 
 
 def _read_config(raw: Raw, source: str) -> tuple[ModelConfig, dict[str, Any]]:

@@ -18,8 +18,10 @@ Source: Li et al. 2025, "EAGLE-3" (arXiv 2503.01840), section 3.2; github.com/Sa
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +36,7 @@ from minillm.model.transformer import Block, Norm, Transformer, Weights, tensors
 from minillm.ops import Ops, causal_mask
 from minillm.sampling import SamplingParams
 from minillm.speculative.eagle import EagleHead
+from minillm.speculative.eagle_checkpoint import check_new, save_head
 
 Generate = Callable[[Sequence[Sequence[int]], SamplingParams], list[list[int]]]
 Windows = Tensor  # [R, S] int64, token ids
@@ -50,7 +53,7 @@ class Training:
     intermediate_size: int = 512
     num_texts: int = 384
     text_length: int = 512
-    num_steps: int = 800
+    num_steps: int = 1000
     num_windows: int = 4
     window: int = 256
     num_passes: int = 4
@@ -58,21 +61,59 @@ class Training:
     learning_rate: float = 2e-3
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("num_texts", "num_steps"):
+            lowest = 4 if name == "num_texts" else 1
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least {lowest}")
+        if not self.num_passes + 1 < self.window <= self.text_length:
+            raise ValueError(
+                f"window={self.window} must be above num_passes + 1 = {self.num_passes + 1}, and at most "
+                f"text_length={self.text_length}"
+            )
 
-def own_texts(generate: Generate, start: int, training: Training) -> list[list[int]]:
-    """Return texts that the model wrote after the token `start`: half sampled, half greedy after 24 sampled tokens."""
-    half = training.num_texts // 2
-    sampled = generate(
-        [[start]] * (training.num_texts - half),
-        SamplingParams(max_tokens=training.text_length - 1, ignore_eos=True, seed=training.seed),
-    )
-    heads = [[start, *text[:24]] for text in sampled[:half]]
-    greedy = generate(
-        heads, SamplingParams(temperature=0, max_tokens=training.text_length - 25, ignore_eos=True)
-    )
-    return [[start, *text] for text in sampled] + [
-        head + text for head, text in zip(heads, greedy, strict=True)
-    ]
+    @classmethod
+    def of(cls, max_model_len: int, **changes: Any) -> "Training":
+        """Return the usual numbers with `changes`, for texts of at most `max_model_len` tokens."""
+        length = min(cls.text_length, max_model_len)
+        return cls(text_length=length, window=min(cls.window, length), **changes)
+
+
+def train_eagle(
+    target: Transformer,
+    generate: Generate,
+    out: Path,
+    training: Training,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> dict[str, list[float]]:
+    """Write a head for `target` as the folder `out`. Return its `acceptance` on texts that were not trained on.
+
+    `generate(prompts, params)` returns what the model writes. Raises `ValueError` if `out` is there already.
+    """
+    check_new(out)
+    start = next(iter((target.config.bos_token_id, *target.config.eos_token_ids)), None) or 0
+    sampled, greedy = own_texts(generate, start, training)
+    num_held = max(1, len(greedy) // 16)
+    head = train(target, [*sampled[num_held:], *greedy[num_held:]], training, progress)
+    save_head(head, out, asdict(training))
+    return {
+        name: acceptance(head, target, torch.tensor(texts[:num_held]), training.num_passes)
+        for name, texts in (("sampled", sampled), ("greedy", greedy))
+    }
+
+
+def own_texts(generate: Generate, start: int, training: Training) -> tuple[list[list[int]], list[list[int]]]:
+    """Return two lists of texts that the model wrote after the token `start`: sampled ones and greedy ones.
+
+    A greedy text begins with 24 tokens of a sampled one, so that there is more than one.
+    """
+    half, length = training.num_texts // 2, training.text_length
+    sampling = SamplingParams(max_tokens=length - 1, ignore_eos=True)
+    sampled = [[start, *text] for text in generate([[start]] * half, sampling)]
+    heads = [text[:25] for text in sampled]
+    most_probable = SamplingParams(temperature=0, max_tokens=length - len(heads[0]), ignore_eos=True)
+    greedy = [head + text for head, text in zip(heads, generate(heads, most_probable), strict=True)]
+    return sampled, greedy
 
 
 def most_frequent(texts: Sequence[Sequence[int]], size: int, vocab_size: int) -> Tensor:
@@ -131,8 +172,10 @@ def head_config(target: ModelConfig, intermediate_size: int) -> ModelConfig:
         num_key_value_heads=target.num_key_value_heads,
         head_dim=target.head_dim,
         max_position_embeddings=target.max_position_embeddings,
-        rope=target.rope or RopeConfig(),
+        rope=RopeConfig(theta=target.rope.theta if target.rope is not None else RopeConfig.theta),
         norm_eps=target.norm_eps,
+        bos_token_id=target.bos_token_id,
+        eos_token_ids=target.eos_token_ids,
         dtype="bfloat16",
     )
 
@@ -191,30 +234,28 @@ def unroll(head: EagleHead, windows: Windows, hidden: Sequence[Tensor], num_pass
         yield head.logits(x).view(len(rows), length, -1)
 
 
-def loss_of(head: EagleHead, target: Transformer, windows: Windows, training: Training) -> Tensor:
-    """Return the loss of the windows, summed over the passes with their weights."""
+def loss_of(head: EagleHead, target: Transformer, windows: Windows, num_passes: int, decay: float) -> Tensor:
+    """Return the mean loss of the windows over positions and passes, of which pass j counts `decay` ** j times."""
     hidden, logits = read(target, windows, head.taps)
-    total, weight = torch.zeros(()), 0.0
     known = torch.zeros(logits.shape[-1], dtype=torch.bool)
     known[head.target_ids] = True
-    for j, found in enumerate(unroll(head, windows, hidden, training.num_passes)):
+    losses, weights = [], [decay**j for j in range(num_passes)]
+    for j, found in enumerate(unroll(head, windows, hidden, num_passes)):
         wanted = logits[:, 1 + j : 1 + j + found.shape[1]]
-        counts = known[wanted.argmax(-1)]
+        counts = known[wanted.argmax(-1)]  # [R, N]
         p = wanted[..., head.target_ids].softmax(-1)
-        losses = -(p * F.log_softmax(found, -1)).sum(-1)[counts]
-        total = total + training.decay**j * losses.sum() / max(1, counts.numel())
-        weight += training.decay**j
-    return total / weight
+        losses.append((-(p * F.log_softmax(found, -1)).sum(-1) * counts).mean())
+    return (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
 
 
 def acceptance(head: EagleHead, target: Transformer, windows: Windows, num_drafts: int) -> list[float]:
     """Return, for each draft of a chain, the share of chains in which it and all drafts before it are in the text."""
     with torch.no_grad():
-        hidden, _ = read(target, windows, head.taps)
+        hidden, _ = read(target, windows[:, :-1], head.taps)
         right, shares = torch.ones((), dtype=torch.bool), []
-        for j, logits in enumerate(unroll(head, windows, hidden, num_drafts)):
+        for j, logits in enumerate(unroll(head, windows[:, :-1], hidden, num_drafts)):
             drafts = head.target_ids[logits.argmax(-1)]
-            right = right & (drafts == windows[:, 2 + j : 2 + j + drafts.shape[1]][:, : drafts.shape[1]])
+            right = right & (drafts == windows[:, 2 + j : 2 + j + drafts.shape[1]])
             shares.append(right.float().mean().item())
     return shares
 
@@ -241,7 +282,10 @@ def train(
     for step in range(training.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * schedule(step / training.num_steps)
-        loss = loss_of(head, target, draw_windows(texts, training, generator), training)
+        # One pass teaches most of what there is to learn and is the fastest, so the passes come one after the other.
+        num_passes = 1 + step * training.num_passes // training.num_steps
+        windows = draw_windows(texts, training, generator)
+        loss = loss_of(head, target, windows, num_passes, training.decay)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
