@@ -1,4 +1,4 @@
-"""The command line: `minillm generate`, `tour`, `quantize`, `train-eagle`, and the course's `lab`, `start`, `check`, ...
+"""The command line: `minillm generate`, `tour`, `quantize`, `train-eagle`, and those of the course, `lab` and others.
 
 A user's mistake gets one line on stderr and exit status 2, never a traceback. torch is imported only by the commands
 that run a model, so that the others answer at once.

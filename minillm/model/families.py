@@ -168,7 +168,13 @@ _UNKNOWN = (
     "the file"
 )
 _FLOATS_ONLY = "load the unquantised checkpoint"
+_HEAD = (
+    'this is an EAGLE-3 head and not a model: load its model with speculative_config={"method": "eagle3", '
+    '"model": this folder}'
+)
 _HINTS = {
+    "draft_vocab_size": _HEAD,
+    "eagle_config": _HEAD,
     "quantization": _FLOATS_ONLY,
     "compression_config": _FLOATS_ONLY,
     "auto_map": "the model brings its own code: it may not be what it is called",

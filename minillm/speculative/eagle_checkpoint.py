@@ -199,14 +199,14 @@ def _tensors(head: EagleHead) -> dict[str, Tensor]:
 
 def _read_config(raw: Raw, source: str) -> tuple[ModelConfig, dict[str, Any]]:
     """Return the sizes of the head's decoder, and the values of the keys that only a head has."""
+    if raw.get("model_type") != "llama":
+        raise refusal(source, "model_type", raw.get("model_type"), "an EAGLE-3 head has a Llama layer: 'llama'")
     own = read_keys(raw, _KEYS, source)
     table: Mapping[str, Any] = own.pop("eagle_config")
     refuse_others(table, _IN_TABLE, f"{source}: eagle_config", "unknown, and it may change the head", {})
     in_table = read_keys(table, _IN_TABLE, f"{source}: eagle_config")
     own[LAYER_IDS] = own[LAYER_IDS] or in_table[LAYER_IDS]
     config = config_from_dict({name: value for name, value in raw.items() if name not in _KEYS}, source)
-    if config.family != "llama":
-        raise refusal(source, "model_type", config.family, "an EAGLE-3 head has a Llama layer: 'llama'")
     if config.num_hidden_layers != 1:
         raise refusal(
             source, "num_hidden_layers", config.num_hidden_layers, f"an EAGLE-3 head has 1: {_OTHER_HEAD}"

@@ -14,7 +14,7 @@ class Tokens:
     def __init__(self, *token_ids, may_hit=True, most=10**6):
         self.token_ids, self.may_hit, self.drafts = list(token_ids), may_hit, []
         self.max_cached_tokens = most
-        self.num_computed_tokens = self.num_cached_tokens = self.num_published = 0
+        self.num_computed_tokens = self.num_cached_tokens = self.num_published = self.num_drafted_tokens = 0
         self.block_table, self.block_hashes = array("i"), []
 
     @property
@@ -254,3 +254,42 @@ def test_without_a_cache_every_token_is_wanted_again():
     assert memory.admit(request) and memory.counts() is None
     request.num_computed_tokens = 3
     assert memory.publish(request) == [] and request.num_computed_tokens == 0
+
+
+# --- a proposer whose keys and values at a position depend on the next token too -----------------------
+
+
+def head_manager(**kwargs):
+    return manager(with_draft=True, needs_next_token=True, **kwargs)
+
+
+def compute_all_but_the_newest(memory, request):
+    request.num_computed_tokens = request.num_drafted_tokens = request.num_tokens - 1
+    return memory.publish(request)
+
+
+def test_a_hit_needs_the_token_after_the_block():
+    memory, first = head_manager(), Tokens(*range(9))
+    memory.admit(first)
+    assert compute_all_but_the_newest(memory, first) == list(first.block_table[:2])
+    for tokens, num_cached in (((*range(8), 9), 4), (range(9), 8), ((*range(9), 1), 8), (range(8), 4)):
+        request = Tokens(*tokens)
+        memory.admit(request)
+        assert request.num_cached_tokens == num_cached, tokens
+        memory.free(request)
+
+
+def test_a_fork_gets_its_own_last_block_at_once():
+    """Both samples write the last position of the prompt again, at the end of a block or not."""
+    for length in (7, 8):
+        memory, parent = head_manager(), Tokens(*range(length))
+        memory.admit(parent)
+        parent.num_computed_tokens = length
+        child = Tokens(*range(length))
+        assert memory.fork(parent, child)
+        assert child.block_table[0] == parent.block_table[0] and child.block_table[1] != parent.block_table[1]
+        assert memory.copies == [(parent.block_table[1], child.block_table[1])]
+        assert memory.allocator.holders(parent.block_table[1]) == 1
+        for request in (parent, child):
+            memory.free(request)
+        assert memory.num_free == memory.num_blocks

@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm import LLM, SamplingParams
+from minillm.errors import CheckpointError
 from minillm.speculative.eagle_checkpoint import layer_ids_to_taps
 from tests.engine import tiny
 from tests.engine.test_drafts import PARAMS, WAYS, assert_equal, params_of, undrafted
@@ -216,3 +217,93 @@ def test_the_blocks_divide_the_memory_of_both_caches(folders):
     assert head is not None and len(head.layers) == 1
     assert head.num_blocks == llm.engine.runner.cache.num_blocks
     assert [kv.k.shape for kv in head.layers] == [plain.engine.runner.cache.layers[0].k.shape]
+
+
+# --- folders that are no head for the model ------------------------------------------------------------
+
+
+def refused(folders, tmp_path, change=None, **config):
+    """Load a head for the deep model after a change of its tensors or its config.json, and return the error's text."""
+    folder, weights, own = head_for_deep(tmp_path / "head")
+    if change is not None:
+        change(weights)
+    eagle_heads.write(folder, own | config, weights)
+    with pytest.raises(CheckpointError) as error:
+        LLM(folders / "deep", speculative_config=eagle(folder))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": 64}, "for a model with hidden size 64 (hidden_size), and this model has 32: choose a head"),
+        ({"target_hidden_size": 48}, "hidden size 48 (target_hidden_size), and this model has 32: choose a head"),
+        ({"vocab_size": 301}, "a vocabulary of 301 tokens, and this model has 300: choose a head"),
+        ({"draft_vocab_size": 301}, "draft_vocab_size=301 exceeds vocab_size=300"),
+        ({"num_hidden_layers": 2}, "num_hidden_layers=2 is not implemented (an EAGLE-3 head has 1"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2, 8]}}, "[1, 2, 8] is not implemented (the model"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [0, 2, 4]}}, "use 1 to 7)"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1, 2]}}, "'fc.weight' is [32, 96]"),
+        ({"eagle_config": {"use_aux_hidden_state": False}}, "use_aux_hidden_state=False is not implemented"),
+        ({"eagle_config": {"use_mtp_layernorm": True}}, "use_mtp_layernorm=True is not implemented"),
+        ({"model_type": "qwen3"}, "model_type='qwen3' is not implemented (an EAGLE-3 head has a Llama layer"),
+        ({"norm_before_residual": "yes"}, "norm_before_residual='yes' is not of type bool"),
+    ],
+)  # fmt: skip
+def test_a_head_for_another_model_is_refused_by_name(folders, tmp_path, config, message):
+    assert message in refused(folders, tmp_path, **config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("midlayer.self_attn.v_proj.weight"), "no tensor 'midlayer.self_attn.v_proj.weight'"),
+        (lambda w: w.pop("fc.weight"), "is not an EAGLE-3 head, because it has no tensor 'fc.weight'"),
+        (lambda w: w.pop("d2t"), "no tensor 'd2t'"),
+        (lambda w: w.update({"norm.weight": torch.ones(31)}), "'norm.weight' is [31], config.json implies [32]"),
+        (lambda w: w.update({"fc.bias": torch.ones(32)}), "1 tensors that its config.json does not account for"),
+        (lambda w: w.update({"embed_tokens.weight": torch.ones(299, 32)}), "'embed_tokens.weight' is [299, 32]"),
+        (lambda w: w["d2t"].__setitem__(0, 300), "d2t names token 300, and the vocabulary has 300 tokens"),
+        (lambda w: w["d2t"].__setitem__(5, -6), "d2t names token -1"),
+        (lambda w: w.update({"d2t": w["d2t"].float()}), "'d2t' is stored as torch.float32"),
+    ],
+)  # fmt: skip
+def test_a_damaged_head_is_refused_by_name(folders, tmp_path, change, message):
+    assert message in refused(folders, tmp_path, change)
+
+
+def test_a_head_that_names_no_layers_for_a_shallow_model_is_refused(tmp_path):
+    folder, _, _ = head_for_deep(tmp_path / "head")
+    with pytest.raises(
+        CheckpointError, match="names no eagle_aux_hidden_state_layer_ids, and the usual ones"
+    ):
+        tiny.llm(speculative_config=eagle(folder))
+
+
+def test_a_head_with_too_few_positions_is_refused(folders, tmp_path):
+    folder, _, _ = head_for_deep(tmp_path / "head", max_position_embeddings=64)
+    with pytest.raises(ValueError, match="has 64 positions and max_model_len is 96: set max_model_len=64"):
+        LLM(folders / "deep", speculative_config=eagle(folder))
+
+
+def test_a_head_is_no_model_and_a_model_is_no_head(folders):
+    with pytest.raises(CheckpointError, match="this is an EAGLE-3 head and not a model"):
+        LLM(folders / "head")
+    with pytest.raises(CheckpointError, match="this is an EAGLE-3 head and not a model"):
+        speculating(folders).variant(speculative_config=eagle(folders / "head") | {"method": "draft_model"})
+    with pytest.raises(CheckpointError, match="an EAGLE-3 head has 1"):
+        tiny.llm(speculative_config=eagle(tiny.folder()))
+
+
+def test_a_head_with_the_whole_vocabulary_needs_no_map(folders, tmp_path):
+    """Without d2t, entry i of the logits is token i."""
+    config = eagle_heads.config_for(deep().config.to_dict(), None)
+    weights = eagle_heads.tensors(config, tiny.VOCAB_SIZE, tiny.VOCAB_SIZE)
+    del weights["d2t"], weights["t2d"]
+    folder = eagle_heads.write(tmp_path / "head", config, weights)
+    reference = Reference(deep(), weights | {"d2t": torch.zeros(300, dtype=torch.int64)}, config, [2, 4, 5])
+    with LLM(folders / "deep", speculative_config=eagle(folder)) as llm:
+        seen = watch(llm)
+        llm.generate([list(PROMPTS[0])], SamplingParams(max_tokens=6, temperature=0, ignore_eos=True))
+    for tokens, drafts in texts_of(seen).items():
+        assert drafts == reference.drafts(list(tokens), len(drafts))
