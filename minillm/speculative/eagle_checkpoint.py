@@ -200,7 +200,9 @@ def _tensors(head: EagleHead) -> dict[str, Tensor]:
 def _read_config(raw: Raw, source: str) -> tuple[ModelConfig, dict[str, Any]]:
     """Return the sizes of the head's decoder, and the values of the keys that only a head has."""
     if raw.get("model_type") != "llama":
-        raise refusal(source, "model_type", raw.get("model_type"), "an EAGLE-3 head has a Llama layer: 'llama'")
+        raise refusal(
+            source, "model_type", raw.get("model_type"), "an EAGLE-3 head has a Llama layer: 'llama'"
+        )
     own = read_keys(raw, _KEYS, source)
     table: Mapping[str, Any] = own.pop("eagle_config")
     refuse_others(table, _IN_TABLE, f"{source}: eagle_config", "unknown, and it may change the head", {})

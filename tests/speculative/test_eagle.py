@@ -133,9 +133,14 @@ def speculating(folders, **changes):
 DRAFTABLE = {name: way for name, way in WAYS.items() if way.get("kv_cache") not in ("none", "virtual")}
 
 
-@pytest.mark.parametrize("changes", DRAFTABLE.values(), ids=DRAFTABLE.keys())
-@pytest.mark.parametrize("kind", PARAMS)
-def test_outputs_are_those_without_speculation(folders, kind, changes):
+CASES = [
+    (kind, way) for kind in PARAMS for way in DRAFTABLE if kind == "sampled" or way.startswith("few blocks")
+]
+
+
+@pytest.mark.parametrize(("kind", "way"), CASES)
+def test_outputs_are_those_without_speculation(folders, kind, way):
+    changes = DRAFTABLE[way]
     llm = speculating(folders, **changes)
     outputs, steps = [], 0
     while len(outputs) < len(PROMPTS) or llm.engine.has_unfinished:
@@ -192,6 +197,18 @@ def test_forks_at_a_block_end_have_their_own_drafts(folders, size):
     wanted = texts_of(known)
     assert texts_of(seen) == wanted
     tiny.assert_idle(llm)
+
+
+def test_a_fork_computes_only_its_own_block_again(folders):
+    """Three samples of a prompt of 40 tokens: all of it once, and then the last block of four twice."""
+    llm = speculating(folders, block_size=4)
+    proposer, computed = llm.engine.proposer, []
+    run = proposer._run
+    proposer._run = lambda chunks, features: (
+        computed.append([len(chunk.token_ids) for chunk in chunks]) or run(chunks, features)
+    )
+    llm.generate([list(PROMPTS[3])], SamplingParams(n=3, seed=1, max_tokens=4, ignore_eos=True))
+    assert computed[0] == [40, 4, 4]
 
 
 def test_drafts_after_a_prefix_hit_are_those_without_the_cache(folders):
