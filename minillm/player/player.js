@@ -11,13 +11,15 @@
 
 export const VERSION = 1;
 const KINDS = ["prefill", "decode", "padding"];
-const ORIGINS = ["sampled", "accepted", "bonus"];
+const ORIGINS = ["sampled", "accepted", "bonus", "corrected"];
 
 // minillm/viz/style.py: one colour for each meaning, in every chapter.
 const COLORS = {
   prefill: "#E69F00", decode: "#0072B2", hit: "#56B4E9", padding: "#BBBBBB",
-  accepted: "#009E73", rejected: "#D55E00", bonus: "#CC79A7",
+  accepted: "#009E73", rejected: "#D55E00", bonus: "#CC79A7", corrected: "#0072B2",
 };
+// What was drafted has a mark too, so that no colour is needed: marks are drawn by `mark`.
+const MARKS = { draft: "dotted", accepted: "under", rejected: "strike", corrected: "wave", bonus: "double" };
 // Paul Tol's "muted": a colour for each request, so that blocks can be told apart.
 const REQUEST_COLORS = ["#CC6677", "#44AA99", "#DDCC77", "#6A5ACD", "#AA4499", "#117733", "#999933", "#882255"];
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif";
@@ -59,7 +61,7 @@ export class Run {
     this.notes = []; // resets: [{step, text}]
     this.present = new Set(["prefill", "decode"]); // meanings that the legend explains
     this.live = false;
-    this._output = { step: -1, tokens: [], finished: [] }; // of the step that is not known yet
+    this._output = []; // tokens of the step that is not known yet
     this._ends = []; // tokens of each request after its last step
     this._cached = { step: -2 };
   }
@@ -79,19 +81,21 @@ export class Run {
 
   _add(time, id, words) {
     const number = this.requests.length;
+    const tokens = words.map((word, index) => ({ word, index, origin: "prompt", step: -1 }));
     this.requests.push({
       number, id, time, step: this.steps.length, prompt: words.length, color: REQUEST_COLORS[number % REQUEST_COLORS.length],
-      tokens: words.map(word => ({ word, origin: "prompt", step: -1 })),
+      tokens, shown: [...tokens], // `shown` has rejected drafts too, each before the token in its place
       parts: [], tables: [], preempted: [], finish: null,
     });
     this._ends.push(0);
   }
 
   _token(number, word, origin) {
-    const token = { word, origin: ORIGINS[origin], step: this.steps.length };
-    this.requests[number].tokens.push(token);
-    this._output.tokens.push(token);
-    if (origin) this.present.add(ORIGINS[origin]);
+    const request = this.requests[number], index = request.tokens.length;
+    const token = { word, index, origin: ORIGINS[origin], step: this.steps.length };
+    request.tokens.push(token);
+    this._output.push({ request, token });
+    if (origin) this.present.add(token.origin);
   }
 
   _finish(time, number, reason) {
@@ -115,10 +119,9 @@ export class Run {
     const [total = 0, free = 0, cached = 0] = blocks;
     const record = {
       step, start, end, waiting, running, total, free, cached, copied, preempted, fresh: new Set(),
-      tokens: { prefill: 0, decode: 0, padding: 0 }, batch: 0, output: this._output.tokens.length,
+      tokens: { prefill: 0, decode: 0, padding: 0 }, batch: 0, output: this._output.length,
       budget: this.settings.max_num_batched_tokens, blockSize: this.settings.block_size,
     };
-    this._output = { tokens: [] };
     for (const number of preempted) {
       this.requests[number].preempted.push({ step });
       this.requests[number].tables.push({ step, blocks: [] });
@@ -127,22 +130,42 @@ export class Run {
     const all = decodes.map(number => [number, 1, this._ends[number], 1, 0]);
     for (const [number, kind, computed, tokens, hits] of all.concat(parts)) {
       const request = this.requests[number], name = KINDS[kind];
-      request.parts.push({ step, kind: name, computed, tokens, hits, drafts: [], blockSize: record.blockSize });
+      request.parts.push({ step, kind: name, computed, tokens, hits, drafts: [], accepted: 0, blockSize: record.blockSize });
       this._ends[number] = computed + tokens;
       record.tokens[name] += tokens;
       record.batch++;
       this.present.add(name);
       if (hits) this.present.add("hit");
     }
-    for (const [number, ...words] of drafts) {
-      this.requests[number].parts.at(-1).drafts = words;
-      this.present.add("rejected");
-    }
+    for (const [number, ...words] of drafts) this.requests[number].parts.at(-1).drafts = words;
+    this._show();
+    record.drafts = this._sum("drafts", drafts, part => part.drafts.length);
+    record.accepted = this._sum("accepted", drafts, part => part.accepted);
     for (const [number, kept, ...added] of tables) this._table(record, this.requests[number], kept, added);
     for (const block of published) this._know(block, step, true);
     this.steps.push(record);
     record.rate = this._rate(step);
     this._cached = { step: -2 };
+  }
+
+  /** Show the tokens of the step, and the first draft that was rejected: those after it were not judged. */
+  _show() {
+    for (const { request, token } of this._output) {
+      const part = request.parts.at(-1), draft = part?.drafts[part.accepted];
+      if (draft !== undefined) this.present.add("draft");
+      if (draft !== undefined && token.origin === "accepted") part.accepted++;
+      if (draft !== undefined && token.origin === "corrected") {
+        request.shown.push({ word: draft, index: Infinity, origin: "rejected", step: token.step });
+        this.present.add("rejected");
+      }
+      request.shown.push(token);
+    }
+    this._output = [];
+  }
+
+  /** The sum over all steps so far, with this step's parts that have drafts. */
+  _sum(name, drafts, count) {
+    return drafts.reduce((sum, [number]) => sum + count(this.requests[number].parts.at(-1)), this.steps.at(-1)?.[name] ?? 0);
   }
 
   /** A request's table changed. Blocks that were given to it lose what they held; a prefix hit or a fork keeps it. */
@@ -187,10 +210,27 @@ export class Run {
     return gone ? [] : blocks;
   }
 
-  /** Tokens of a request with keys and values after a step. */
+  /** Tokens of a request with keys and values after a step; those of rejected drafts do not count. */
   length(request, step) {
     const part = upTo(request.parts, step);
-    return part ? part.computed + part.tokens : 0;
+    return part ? part.computed + part.tokens - this.rejected(part).length : 0;
+  }
+
+  /** The drafts of a part that were not accepted. Their keys and values stay until others are written over them. */
+  rejected(part) {
+    return part.drafts.slice(part.accepted);
+  }
+
+  /** The drafts that the next step verifies: they were proposed at the end of this one. */
+  proposed(request, step) {
+    const next = upTo(request.parts, step + 1);
+    return next?.step === step + 1 ? next.drafts : [];
+  }
+
+  /** How many drafts of a request were verified up to a step, and how many were accepted. */
+  drafted(request, step) {
+    const parts = request.parts.slice(0, countUpTo(request.parts, step));
+    return [parts.reduce((sum, part) => sum + part.drafts.length, 0), parts.reduce((sum, part) => sum + part.accepted, 0)];
   }
 
   /** What a request does in a step: its part, or "waiting", "preempted", "running", "finished" or "" before it came. */
@@ -223,7 +263,7 @@ export class Run {
     if (!wrote) return null;
     const size = this.steps[Math.max(0, step)].blockSize, first = wrote.index * size;
     const last = holder ? Math.min(this.length(wrote.request, step), first + size) : first + size;
-    return { request: wrote.request, first, last };
+    return { request: wrote.request, first, last: Math.max(first, last) };
   }
 
   isKnown(block, step) {
@@ -232,6 +272,14 @@ export class Run {
 
   text(tokens) {
     return tokens.map(token => this.words[token.word]).join("");
+  }
+
+  /** The rejected drafts whose keys and values are in a block, in the step that verified them. */
+  rejectedIn(block, step) {
+    const holder = this.memory(step).holders.get(block)?.[0], part = holder && upTo(holder.request.parts, step);
+    if (!part || part.step !== step || !part.drafts.length) return [];
+    const size = part.blockSize, start = this.length(holder.request, step), first = holder.index * size;
+    return this.rejected(part).slice(Math.max(0, first - start), Math.max(0, first + size - start));
   }
 
   /** How many tokens of a request are known after a step; those of its prompt have step -1. */
@@ -341,6 +389,7 @@ function icon(path) {
 }
 
 const plural = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const draftsInWords = (drafts, accepted) => `${plural(drafts, "draft")}, ${accepted.toLocaleString("en")} accepted`;
 const milliseconds = us => (us / 1e3).toFixed(us < 1e4 ? 2 : us < 1e5 ? 1 : 0) + " ms";
 
 /** Bring `panel.top` nearer to `wish`, which is cut to 0 … `most`; return whether it is not there yet. */
@@ -422,7 +471,7 @@ class Tape extends Panel {
     if (part?.step === step) {
       lines.push(`${part.kind}: ${plural(part.tokens, "token")} after ${part.computed}`);
       if (part.hits) lines.push(`${plural(part.hits, "token")} from the prefix cache`);
-      if (part.drafts.length) lines.push(plural(part.drafts.length, "draft"));
+      if (part.drafts.length) lines.push(draftsInWords(part.drafts.length, part.accepted));
       if (part.kind === "padding") lines.push("computed for a request that has finished");
     } else lines.push(run.doing(request, step) || "not here yet");
     const blocks = run.table(request, step).length;
@@ -570,10 +619,8 @@ class Tape extends Panel {
   /** A part's bar, its height divided between the tokens that were computed and those that were a prefix hit. */
   _part(ink, request, part, x, y, width, height) {
     if (part.drafts.length) {
-      const made = request.tokens.filter(token => token.step === part.step);
-      const accepted = made.filter(token => token.origin === "accepted").length;
-      const bonus = made.some(token => token.origin === "bonus");
-      const all = [[part.drafts.length - accepted, "rejected"], [accepted, "accepted"], [1, bonus ? "bonus" : "decode"]];
+      const rejected = part.drafts.length - part.accepted;
+      const all = [[rejected, "rejected"], [part.accepted, "accepted"], [1, rejected ? "corrected" : "bonus"]];
       let below = y + height;
       for (const [share, color] of all.reverse()) {
         const high = (height * share) / (part.drafts.length + 1);
@@ -694,6 +741,8 @@ class Memory extends Panel {
     lines.push(...names.slice(0, 4), ...(names.length > 4 ? [`and ${names.length - 4} more`] : []));
     const content = step >= 0 ? run.content(block, step) : null;
     if (run.isKnown(block, step)) lines.push(holders.length ? "its prefix can be found" : "kept for a prefix hit");
+    const drafts = run.rejectedIn(block, step);
+    if (drafts.length) lines.push(`${plural(drafts.length, "rejected draft")}: never published, and written over`);
     if (content && (holders.length || run.isKnown(block, step))) {
       lines.push(`“${run.text(content.request.tokens.slice(content.first, content.last)).trim()}”`);
     }
@@ -743,6 +792,7 @@ class Memory extends Panel {
     const size = run.steps[Math.max(0, step)].blockSize;
     ink.globalAlpha = dim && !focus ? 0.35 : 1;
     const filled = held.length ? Math.min(1, Math.max(0, (content.last - content.first) / size)) : 0;
+    const drafts = held.length ? run.rejectedIn(block, step).length / size : 0;
     if (filled < 1) {
       ink.fillStyle = known && !held.length && wide < 50 ? theme.kept : theme.cell;
       ink.fillRect(x, y, wide, high);
@@ -755,6 +805,7 @@ class Memory extends Panel {
         ink.fillStyle = request.color;
         ink.fillRect(x, y + (i * high) / held.length, 4, high / held.length);
       });
+      if (drafts) this._drafts(ink, x + wide * filled, y, wide * drafts, high);
     }
     if (known && !held.length && wide >= 50) {
       ink.strokeStyle = theme.faint;
@@ -775,6 +826,22 @@ class Memory extends Panel {
       ink.strokeRect(x, y, wide, high);
       ink.lineWidth = 1;
     }
+  }
+
+  /** The slots of rejected drafts: hatched, since what they hold is not part of any text. */
+  _drafts(ink, x, y, wide, high) {
+    ink.save();
+    ink.beginPath();
+    ink.rect(x, y, wide, high);
+    ink.clip();
+    ink.strokeStyle = COLORS.rejected;
+    ink.beginPath();
+    for (let left = x - high; left < x + wide; left += 5) {
+      ink.moveTo(left, y + high);
+      ink.lineTo(left + high, y);
+    }
+    ink.stroke();
+    ink.restore();
   }
 
   /** The block's number, its reference count, and as many of its words as fit. */
@@ -897,6 +964,7 @@ class Text extends Panel {
     this.top = 0;
     this.auto = true;
     this.layouts = new Map();
+    this.boxes = []; // where the pieces of text are, for the pointer
   }
 
   numLines(view) {
@@ -941,21 +1009,37 @@ class Text extends Panel {
   }
 
   under(x, y) {
-    return { request: this.player.run.requests[Math.floor((y + this.top) / this.rowHeight(this.player))] };
+    const request = this.player.run.requests[Math.floor((y + this.top) / this.rowHeight(this.player))];
+    const box = this.boxes.find(box => x >= box.x && x < box.x + box.wide && y >= box.y && y < box.y + LINE);
+    return { request, piece: box?.piece };
   }
 
-  tip({ request }) {
+  tip({ request, piece }) {
     if (!request) return [];
     const { run, step } = this.player, known = run.numTokens(request, step);
+    if (MARKS[piece?.origin]) return this._story(run, request, piece);
     const lines = [`request ${request.id}: ${run.doing(request, step) || "not here yet"}`];
     lines.push(`${plural(request.prompt, "prompt token")}, ${plural(known - request.prompt, "output token")}`);
+    const [drafts, accepted] = run.drafted(request, step);
+    if (drafts) lines.push(draftsInWords(drafts, accepted));
     if (request.finish?.step <= step) lines.push(`finished: ${request.finish.reason}`);
+    return lines;
+  }
+
+  /** What happened to a draft, or instead of it, and all drafts of its step. */
+  _story(run, request, piece) {
+    const part = upTo(request.parts, piece.step), quoted = word => `“${run.words[word].trim()}”`;
+    const lines = [`${quoted(piece.word)}: ${MEANINGS[piece.origin]}`];
+    if (piece.origin === "draft") return lines;
+    lines.push(`step ${piece.step + 1}: ${draftsInWords(part.drafts.length, part.accepted)}`);
+    lines.push(`drafts: ${part.drafts.map(quoted).join(" ")}`);
     return lines;
   }
 
   paint(view, ink, width, height) {
     const rowHeight = this.rowHeight(view), left = width < 420 ? 54 : 62;
     const first = Math.floor(this.top / rowHeight), last = Math.ceil((this.top + height) / rowHeight);
+    this.boxes = [];
     for (const request of view.run.requests.slice(first, last)) {
       const y = request.number * rowHeight - this.top;
       if (view.focus === request) {
@@ -972,7 +1056,8 @@ class Text extends Panel {
     }
     let output = 0;
     for (const request of view.run.requests) output += view.run.numTokens(request, view.step) - request.prompt;
-    this.note.textContent = plural(output, "output token");
+    const { drafts = 0, accepted = 0 } = view.run.steps[view.step] ?? {};
+    this.note.textContent = plural(output, "output token") + (drafts ? `; ${draftsInWords(drafts, accepted)}` : "");
     this.canvas.setAttribute("aria-label", `Text of the requests: ${this.note.textContent}`);
   }
 
@@ -1000,12 +1085,12 @@ class Text extends Panel {
     }
   }
 
-  /** Where each token of a request is: it grows with the request, and starts again if the width changes. */
+  /** Where each piece of a request's text is: it grows with the request, and starts again if the width changes. */
   layout(ink, run, request, width) {
     let made = this.layouts.get(request);
     if (!made || made.width !== width) this.layouts.set(request, (made = { width, places: [], line: 0, x: 0, word: 0 }));
-    for (let i = made.places.length; i < request.tokens.length; i++) {
-      const text = run.words[request.tokens[i].word], wide = ink.measureText(text).width;
+    for (let i = made.places.length; i < request.shown.length; i++) {
+      const text = run.words[request.shown[i].word], wide = ink.measureText(text).width;
       if (/^\s/.test(text)) made.word = i;
       if (made.x + wide > width && made.x > 0) {
         // The whole word goes to the next line, unless it began the line.
@@ -1030,10 +1115,10 @@ class Text extends Panel {
     ink.textAlign = "left";
     const lines = this.numLines(view), places = this.layout(ink, run, request, lines === 1 ? Infinity : width);
     if (request.step > step + 1) return;
-    const count = run.numTokens(request, step), end = places[count - 1];
+    const count = countUpTo(request.shown, step), end = places[count - 1];
     const cut = lines === 1 && end.x + end.wide > width, from = left + (cut ? 12 : 0);
     if (cut) left -= end.x + end.wide - width; // one line shows its end, in whole words
-    const top = Math.max(0, (places[count - 1]?.line ?? 0) - lines + 1);
+    const top = Math.max(0, end.line - lines + 1);
     const hits = request.parts.filter(part => part.hits && part.step <= step).at(-1)?.hits ?? 0;
     let begin = count;
     while (begin > 0 && places[begin - 1].line >= top && left + places[begin - 1].x >= from) begin--;
@@ -1043,40 +1128,61 @@ class Text extends Panel {
       ink.fillText("…", left + places[begin].x - 12, y + 1);
     }
     for (let i = begin; i < count; i++) {
-      const token = request.tokens[i], place = places[i], fresh = token.origin !== "prompt" && token.step === step;
-      this._token(ink, theme, token, place, left + place.x, y + (place.line - top) * LINE, fresh, i < hits);
+      const piece = request.shown[i], place = places[i], fresh = piece.origin !== "prompt" && piece.step === step;
+      this._piece(ink, theme, piece, place, left + place.x, y + (place.line - top) * LINE, fresh, piece.index < hits);
     }
-    const part = upTo(request.parts, step);
-    if (part?.step === step && part.drafts.length) this._rejected(ink, run, request, part, places[count - 1], left, y, top);
-  }
-
-  _token(ink, theme, token, place, x, y, fresh, hit) {
-    const color = { accepted: COLORS.accepted, bonus: COLORS.bonus }[token.origin];
-    const back = hit ? COLORS.hit : color ?? (fresh ? COLORS.decode : null);
-    if (back) {
-      ink.fillStyle = faded(back, fresh ? 0.9 : 0.3);
-      ink.fillRect(x, y - 1, place.wide, LINE - 1);
-    }
-    ink.fillStyle = fresh ? "#FFFFFF" : token.origin === "prompt" ? theme.muted : theme.ink;
-    ink.fillText(place.text, x, y + 1);
-  }
-
-  /** The drafts of this step that the model did not accept. */
-  _rejected(ink, run, request, part, last, left, y, top) {
-    const accepted = request.tokens.filter(token => token.step === part.step && token.origin === "accepted").length;
-    let x = left + last.x + last.wide;
-    const line = y + (last.line - top) * LINE;
-    for (const word of part.drafts.slice(accepted)) {
+    let x = left + end.x + end.wide;
+    for (const word of run.proposed(request, step)) {
       const text = run.words[word], wide = ink.measureText(text).width;
-      ink.fillStyle = COLORS.rejected;
-      ink.fillText(text, x, line + 1);
-      ink.fillRect(x, line + LINE / 2 - 1, wide, 1.2);
+      this._piece(ink, theme, { word, origin: "draft" }, { text, wide }, x, y + (end.line - top) * LINE, false, false);
       x += wide;
     }
+  }
+
+  /** A token, or a draft that is no part of the text. */
+  _piece(ink, theme, piece, place, x, y, fresh, hit) {
+    const drafted = MARKS[piece.origin], color = COLORS[piece.origin], rejected = piece.origin === "rejected";
+    const back = hit ? COLORS.hit : color ?? (fresh ? COLORS.decode : null);
+    this.boxes.push({ piece, x, y, wide: place.wide });
+    if (back) {
+      ink.fillStyle = faded(back, !fresh ? 0.2 : rejected ? 0.35 : 1);
+      ink.fillRect(x, y - 1, place.wide, LINE - 1);
+    }
+    const quiet = piece.origin === "prompt" || piece.origin === "draft";
+    ink.fillStyle = fresh && !rejected ? inkOn(back) : quiet ? theme.muted : theme.ink;
+    ink.fillText(place.text, x, y + 1);
+    if (drafted) mark(ink, drafted, x, y, place, fresh && !rejected ? ink.fillStyle : color ?? theme.muted);
   }
 }
 
 const LINE = 18;
+
+/** The palette's blue needs white words; on the others dark ones are easier to read. */
+function inkOn(color) {
+  return color === COLORS.decode ? "#FFFFFF" : "#222222";
+}
+
+/** Draw the line that tells what became of a draft: under the word, or through it. */
+function mark(ink, kind, x, y, { text, wide }, color) {
+  const blank = ink.measureText(text.match(/^\s*/)[0]).width, left = x + blank, right = x + wide - 0.5;
+  const low = y + LINE - 3;
+  ink.strokeStyle = color;
+  ink.lineWidth = 1.4;
+  ink.setLineDash(kind === "dotted" ? [1.5, 2.5] : []);
+  ink.beginPath();
+  if (kind === "wave") {
+    ink.moveTo(left, low);
+    for (let at = 1; left + 2 * at <= right; at++) ink.lineTo(left + 2 * at, low + (at % 2 ? -2 : 0));
+  } else {
+    for (const level of { strike: [y + LINE / 2 - 0.5], double: [low - 2.5, low] }[kind] ?? [low]) {
+      ink.moveTo(left, level);
+      ink.lineTo(right, level);
+    }
+  }
+  ink.stroke();
+  ink.setLineDash([]);
+  ink.lineWidth = 1;
+}
 
 // ------------------------------------------------------------------------------------------------------------- Meters
 
@@ -1182,8 +1288,13 @@ const ICONS = {
   play: "M3 1.5v11l9.5-5.5z", pause: "M3 2h3v10h-3zM8 2h3v10h-3z",
 };
 const LEGEND = {
-  prefill: "prefill", decode: "decode", padding: "padding", hit: "prefix hit", accepted: "accepted draft",
-  rejected: "rejected draft", bonus: "bonus token", preempted: "preempted",
+  prefill: "prefill", decode: "decode", padding: "padding", hit: "prefix hit", preempted: "preempted",
+  draft: "draft to verify", accepted: "accepted draft", rejected: "rejected draft", corrected: "token in its place",
+  bonus: "bonus token",
+};
+const MEANINGS = {
+  draft: "a draft that the next step verifies", accepted: "an accepted draft", rejected: "a rejected draft",
+  corrected: "the model's token in place of the rejected draft", bonus: "a bonus token, after all drafts were accepted",
 };
 
 export class Player {
@@ -1434,8 +1545,9 @@ export class Player {
     this._shown = shown.join();
     this._key.replaceChildren(...shown.map(name => {
       const item = element("span", "");
-      const swatch = element("i", "", name === "preempted" ? "✕" : "");
-      swatch.style.background = COLORS[name] ?? "none";
+      const swatch = element("i", MARKS[name] ? `mp-mark mp-${MARKS[name]}` : "", MARKS[name] ? "ab" : name === "preempted" ? "✕" : "");
+      if (MARKS[name]) swatch.style.setProperty("--mark", COLORS[name] ?? "currentColor");
+      else swatch.style.background = COLORS[name] ?? "none";
       item.append(swatch, LEGEND[name]);
       return item;
     }));
@@ -1510,6 +1622,12 @@ body[data-jp-theme-light="false"] .mp { color-scheme: dark; }
 .mp-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; margin: 8px 2px 2px; font-size: 12px; opacity: 0.9; }
 .mp-legend span { display: inline-flex; align-items: center; gap: 5px; white-space: nowrap; }
 .mp-legend i { width: 11px; height: 11px; font: bold 11px/11px ${FONT}; text-align: center; }
+.mp-legend .mp-mark { width: auto; padding: 0 2px; height: 15px; font: 12px/15px ${FONT}; color: inherit;
+  background: color-mix(in srgb, var(--mark) 25%, transparent); text-decoration: underline var(--mark) 1.4px; }
+.mp-legend .mp-dotted { background: none; text-decoration-style: dotted; }
+.mp-legend .mp-strike { text-decoration-line: line-through; }
+.mp-legend .mp-wave { text-decoration-style: wavy; }
+.mp-legend .mp-double { text-decoration-style: double; }
 .mp-legend .mp-wait { height: 1px; background: #888; }
 .mp-grid { display: grid; grid-template-columns: minmax(0, 1fr); gap: 8px; margin-top: 6px; }
 @container (min-width: 820px) {

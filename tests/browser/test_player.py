@@ -259,10 +259,10 @@ def test_before_the_first_step_no_word_is_new(browser: Browser, tmp_path: Path) 
     tab = opened(browser, tmp_path, trace, settings)
     new = tab.evaluate(
         """async () => {
-          const { player } = document.querySelector(".mp"), text = player.panels.find(panel => panel._token);
-          const counts = [], draw = text._token.bind(text);
+          const { player } = document.querySelector(".mp"), text = player.panels.find(panel => panel._piece);
+          const counts = [], draw = text._piece.bind(text);
           let fresh;
-          text._token = (...rest) => { fresh.push(rest[6]); draw(...rest); };
+          text._piece = (...rest) => { fresh.push(rest[6]); draw(...rest); };
           for (const step of [0, 2]) {
             fresh = [];
             player.seek(step);
