@@ -526,6 +526,8 @@ class Engine:
 
     def _record(self, scheduled: Scheduled) -> StepRecord:
         """Return a record of the step's plan. Its times are filled in later."""
+        busy = {request.request_id for request, _ in scheduled}
+        idle = [request for request in self.scheduler.running if request.request_id not in busy]
         return StepRecord(
             self._num_steps,
             0.0,
@@ -536,6 +538,7 @@ class Engine:
             Phases(0.0, 0.0, 0.0, 0.0),
             self.memory.counts(),
             [request.request_id for request in self.scheduler.preempted],
+            idle_tables={request.request_id: request.block_table.tolist() for request in idle},
         )
 
     def _release(self, request: Request) -> None:

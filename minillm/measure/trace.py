@@ -76,7 +76,8 @@ class StepRecord:
 
     `num_waiting` and `num_running` count requests after scheduling. `preempted` are the requests that lost their blocks
     to make room for this step. `copied` are the pairs (from, to) of blocks that were copied because a fork writes to
-    them. `published` are the blocks whose prefix other requests can find from now on.
+    them. `published` are the blocks whose prefix other requests can find from now on. `idle_tables` has the block
+    tables of running requests that compute nothing in this step: a fork or drafts may have changed them.
     """
 
     step: int
@@ -90,6 +91,7 @@ class StepRecord:
     preempted: list[str] = field(default_factory=list)
     copied: list[tuple[int, int]] = field(default_factory=list)
     published: list[int] = field(default_factory=list)
+    idle_tables: dict[str, list[int]] = field(default_factory=dict)
 
     def num_tokens(self, kind: Kind | None = None) -> int:
         """Return the number of new tokens computed in this step, of one kind or of all."""

@@ -171,7 +171,7 @@ export class Run {
   /** A request's table changed. Blocks that were given to it lose what they held; a prefix hit or a fork keeps it. */
   _table(record, request, kept, added) {
     const before = upTo(request.tables, record.step)?.blocks ?? [], step = record.step;
-    const shared = before.length ? 0 : Math.floor(request.parts.at(-1).computed / record.blockSize);
+    const shared = before.length ? 0 : Math.floor((request.parts.at(-1)?.computed ?? 0) / record.blockSize);
     added.forEach((block, i) => {
       const index = kept + i;
       (this.blocks[block] ??= []).push({ step, request, index });

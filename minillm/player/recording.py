@@ -143,12 +143,15 @@ class Recording:
                     ]
                 )
             request.num_computed = part.num_computed_tokens + part.num_tokens
-            if part.blocks != request.table:
-                kept = _num_equal(part.blocks, request.table)
-                tables.append([request.number, kept, *part.blocks[kept:]])
-                request.table = list(part.blocks)
             if part.drafts:
                 drafts.append([request.number, *self._draft_words(part.drafts, request.token_ids)])
+        now = [(part.request_id, part.blocks) for part in step.scheduled]
+        for name, table in [*now, *step.idle_tables.items()]:
+            request = self._requests[name]
+            if table != request.table:
+                kept = _num_equal(table, request.table)
+                tables.append([request.number, kept, *table[kept:]])
+                request.table = list(table)
         blocks = [] if step.blocks is None else [step.blocks.total, step.blocks.free, step.blocks.cached]
         preempted = [self._requests[name].number for name in step.preempted]
         times = [_microseconds(step.start), _microseconds(step.end)]

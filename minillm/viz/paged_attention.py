@@ -65,7 +65,8 @@ class Memory:
         found: dict[int, int] = {}
         for name, table in self.tables.items():
             for index, block in enumerate(table):
-                found[block] = min(block_size, max(0, self.lengths[name] - index * block_size))
+                filled = min(block_size, max(0, self.lengths[name] - index * block_size))
+                found[block] = max(filled, found.get(block, 0))
         return found
 
 
@@ -125,6 +126,10 @@ class History:
         for name, part in here.items():
             lent |= _lent(part, tables.get(name), self.block_size)
             tables[name], lengths[name] = part.blocks, part.num_computed_tokens + part.num_tokens
+        for name, table in step.idle_tables.items():
+            lent |= set(table).difference(before.holders())
+            tables[name] = table
+            lengths.setdefault(name, 0)
         known = self._known - lent
         memory = Memory(step, tables, lengths, known | frozenset(step.published))
         self.steps.append(memory)

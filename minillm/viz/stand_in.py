@@ -3,11 +3,31 @@
 It is drawn from the same trace, in the same colours.
 """
 
+from collections import Counter
+
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from minillm.measure.trace import Kind, RequestAdded, RequestFinished, StepRecord, Trace
-from minillm.viz.style import DECODE, FAINT, INK, KV, PREFILL, WASTE, Picture, style
+from minillm.measure.trace import (
+    Kind,
+    RequestAdded,
+    RequestFinished,
+    StepRecord,
+    TokenRecord,
+    Trace,
+)
+from minillm.viz.style import (
+    ACCEPTED,
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PREFILL,
+    REJECTED,
+    WASTE,
+    Picture,
+    style,
+)
 
 COLORS: dict[Kind, str] = {"prefill": PREFILL, "decode": DECODE, "padding": WASTE}
 MAX_ROWS = 60
@@ -36,6 +56,11 @@ def stand_in(trace: Trace, axis: str = "steps", blocks: bool = True) -> Picture:
         ]
         if any(part.num_cached_tokens for step in steps for part in step.scheduled):
             handles.append(Patch(color=KV, label="prefix hit"))
+        if any(part.drafts for step in steps for part in step.scheduled):
+            handles += [
+                Patch(color=REJECTED, label="rejected draft"),
+                Patch(color=ACCEPTED, label="accepted draft"),
+            ]
         figure.legend(handles=handles, loc="outside upper right", ncols=4)
     return figure
 
@@ -60,9 +85,15 @@ def _tape(
 ) -> None:
     rows = {name: row for row, name in enumerate(requests)}
     spans: dict[tuple[str, Kind], list[tuple[float, float]]] = {}
-    for place, step in zip(places, steps, strict=True):
+    for place, step, accepted in zip(places, steps, _accepted(trace), strict=True):
         for part in step.scheduled:
             spans.setdefault((part.request_id, part.kind), []).append(place)
+            if part.drafts and part.request_id in rows:
+                one, top = 0.8 / part.num_tokens, rows[part.request_id] - 0.4
+                rejected = one * (part.num_drafts - accepted[part.request_id])
+                axes.broken_barh([place], (top, rejected), facecolors=REJECTED, zorder=2)
+                below = (top + rejected, one * accepted[part.request_id])
+                axes.broken_barh([place], below, facecolors=ACCEPTED, zorder=2)
             if part.num_cached_tokens and part.request_id in rows:
                 share = part.num_cached_tokens / (part.num_cached_tokens + part.num_tokens)
                 top = rows[part.request_id] - 0.4
@@ -82,6 +113,18 @@ def _tape(
     axes.set_ylim(len(requests) - 0.4, -0.6)
     axes.set_yticks([])
     axes.set_ylabel("request")
+
+
+def _accepted(trace: Trace) -> list[Counter[str]]:
+    """Return the number of accepted drafts of each request, for each step."""
+    counts, now = list[Counter[str]](), Counter[str]()
+    for record in trace:
+        if isinstance(record, TokenRecord):
+            now[record.request_id] += record.origin == "accepted"
+        elif isinstance(record, StepRecord):  # it comes after its tokens
+            counts.append(now)
+            now = Counter()
+    return counts
 
 
 def _tokens(axes: Axes, steps: list[StepRecord], places: list[tuple[float, float]]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ pytest.importorskip("anywidget", reason="anywidget is not installed: pip install
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from minillm import SamplingParams
-from minillm.measure.trace import StepRecord, Trace
+from minillm import LLM, SamplingParams
+from minillm.measure.trace import RequestAdded, StepRecord, TokenRecord, Trace
 from minillm.player.page import page
-from minillm.player.recording import Recording
+from minillm.player.recording import Recording, TokenText
+from minillm.viz import style
 from minillm.viz.paged_attention import History
 from tests.browser.lab import BROWSER_ARGS, PATIENCE, OpenNotebook, chromium, jupyterlab
 from tests.engine import tiny
@@ -216,9 +218,15 @@ def test_the_outputs_are_small(run: Run) -> None:
         assert 20_000 < size < 300_000
 
 
-def opened(browser: Browser, folder: Path, trace: Trace, settings: dict[str, Any]) -> Page:
+def opened(
+    browser: Browser,
+    folder: Path,
+    trace: Trace,
+    settings: dict[str, Any],
+    token_text: TokenText | None = None,
+) -> Page:
     """Return a page that shows this run."""
-    recording = Recording(trace, settings, tokenizer().token_text)
+    recording = Recording(trace, settings, token_text or tokenizer().token_text)
     recording.extend()
     html = folder / "run.html"
     html.write_text(page(recording.whole()))
@@ -228,7 +236,7 @@ def opened(browser: Browser, folder: Path, trace: Trace, settings: dict[str, Any
     return tab
 
 
-@pytest.mark.parametrize("kind", ["plain", "few blocks", "drafts", "static", "rebuilt"])
+@pytest.mark.parametrize("kind", ["plain", "few blocks", "drafts", "draft model", "static", "rebuilt"])
 def test_it_knows_the_memory_of_every_step(browser: Browser, tmp_path: Path, kind: str) -> None:
     trace, settings, _ = traced(kind)
     tab = opened(browser, tmp_path, trace, settings)
@@ -293,3 +301,127 @@ def test_a_fork_makes_only_the_copied_blocks_new(browser: Browser, tmp_path: Pat
         assert {to for _, to in record.copied} <= set(fresh)
         held = {block for table in memory.tables.values() for block in table}
     assert forks
+
+
+@pytest.fixture(scope="module")
+def drafted(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trace, Page]]:
+    """A run of tinytales with its draft model, and a page that shows it."""
+    speculation = {"method": "draft_model", "model": "tinytales-draft", "num_speculative_tokens": 3}
+    with LLM(
+        "tinytales", trace=True, block_size=8, num_gpu_blocks_override=64, speculative_config=speculation
+    ) as llm:
+        params = [SamplingParams(temperature=0.7, seed=i, max_tokens=30, ignore_eos=True) for i in range(3)]
+        llm.generate(["Once upon a time", "The fox", "A king"], params, use_tqdm=False)
+        trace, token_text = llm.trace, llm.tokenizer.token_text
+    tab = opened(browser, tmp_path_factory.mktemp("drafted"), trace, {"block_size": 8}, token_text)
+    yield trace, tab
+    tab.close()
+
+
+# A mark is drawn over a tint of at most 0.2 of its colour, and all of a finished request is drawn with 0.6.
+DRAWN = """async colors => {
+  const { player } = document.querySelector(".mp"), text = player.panels.find(panel => panel.name === "text");
+  const scale = text.canvas.width / text.canvas.clientWidth, seen = [];
+  for (let position = 1; position <= player.run.steps.length; position++) {
+    player.seek(position);
+    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    for (const { piece, x, y, wide } of text.boxes) {
+      const [left, top] = [x * scale, y * scale], ink = text.canvas.getContext("2d");
+      const { data } = ink.getImageData(left, top, Math.max(1, wide * scale), 17 * scale);
+      const color = colors[piece.origin];
+      let marked = false;
+      for (let i = 0; color && i < data.length; i += 4) {
+        marked ||= data[i + 3] > 90 && color.every((channel, at) => Math.abs(channel - data[i + at]) < 30);
+      }
+      seen.push({ step: player.step, origin: piece.origin, made: piece.step, marked });
+    }
+  }
+  return seen;
+}"""
+COLORS = {
+    "accepted": style.ACCEPTED, "rejected": style.REJECTED, "corrected": style.DECODE, "bonus": style.BONUS,
+}  # fmt: skip
+CHANNELS = {origin: [int(color[i : i + 2], 16) for i in (1, 3, 5)] for origin, color in COLORS.items()}
+
+
+def test_the_text_shows_what_became_of_each_draft(drafted: tuple[Trace, Page]) -> None:
+    trace, tab = drafted
+    drawn = tab.evaluate(DRAWN, CHANNELS)
+    for number, record in enumerate(trace.of(StepRecord)):
+        new = Counter(piece["origin"] for piece in drawn if piece["step"] == piece["made"] == number)
+        tokens = [t for t in trace.of(TokenRecord) if record.start <= t.time <= record.end]
+        told = Counter(token.origin for token in tokens)
+        assert new == told + Counter(rejected=told["corrected"])
+        later = trace.of(StepRecord)[number + 1 : number + 2]
+        proposed = sum(part.num_drafts for step in later for part in step.scheduled)
+        assert sum(p["origin"] == "draft" for p in drawn if p["step"] == number) == proposed
+    for origin in COLORS:
+        marked = [piece["marked"] for piece in drawn if piece["origin"] == origin]
+        assert len(marked) > 3 and all(marked), origin
+
+
+def test_drafts_are_told_in_words(drafted: tuple[Trace, Page]) -> None:
+    trace, tab = drafted
+    legend = tab.locator(".mp-legend").inner_text()
+    for words in ("draft to verify", "accepted draft", "rejected draft", "token in its place", "bonus token"):
+        assert words in legend
+    accepted = [t for t in trace.of(TokenRecord) if t.request_id == "0" and t.origin == "accepted"]
+    number = next(i for i, step in enumerate(trace.of(StepRecord)) if step.end >= accepted[2].time)
+    end = trace.of(StepRecord)[number].end
+    parts = [p for step in trace.of(StepRecord)[: number + 1] for p in step.scheduled if p.request_id == "0"]
+    of_step = sum(token.time == accepted[2].time for token in accepted)
+    told = tab.evaluate(
+        """([id, step]) => {
+          const { player } = document.querySelector(".mp"), panels = {};
+          for (const panel of player.panels) panels[panel.name] = panel;
+          player.seek(step + 1);
+          const request = player.run.requests.find(request => request.id === id);
+          const pieces = {};
+          for (const { shown } of player.run.requests) for (const piece of shown) pieces[piece.origin] ??= piece;
+          const owner = piece => player.run.requests.find(request => request.shown.includes(piece));
+          const tip = piece => panels.text.tip({ request: owner(piece), piece });
+          return {
+            tape: panels.tape.tip({ request, step }), text: panels.text.tip({ request }),
+            pieces: Object.fromEntries(Object.entries(pieces).map(([origin, piece]) => [origin, tip(piece)])),
+          };
+        }""",
+        ["0", number],
+    )
+    assert f"{parts[-1].num_drafts} drafts, {of_step} accepted" in told["tape"]
+    so_far = sum(part.num_drafts for part in parts), sum(token.time <= end for token in accepted)
+    assert "{} drafts, {} accepted".format(*so_far) in told["text"]
+    for origin, words in {
+        "accepted": "an accepted draft",
+        "rejected": "a rejected draft",
+        "corrected": "in place of the rejected draft",
+        "bonus": "after all drafts were accepted",
+    }.items():
+        first, second, third = told["pieces"][origin]
+        assert words in first and second.endswith("accepted") and third.count("“") == 3
+
+
+def test_a_rejected_draft_is_in_memory_and_not_published(drafted: tuple[Trace, Page]) -> None:
+    trace, tab = drafted
+    seen = tab.evaluate(
+        """() => {
+          const { player } = document.querySelector(".mp"), { run } = player;
+          const memory = player.panels.find(panel => panel.name === "memory");
+          return run.steps.map(({ step, total }) => {
+            player.position = step + 1;
+            const blocks = [...Array(total).keys()], counts = blocks.map(block => run.rejectedIn(block, step).length);
+            const tips = blocks.filter(block => counts[block]).map(block => memory.tip({ block }).join("; "));
+            const lengths = run.requests.map(request => run.length(request, step));
+            return { rejected: counts.reduce((a, b) => a + b), lengths, tips };
+          });
+        }"""
+    )
+    made = Counter[str]()
+    prompts = {record.request_id: record.num_prompt_tokens for record in trace.of(RequestAdded)}
+    for record, state in zip(trace.of(StepRecord), seen, strict=True):
+        tokens = [t for t in trace.of(TokenRecord) if record.start <= t.time <= record.end]
+        made.update(token.request_id for token in tokens)
+        drafts = sum(part.num_drafts for part in record.scheduled)
+        assert state["rejected"] == drafts - sum(token.origin == "accepted" for token in tokens)
+        assert state["lengths"] == [prompts[name] + made[name] - 1 for name in prompts]
+        assert all("never published" in tip for tip in state["tips"])

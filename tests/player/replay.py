@@ -10,6 +10,7 @@ class Step:
 
     parts: dict[str, tuple[int, int, int, int]]  # kind, num_computed_tokens, num_tokens, num_cached_tokens
     tables: dict[str, list[int]]
+    every_table: dict[str, list[int]]  # of the requests that compute nothing too
     drafts: dict[str, list[str]]
     rest: list[Any]
 
@@ -68,6 +69,7 @@ class Replay:
             Step(
                 {self.ids[request]: tuple(part) for request, *part in every},
                 {self.ids[request]: self.tables[request] for request, *_ in every},
+                dict(zip(self.ids, self.tables, strict=True)),
                 {self.ids[request]: [self.words[word] for word in words] for request, *words in drafts},
                 [start, end, waiting, running, blocks, [self.ids[r] for r in preempted], *rest],
             )

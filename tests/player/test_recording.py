@@ -22,6 +22,7 @@ RUNS = {
     "contiguous": {"kv_cache": "contiguous"},
     "no cache": {"kv_cache": "none"},
     "drafts": {"block_size": 4},
+    "draft model": {"block_size": 4, "max_num_batched_tokens": 12, "num_gpu_blocks_override": 20},
     "rebuilt": {"block_size": 4},
 }
 
@@ -29,7 +30,8 @@ RUNS = {
 @cache
 def traced(kind: str) -> tuple[Trace, dict[str, int], dict[str, str]]:
     """The trace of a run, its settings, and the text of each output."""
-    llm = tiny.llm(trace=True, **RUNS[kind])
+    drafting = {"method": "draft_model", "model": str(tiny.folder())} if kind == "draft model" else None
+    llm = tiny.llm(trace=True, speculative_config=drafting, **RUNS[kind])
     if kind == "drafts":
         llm.engine.proposer = tiny.Guess(lambda requests: [[*r.token_ids[-2:], 9] for r in requests])
     engine = llm.engine
@@ -78,6 +80,7 @@ def test_every_step_and_block_table_is_the_traces(kind):
             for p in step.scheduled
         }
         assert said.tables == {p.request_id: p.blocks for p in step.scheduled}
+        assert {name: said.every_table[name] for name in step.idle_tables} == step.idle_tables
         assert {name: len(words) for name, words in said.drafts.items()} == {
             p.request_id: p.num_drafts for p in step.scheduled if p.drafts
         }
@@ -122,6 +125,15 @@ def test_pieces_give_what_the_whole_gives(data):
     late = Replay()
     late.append(json.loads(json.dumps(recording.whole())))
     assert in_pieces == late
+
+
+def test_a_run_with_a_draft_model_has_every_origin():
+    trace, given_settings, _ = traced("draft model")
+    replay, _ = replayed(trace, [], **given_settings)
+    assert {ORIGINS[origin] for origins in replay.origins for origin in origins} == set(ORIGINS)
+    drafts = [words for step in replay.steps for words in step.drafts.values()]
+    accepted = sum(origin == ORIGINS.index("accepted") for origins in replay.origins for origin in origins)
+    assert 0 < accepted < sum(map(len, drafts))
 
 
 def test_a_rebuilt_engine_is_said():

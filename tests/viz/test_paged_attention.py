@@ -24,6 +24,7 @@ from minillm.viz import paged_attention as pictures
 from minillm.viz.paged_attention import REQUESTS, History
 from minillm.viz.style import KV, WASTE
 from tests.engine import tiny
+from tests.player.test_recording import traced
 
 A, B, C = REQUESTS[:3]
 
@@ -297,3 +298,10 @@ def test_resident_memory_is_in_megabytes() -> None:
     assert [list(line.get_ydata()) for line in axes.lines] == [[2, 3], [4, 4]]
     assert [text.get_text() for text in axes.get_legend().get_texts()][1:] == ["virtual", "contiguous"]
     assert axes.get_ylabel() == "MB"
+
+
+def test_it_knows_the_blocks_of_requests_that_wait_for_budget():
+    """Forks and drafts change the block tables of requests that compute nothing in the next step."""
+    records, settings, _ = traced("draft model")
+    assert any(record.idle_tables for record in records.of(StepRecord))
+    History.of(records, settings["block_size"])

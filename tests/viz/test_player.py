@@ -9,11 +9,21 @@ import pytest
 
 pytest.importorskip("anywidget")
 
+from matplotlib.colors import to_hex
+
 from minillm import SamplingParams
-from minillm.measure.trace import Phases, RequestAdded, ScheduledRequest, StepRecord, Trace
+from minillm.measure.trace import (
+    Phases,
+    RequestAdded,
+    ScheduledRequest,
+    StepRecord,
+    TokenRecord,
+    Trace,
+)
 from minillm.viz import player as module
 from minillm.viz.player import Player
 from minillm.viz.stand_in import stand_in
+from minillm.viz.style import ACCEPTED, DECODE, REJECTED
 from tests.engine import tiny
 from tests.player.replay import Replay
 
@@ -162,3 +172,21 @@ def test_the_stand_in_shows_the_share_of_a_prompt_that_was_a_hit():
     *_, hit, whole = sorted(bars, key=lambda bar: bar.height)
     assert hit.height == pytest.approx(whole.height * 6 / 8) and hit.width == whole.width
     assert "prefix hit" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_stand_in_shows_the_shares_of_drafts_that_were_rejected_and_accepted():
+    trace = Trace()
+    trace.append(RequestAdded(0, "a", 8, list(range(8))))
+    trace += [TokenRecord(0.5, "a", 1, 30, "accepted"), TokenRecord(0.5, "a", 2, 9, "corrected")]
+    part = ScheduledRequest("a", "decode", 8, 4, drafts=[30, 31, 32])
+    trace.append(StepRecord(0, 0, 1, [part], 0, 1, Phases(0, 0, 0, 0)))
+    figure = stand_in(trace)
+    bars = {
+        to_hex(bars.get_facecolor()[0]).upper(): bars.get_paths()[0].get_extents().height
+        for bars in figure.axes[0].collections
+        if len(bars.get_facecolor())
+    }
+    assert bars[REJECTED] == pytest.approx(bars[DECODE] * 2 / 4)
+    assert bars[ACCEPTED] == pytest.approx(bars[DECODE] * 1 / 4)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["decode", "rejected draft", "accepted draft"]
