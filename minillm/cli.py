@@ -18,6 +18,8 @@ from minillm.errors import MinillmError, RequestError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from minillm.measure.trace import Trace
+
 
 _MODEL_HELP = (
     "a bundled name, a folder, a GGUF file or a Hugging Face id (default: $MINILLM_MODEL, or tinytales)"
@@ -87,6 +89,18 @@ def _parser() -> argparse.ArgumentParser:
         )
     generate.add_argument(
         "--stop", action="append", help="end the text before this string; may be given several times"
+    )
+    generate.add_argument(
+        "--speculate",
+        metavar="METHOD[:MODEL]",
+        help="verify several drafts in each step: ngram, suffix, draft_model:MODEL or eagle3:MODEL, for example "
+        "draft_model:tinytales-draft. The text keeps its distribution; a line on stderr tells how many were accepted",
+    )
+    generate.add_argument(
+        "--num-speculative-tokens",
+        type=int,
+        metavar="K",
+        help="with --speculate: drafts per step (default: 4)",
     )
 
     tour = commands.add_parser(
@@ -188,6 +202,39 @@ def _prompt(args: argparse.Namespace) -> str:
         raise RequestError(f"cannot read the prompt from {args.file}: {error.strerror}") from error
 
 
+def _speculation(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the argument `speculative_config` of `LLM` for --speculate and --num-speculative-tokens."""
+    num_drafts = args.num_speculative_tokens
+    if args.speculate is None:
+        if num_drafts is not None:
+            raise RequestError(
+                f"--num-speculative-tokens {num_drafts} needs --speculate: add --speculate ngram, for example"
+            )
+        return None
+    method, _, model = args.speculate.partition(":")
+    if method in ("draft_model", "eagle3") and not model:
+        example = "tinytales-draft" if method == "draft_model" else "MODEL"
+        raise RequestError(
+            f"--speculate {args.speculate} names no model: write --speculate {method}:{example}"
+        )
+    given = {"method": method, "model": model or None, "num_speculative_tokens": num_drafts}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _drafts_in_words(trace: "Trace") -> str:
+    """Return how many drafts a run verified and accepted, and how many tokens a request got per step."""
+    from minillm.measure.trace import StepRecord, TokenRecord
+
+    tokens = trace.of(TokenRecord)
+    drafts = sum(part.num_drafts for step in trace.of(StepRecord) for part in step.scheduled)
+    accepted = sum(token.origin == "accepted" for token in tokens)
+    steps = len({(token.request_id, token.time) for token in tokens})  # tokens of one step carry one time
+    share = f" ({accepted / drafts:.0%})" if drafts else ""
+    return (
+        f"{drafts:,} drafts, {accepted:,} accepted{share}, {len(tokens) / max(1, steps):.2f} tokens per step"
+    )
+
+
 def _generate(args: argparse.Namespace) -> None:
     from minillm.llm import LLM
     from minillm.sampling import SamplingParams
@@ -204,7 +251,9 @@ def _generate(args: argparse.Namespace) -> None:
     )
     if args.stream and args.n > 1:
         raise RequestError(f"--stream shows one text as it comes, and --n is {args.n}: leave one of them out")
-    with LLM(_model(args), device=args.device, dtype=args.dtype) as llm:
+    speculation = _speculation(args)
+    engine = {"speculative_config": speculation, "trace": speculation is not None}
+    with LLM(_model(args), device=args.device, dtype=args.dtype, **engine) as llm:
         messages = [{"role": "user", "content": prompt}]
         if args.stream:
             source = llm.apply_chat_template(messages) if args.chat else prompt
@@ -212,10 +261,13 @@ def _generate(args: argparse.Namespace) -> None:
             for piece in llm.stream(source, params):
                 print(piece.text, end="", flush=True)
             print()
-            return
-        [output] = llm.chat(messages, params) if args.chat else llm.generate(prompt, params)
-        for completion in output.outputs:
-            print(("" if args.chat else prompt) + completion.text)
+        else:
+            [output] = llm.chat(messages, params) if args.chat else llm.generate(prompt, params)
+            for completion in output.outputs:
+                print(("" if args.chat else prompt) + completion.text)
+        if speculation is not None:
+            sys.stdout.flush()
+            print(_drafts_in_words(llm.trace), file=sys.stderr)
 
 
 def _quantize(args: argparse.Namespace) -> None:

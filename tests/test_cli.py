@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,30 @@ def test_chat_prints_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Tell me a story" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("way", [[], ["--stream"]])
+@pytest.mark.parametrize("method", ["ngram", "suffix", "draft_model:tinytales-draft"])
+def test_speculation_keeps_the_text_and_tells_what_was_accepted(
+    method: str, way: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["generate", "The fox said", "--max-tokens", "40", "--seed", "1", *way]
+    assert main(plain) == 0
+    text = capsys.readouterr()
+    assert text.err == ""
+    assert main([*plain, "--speculate", method, "--num-speculative-tokens", "3"]) == 0
+    drafted = capsys.readouterr()
+    assert drafted.out == text.out
+    found = re.fullmatch(
+        r"([\d,]+) drafts, (\d+) accepted(?: \((\d+)%\))?, (\d+\.\d\d) tokens per step\n", drafted.err
+    )
+    assert found, drafted.err
+    drafts, accepted = int(found[1]), int(found[2])
+    assert found[3] is None if drafts == 0 else int(found[3]) == round(100 * accepted / drafts)
+    if method.startswith("draft_model"):
+        assert 0 < accepted < drafts
+        # Each step gives its accepted drafts and one more token.
+        assert float(found[4]) == pytest.approx(40 / (40 - accepted), abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -57,6 +82,16 @@ def test_chat_prints_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> Non
         (["generate", "a", "--device", "tpu"], "device='tpu'"),
         (["generate", "a", "--n", "2", "--stream"], "--stream shows one text"),
         (["generate", "word " * 2000], "max_model_len is 1024"),
+        (["generate", "a", "--speculate", "ngrams"], "method='ngrams'"),
+        (["generate", "a", "--speculate", "draft_model"], "write --speculate draft_model:tinytales-draft"),
+        (["generate", "a", "--speculate", "eagle3:"], "--speculate eagle3: names no model"),
+        (["generate", "a", "--speculate", "ngram:tinytales"], "model='tinytales'"),
+        (["generate", "a", "--speculate", "draft_model:no/such/model"], "no model 'no/such/model'"),
+        (["generate", "a", "--num-speculative-tokens", "3"], "--num-speculative-tokens 3 needs --speculate"),
+        (
+            ["generate", "a", "--speculate", "ngram", "--num-speculative-tokens", "0"],
+            "num_speculative_tokens=0",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(
