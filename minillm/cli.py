@@ -222,7 +222,7 @@ def _speculation(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _drafts_in_words(trace: "Trace") -> str:
-    """Return how many drafts a run verified and accepted, and how many tokens a request got per step."""
+    """Return how many drafts a run verified and accepted, and the tokens per step of a request."""
     from minillm.measure.trace import StepRecord, TokenRecord
 
     tokens = trace.of(TokenRecord)
@@ -331,6 +331,7 @@ def _tour(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from minillm.measure.timing import factor_text
     from minillm.tour import save, tour
 
     console = Console(soft_wrap=True, highlight=False)
@@ -343,6 +344,9 @@ def _tour(args: argparse.Namespace) -> None:
             begun=lambda report: _print_heading(report, console),
             measured=lambda rung: _print_rung(rung, console),
         )
+    for rung in report["rungs"]:
+        if rung["caveat"] is not None:
+            console.print(f"\n{rung['name']}, {factor_text(rung['factor'])}: {rung['caveat']}")
     files = save(report, args.out)
     console.print("\nWritten: " + ", ".join(map(str, files)), style="dim")
     if len(files) == 1:
@@ -377,6 +381,8 @@ def _print_heading(report: dict[str, Any], console: "Console") -> None:
 
 
 def _print_rung(rung: dict[str, Any], console: "Console") -> None:
+    from minillm.measure.timing import factor_text
+
     if rung["skipped"] is not None:
         console.print(f"{rung['name']:14} not run: {rung['skipped']}", style="dim")
         return
@@ -384,7 +390,7 @@ def _print_rung(rung: dict[str, Any], console: "Console") -> None:
         _row(
             rung["name"],
             f"{rung['tokens_per_second']:,.0f}",
-            "" if rung["factor"] is None else f"×{rung['factor']:.1f}",
+            factor_text(rung["factor"]),
             f"{rung['ttft_s'] * 1e3:,.0f} ms",
             f"{rung['seconds_per_token'] * 1e3:.2f} ms",
             "not measured" if rung["peak_bytes"] is None else f"{rung['peak_bytes'] / 2**20:,.0f} MiB",

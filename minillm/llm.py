@@ -39,6 +39,9 @@ from minillm.speculative.load import load_draft
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 BUNDLED = Path(__file__).parent / "models"
+DRAFT_MODELS = {
+    "tinytales": "tinytales-draft"
+}  # that ship with the package, by the model that they draft for
 PROGRESS_AFTER = 1.0  # seconds without a progress bar
 WEIGHT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -100,6 +103,16 @@ class LLM:
     `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens per request; "virtual"
     reserves the addresses of one and adds memory page by page, so pages take the part of blocks. "none" is the naive
     loop that computes everything again at each step.
+
+    `speculative_config` is a dict that lets each step verify several drafts per request:
+
+    - `method`: "ngram", "suffix", "draft_model" or "eagle3"; `model`: the draft model, or the head for "eagle3"
+    - `num_speculative_tokens`: at most this many drafts per request and step (4)
+    - `draft_sample_method`: "greedy" or, for a draft model, "probabilistic"
+    - `prompt_lookup_min` (2) and `prompt_lookup_max` (4): the lengths of n-grams
+    - `adaptive` (False): fewer drafts, or none, where they do not pay
+
+    With "probabilistic" drafts, texts keep their distribution. In all other cases they keep their tokens too.
 
     `scheduling_policy` is "fcfs" (first come, first served), "priority" (by the numbers given with the prompts), or
     "static" (batch after batch, for comparison). On a GPU decode steps are recorded as CUDA graphs, unless

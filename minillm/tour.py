@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from minillm.engine.request import RequestOutput
-from minillm.llm import LLM, model_folder
+from minillm.llm import DRAFT_MODELS, LLM, model_folder
 from minillm.measure.costs import decode_cost
 from minillm.measure.local import this_machine
 from minillm.measure.memory import NoCounterError, peak_memory, return_freed_memory_at_once
@@ -59,19 +59,24 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rung:
+    """A step of the tour. `caveat` says why it may lose on this workload, and where it pays."""
+
     name: str
     idea: str
     make: Callable[[LLM], LLM]
+    caveat: str | None = None
 
 
 LADDER: list[Rung] = []
 
 
-def rung(name: str, idea: str) -> Callable[[Callable[[LLM], LLM]], Callable[[LLM], LLM]]:
+def rung(
+    name: str, idea: str, caveat: str | None = None
+) -> Callable[[Callable[[LLM], LLM]], Callable[[LLM], LLM]]:
     """Register a function that makes this rung's engine from the base LLM, whose weights `llm.variant` shares."""
 
     def register(make: Callable[[LLM], LLM]) -> Callable[[LLM], LLM]:
-        LADDER.append(Rung(name, idea, make))
+        LADDER.append(Rung(name, idea, make, caveat))
         return make
 
     return register
@@ -109,13 +114,27 @@ def prefix_cache(llm: LLM) -> LLM:
     return _paged(llm, enable_prefix_caching=True)
 
 
-def _paged(llm: LLM, enable_prefix_caching: bool) -> LLM:
+@rung(
+    "speculative",
+    "a small model drafts tokens, and one step verifies several of them",
+    "16 requests share each pass over the weights here, so verifying their drafts costs about as much as it saves. "
+    "Speculation pays when few requests run (chapter 10).",
+)
+def speculative(llm: LLM) -> LLM:
+    if llm.name not in DRAFT_MODELS:
+        raise Unavailable(f"no draft model for {llm.name} comes with the package")
+    drafting = {"method": "draft_model", "model": DRAFT_MODELS[llm.name], "num_speculative_tokens": 3}
+    return _paged(llm, enable_prefix_caching=True, speculative_config=drafting)
+
+
+def _paged(llm: LLM, enable_prefix_caching: bool, **arguments: Any) -> LLM:
     blocks = ROWS * llm.engine.max_model_len // llm.config.block_size
     return llm.variant(
         kv_cache="paged",
         num_gpu_blocks_override=blocks,
         max_num_seqs=ROUNDS_OF_PROMPTS * len(PROMPTS),
         enable_prefix_caching=enable_prefix_caching,
+        **arguments,
     )
 
 
@@ -126,6 +145,7 @@ class Result:
     `ttft_s` is the time from a prompt's arrival to its first token, when all prompts arrive together.
     `seconds_per_token` is the time from one token of a request to its next. `peak_bytes` is the memory that loading and
     running added to the process, or to the device on CUDA. `factor` is the throughput over that of the rung before.
+    `caveat` is set if that is below 1 and the reason is known.
     """
 
     name: str
@@ -137,6 +157,7 @@ class Result:
     factor: float | None = None
     same_text: bool | None = None
     skipped: str | None = None
+    caveat: str | None = None
 
 
 @dataclass(slots=True)
@@ -302,6 +323,8 @@ def _fill(result: Result, runs: list[_Run], before: Result | None, reference: _R
     result.same_text = runs[0].token_ids() == reference.token_ids()
     if before is not None and before.tokens_per_second is not None:
         result.factor = result.tokens_per_second / before.tokens_per_second
+        if result.factor < 1:
+            result.caveat = next(step.caveat for step in LADDER if step.name == result.name)
 
 
 def _peak_in_own_process(model: str, name: str, max_tokens: int) -> int | None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from minillm import tour as tour_module
 from minillm.cli import main
 from minillm.measure.known_gpus import KNOWN_GPUS
+from minillm.measure.timing import factor_text
 from minillm.tour import LADDER, Rung, Unavailable, save, tour
+from tests.engine import tiny
 
 ROOT = Path(__file__).parents[1]
 
@@ -259,6 +262,36 @@ def test_a_rung_that_cannot_run_is_shown_with_the_reason(
     assert flying["tokens_per_second"] is None and flying["factor"] is None
     assert last["factor"] == last["tokens_per_second"] / short["rungs"][0]["tokens_per_second"]
     assert len(save(short, tmp_path)) == 2
+
+
+def test_a_rung_that_loses_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tour_module, "this_machine", lambda device: KNOWN_GPUS["A100"])
+    _naive, kv_cache, *_ = LADDER
+    slow = Rung("slow", "again and again", LADDER[0].make, "It computes everything again.")
+    fast = Rung("fast", "once", kv_cache.make, "This is never said.")
+    monkeypatch.setattr(tour_module, "LADDER", [kv_cache, slow, fast])
+    monkeypatch.setattr(tour_module, "tour", partial(tour, seconds_a_round=0.4, rounds=1, memory=False))
+    assert main(["tour", "--out", str(tmp_path)]) == 0
+    rungs = json.loads((tmp_path / "tour.json").read_text())["rungs"]
+    assert [rung["caveat"] for rung in rungs] == [None, "It computes everything again.", None]
+    assert rungs[1]["factor"] < 1 < rungs[2]["factor"]
+    said = capsys.readouterr().out
+    assert f"slow, {factor_text(rungs[1]['factor'])}: It computes everything again." in said
+    assert "never said" not in said
+
+
+def test_a_loss_is_not_rounded_to_1() -> None:
+    assert [factor_text(factor) for factor in (None, 2.04, 1.0, 0.996, 0.86)] == [
+        "", "×2.0", "×1.0", "×0.99", "×0.86"
+    ]  # fmt: skip
+
+
+def test_a_model_without_a_draft_model_has_no_rung_with_speculation() -> None:
+    [speculative] = [rung for rung in LADDER if rung.name == "speculative"]
+    with tiny.llm() as llm, pytest.raises(Unavailable, match=f"no draft model for {re.escape(llm.name)}"):
+        speculative.make(llm)
 
 
 @pytest.mark.slow

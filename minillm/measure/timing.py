@@ -147,3 +147,10 @@ def _cpu_model() -> str:
     if sys.platform == "darwin":
         return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
     return platform.processor() or platform.machine()
+
+
+def factor_text(factor: float | None) -> str:
+    """Return a speed-up as it is shown. Below 1 it has two digits, so that a loss is never rounded to 1."""
+    if factor is None:
+        return ""
+    return f"×{factor:.1f}" if factor >= 1 else f"×{min(factor, 0.99):.2f}"

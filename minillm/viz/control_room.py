@@ -16,11 +16,12 @@ import ipywidgets as widgets
 from IPython.display import display
 
 from minillm.engine.request import RequestOutput
-from minillm.llm import LLM
+from minillm.llm import DRAFT_MODELS, LLM
 from minillm.viz.player import PANELS, Player, view
 from minillm.viz.room import Room
 
 PACES = [("slow: 3 steps per second", 3.0), ("12 steps per second", 12.0), ("40 steps per second", 40.0)]
+SPECULATION = [("none", None), ("n-grams", "ngram"), ("suffix tree", "suffix")]
 BUDGETS = [8, 16, 32, 64, 128, 256]
 HINT = "Type the beginning of a story, or add ten at once."
 
@@ -101,11 +102,41 @@ class ControlRoom:
         pace = _control(widgets.Dropdown, "pace", options=[*PACES, ("as fast as it can", None)])
         pace.value = self.room.steps_per_second
         pace.observe(lambda change: setattr(self.room, "steps_per_second", change["new"]), names="value")
-        shown = [*self.settings.values(), pace]
+        shown = [*self.settings.values(), *self._speculation(), pace]
         if self.room.own:
             shown.append(self._switch())
         self._controls += shown
         return widgets.HBox(shown, layout=widgets.Layout(flex_flow="row wrap"))
+
+    def _speculation(self) -> list[widgets.Widget]:
+        """Return the choice of a proposer, and of the number of drafts per request and step."""
+        draft_model = DRAFT_MODELS.get(self.room.llm.name)
+        methods = [*SPECULATION, *([("draft model", "draft_model")] if draft_model else [])]
+        self.method = _control(widgets.Dropdown, "speculation", options=methods)
+        self.num_drafts = _control(widgets.IntSlider, "drafts", min=1, max=8)
+
+        def show() -> None:
+            now = self.room.llm.config.speculation
+            self.method.value = None if now is None else now.method
+            self.num_drafts.disabled = now is None
+            if now is not None:
+                self.num_drafts.value = now.num_speculative_tokens
+
+        def change(_: object) -> None:
+            wanted: dict[str, Any] | None = None
+            if self.method.value is not None:
+                wanted = {"method": self.method.value, "num_speculative_tokens": self.num_drafts.value}
+            if self.method.value == "draft_model":
+                wanted = {**(wanted or {}), "model": draft_model}
+            if wanted != self.room.setting("speculative_config"):
+                self._change("speculative_config", wanted, f"speculation is {self.method.label} now.")
+                show()
+
+        self.num_drafts.value = 4
+        show()
+        for control in (self.method, self.num_drafts):
+            control.observe(change, names="value")
+        return [self.method, self.num_drafts]
 
     def _switch(self) -> widgets.ToggleButtons:
         whose = " and ".join(self.room.own)
@@ -123,18 +154,20 @@ class ControlRoom:
 
     def _changer(self, name: str) -> Callable[[dict[str, Any]], None]:
         def change(change: dict[str, Any]) -> None:
-            if change["new"] == self.room.setting(name):
-                return
-            if self.room.change(**{name: change["new"]}):
-                count = self.room.num_unfinished
-                moved = (
-                    f" The engine was rebuilt, and {count} unfinished requests go on in it." if count else ""
-                )
-                self._show(f"{name} is {change['new']} now.{moved}")
-            else:
+            value = change["new"]
+            if value != self.room.setting(name) and not self._change(name, value, f"{name} is {value} now."):
                 self.settings[name].value = self.room.setting(name)
 
         return change
+
+    def _change(self, name: str, value: Any, said: str) -> bool:
+        """Change an engine argument. Return False, with the room's message, if that is refused."""
+        if not self.room.change(**{name: value}):
+            return False
+        count = self.room.num_unfinished
+        moved = f" The engine was rebuilt, and {count} unfinished requests go on in it." if count else ""
+        self._show(said + moved)
+        return True
 
 
 def _control(kind: type, description: str, **arguments: Any) -> widgets.Widget:

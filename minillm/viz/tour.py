@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minillm.measure.timing import factor_text
 from minillm.viz.style import DECODE, FAINT, INK, PREFILL, Picture, quiet, style
 
 
@@ -46,8 +47,8 @@ def _bars(axes: Any, y: range, rungs: Sequence[Mapping[str, Any]], key: str, col
 
 
 def _throughput(rung: Mapping[str, Any]) -> str:
-    factor = rung["factor"]
-    return f"{rung['tokens_per_second']:,.0f}" + (f"  (×{factor:.1f})" if factor is not None else "")
+    factor = factor_text(rung["factor"])
+    return f"{rung['tokens_per_second']:,.0f}" + (f"  ({factor})" if factor else "")
 
 
 def _seconds(value: float) -> str:

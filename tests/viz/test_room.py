@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("anywidget")
 
+from minillm import LLM
 from minillm.cache.blocks import BlockAllocator
 from minillm.engine.scheduler import Scheduler
-from minillm.measure.trace import EngineReset
+from minillm.measure.trace import EngineReset, StepRecord
 from minillm.viz import room as rooms
 from minillm.viz.control_room import ControlRoom
 from minillm.viz.room import Room
@@ -56,7 +57,12 @@ def test_ten_requests_finish_and_closing_ends_the_threads(undisturbed):
 
 @pytest.mark.parametrize(
     "change",
-    [{"num_gpu_blocks_override": 14}, {"scheduling_policy": "static"}, {"max_num_batched_tokens": 8}],
+    [
+        {"num_gpu_blocks_override": 14},
+        {"scheduling_policy": "static"},
+        {"max_num_batched_tokens": 8},
+        {"speculative_config": {"method": "suffix"}},
+    ],
     ids=str,
 )
 def test_a_change_while_it_runs_changes_no_text(change, undisturbed):
@@ -153,6 +159,28 @@ class TestControls:
         shown.settings["enable_prefix_caching"].value = False
         assert shown.room.setting("enable_prefix_caching") is False
         assert "enable_prefix_caching is False" in shown._message.value
+
+    def test_speculation_can_be_chosen_and_left(self, shown):
+        assert shown.num_drafts.disabled and [value for _, value in shown.method.options] == [
+            None, "ngram", "suffix"
+        ]  # fmt: skip
+        shown.method.value = "ngram"
+        assert shown.room.setting("speculative_config") == {"method": "ngram", "num_speculative_tokens": 4}
+        assert "speculation is n-grams now" in shown._message.value and not shown.num_drafts.disabled
+        shown.num_drafts.value = 2
+        assert shown.room.llm.engine.proposer.num_speculative_tokens == 2
+        shown.method.value = None
+        assert shown.room.llm.engine.proposer is None and shown.num_drafts.disabled
+
+    def test_a_bundled_model_has_its_draft_model(self):
+        room = ControlRoom(LLM("tinytales"), **SMALL)
+        room.method.value = "draft_model"
+        room.add("Once upon a time")
+        room.wait()
+        room.close()
+        assert room.room.setting("speculative_config")["model"] == "tinytales-draft"
+        steps = room.player.recording.trace.of(StepRecord)
+        assert any(part.drafts for step in steps for part in step.scheduled)
 
     def test_a_refused_value_goes_back(self, shown):
         shown.room.steps_per_second = 50
