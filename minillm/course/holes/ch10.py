@@ -60,7 +60,8 @@ def check_accept(function: Callable[..., Any]) -> None:
         not said(3, 0.0), "It keeps a draft of probability 0 in the model when u is 0. Use <, and not <=."
     )
     expect.that(
-        said(0, 0.999, (1.0, 0.0), (1.0, 0.0)), "p and q are equal: then every draft is kept, for every u < 1."
+        said(0, 0.999, (1.0, 0.0), (1.0, 0.0)),
+        "p and q are equal: then every draft is kept, for every u < 1.",
     )
 
 
