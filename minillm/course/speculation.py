@@ -1,14 +1,23 @@
-"""The verifier of chapter 10 from two functions of a reader: whether a draft is accepted, and the residual."""
+"""Chapter 10's tools: a verifier from two functions of a reader, and runs with drafts that are counted and timed."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import mean, median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minillm.llm import LLM
+from minillm.measure.timing import synchronize
+from minillm.measure.trace import StepRecord, TokenRecord
 from minillm.sampling import (
     Drafts,
     Sampled,
+    SamplingParams,
     SamplingRow,
     Stream,
     draw,
@@ -67,3 +76,107 @@ def _number(row: SamplingRow, stream: Stream) -> float:
 
 def _drawn(weights: Tensor, u: float) -> int:
     return int(draw(weights[None], torch.tensor([u], dtype=torch.float64, device=weights.device)))
+
+
+@dataclass
+class Run:
+    """A run with drafts: its tokens, and how they came. `seconds` has the time of each repetition.
+
+    `verified` has a pair for each request in each step with drafts: the number of drafts, and of tokens that it got.
+    `step_cost` and `draft_cost` are the median seconds of the model's part of a step, and of the proposer's part.
+    """
+
+    token_ids: list[list[int]] = field(default_factory=list)
+    num_steps: int = 0
+    verified: list[tuple[int, int]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    step_cost: float = 0.0
+    draft_cost: float = 0.0
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Return the output tokens divided by the steps. The first token of a request comes with its prompt."""
+        return sum(map(len, self.token_ids)) / self.num_steps
+
+    @property
+    def acceptance(self) -> float:
+        """Return the share of accepted drafts among the judged ones: those after a rejection are not judged."""
+        accepted = sum(tokens - 1 for _, tokens in self.verified)
+        rejected = sum(tokens <= drafts for drafts, tokens in self.verified)
+        return accepted / max(1, accepted + rejected)
+
+    def tokens_with(self, k: int) -> float:
+        """Return the mean number of tokens of a step with exactly k drafts."""
+        return mean(tokens for drafts, tokens in self.verified if drafts == k)
+
+    def speed_up(self, plain: "Run") -> float:
+        """Return how many times as fast as `plain` this run is, by the medians of their times."""
+        return median(plain.seconds) / median(self.seconds)
+
+
+def compare(
+    llm: LLM,
+    methods: Mapping[str, Mapping[str, Any] | None],
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
+    *,
+    together: bool = False,
+    rounds: int = 1,
+    warm_up: int = 1,
+) -> dict[str, Run]:
+    """Return a run of each method, a `speculative_config` or None, on the same prompts.
+
+    The prompts run one after the other, or `together`. Methods alternate from round to round, after `warm_up` prompts.
+    The prefix cache is off, so that a repetition costs the same.
+    """
+    with ExitStack() as stack:
+        engines = {
+            name: stack.enter_context(
+                llm.variant(trace=True, enable_prefix_caching=False, speculative_config=config)
+            )
+            for name, config in methods.items()
+        }
+        runs = {name: Run() for name in methods}
+        for engine in engines.values():
+            _generate(engine, prompts[:warm_up], params, together)
+        order = list(engines)
+        for _ in range(rounds):
+            for name in order:
+                engine = engines[name]
+                engine.trace.clear()
+                began = _now(engine)
+                outputs = _generate(engine, prompts, params, together)
+                runs[name].seconds.append(_now(engine) - began)
+                _count(runs[name], outputs, engine)
+            order.reverse()
+        return runs
+
+
+def _generate(
+    llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams, together: bool
+) -> list[Any]:
+    given = [{"prompt_token_ids": list(ids)} for ids in prompts]
+    groups = [given] if together else [[one] for one in given]
+    return [output for group in groups for output in llm.generate(group, params)]
+
+
+def _count(run: Run, outputs: Sequence[Any], llm: LLM) -> None:
+    run.token_ids = [list(output.outputs[0].token_ids) for output in outputs]
+    steps = llm.trace.of(StepRecord)
+    run.num_steps, run.verified = len(steps), []
+    tokens: Counter[str] = Counter()  # of the step whose record comes next
+    for record in llm.trace:
+        if isinstance(record, TokenRecord):
+            tokens[record.request_id] += 1
+        elif isinstance(record, StepRecord):
+            drafted = [part for part in record.scheduled if part.drafts]
+            run.verified += [(part.num_drafts, tokens[part.request_id]) for part in drafted]
+            tokens.clear()
+    decodes = [step for step in steps if step.num_tokens("prefill") == 0]
+    run.draft_cost = median(step.phases.draft for step in decodes)
+    run.step_cost = median(step.end - step.start - step.phases.draft for step in decodes)
+
+
+def _now(llm: LLM) -> float:
+    synchronize(llm.model.device)
+    return time.perf_counter()

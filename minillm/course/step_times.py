@@ -43,8 +43,11 @@ def hollow(model: Transformer) -> Transformer:
     return Transformer(config, weights, model.ops)
 
 
-def seconds_of(model: Transformer, new: int, context: int, batch: int) -> float:
-    """Return the median time of a step: `batch` requests compute `new` tokens each, after `context` cached ones."""
+def seconds_of(model: Transformer, new: int, context: int, batch: int, every_row: bool = False) -> float:
+    """Return the median time of a step: `batch` requests compute `new` tokens each, after `context` cached ones.
+
+    The step ends with the logits after each request's last token, or after every token.
+    """
     cache = KVCache(model.config, batch, context + new, model.dtype, model.device)
     for layer in cache.layers:
         layer.k.zero_()
@@ -53,7 +56,7 @@ def seconds_of(model: Transformer, new: int, context: int, batch: int) -> float:
 
     def step() -> None:
         hidden = model(Batch.of(chunks, cache.block_size, model.device), cache)
-        model.logits(hidden[new - 1 :: new])
+        model.logits(hidden if every_row else hidden[new - 1 :: new])
 
     with torch.inference_mode():
         return median_of(step, rounds=9, warmup=2, device=model.device).median

@@ -25,7 +25,7 @@ def check_accept(function: Callable[..., Any]) -> None:
 
     answers = {(x, u): said(x, u) for x in range(4) for u in (0.1, 0.31, 0.4, 0.5, 0.6, 0.75, 0.97)}
     wanted = {(x, u): u * Q[x] < P[x] for x, u in answers}
-    mistakes = {
+    mistakes: dict[str, Callable[[int, float], bool]] = {
         "It accepts every draft. Then the text has the draft model's distribution.": lambda x, u: True,
         "It rejects every draft, so no draft saves a step.": lambda x, u: False,
         "The ratio is upside down: it is p[x] / q[x].": lambda x, u: u * P[x] < Q[x],
