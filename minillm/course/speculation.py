@@ -83,15 +83,15 @@ class Run:
     """A run with drafts: its tokens, and how they came. `seconds` has the time of each repetition.
 
     `verified` has a pair for each request in each step with drafts: the number of drafts, and of tokens that it got.
-    `step_cost` and `draft_cost` are the median seconds of the model's part of a step, and of the proposer's part.
+    `model_parts` and `draft_parts` have the seconds of the model's and of the proposer's part of each decode step.
     """
 
     token_ids: list[list[int]] = field(default_factory=list)
     num_steps: int = 0
     verified: list[tuple[int, int]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    step_cost: float = 0.0
-    draft_cost: float = 0.0
+    model_parts: list[float] = field(default_factory=list)
+    draft_parts: list[float] = field(default_factory=list)
 
     @property
     def tokens_per_step(self) -> float:
@@ -126,8 +126,8 @@ def compare(
 ) -> dict[str, Run]:
     """Return a run of each method, a `speculative_config` or None, on the same prompts.
 
-    The prompts run one after the other, or `together`. Methods alternate from round to round, after `warm_up` prompts.
-    The prefix cache is off, so that a repetition costs the same.
+    The prompts run one after the other, or `together`. Methods alternate from prompt to prompt, after `warm_up` prompts
+    or groups. The prefix cache is off, so that a repetition costs the same.
     """
     with ExitStack() as stack:
         engines = {
@@ -136,34 +136,33 @@ def compare(
             )
             for name, config in methods.items()
         }
-        runs = {name: Run() for name in methods}
+        given = [{"prompt_token_ids": list(ids)} for ids in prompts]
+        groups = [given] if together else [[one] for one in given]
         for engine in engines.values():
-            _generate(engine, prompts[:warm_up], params, together)
+            for group in groups[:warm_up]:
+                engine.generate(group, params, use_tqdm=False)
+        runs = {name: Run() for name in methods}
         order = list(engines)
         for _ in range(rounds):
-            for name in order:
-                engine = engines[name]
-                engine.trace.clear()
-                began = _now(engine)
-                outputs = _generate(engine, prompts, params, together)
-                runs[name].seconds.append(_now(engine) - began)
-                _count(runs[name], outputs, engine)
-            order.reverse()
+            for run in runs.values():
+                run.seconds.append(0.0)
+            for group in groups:
+                for name in order:
+                    _add(runs[name], engines[name], group, params)
+                order.reverse()
+        for run in runs.values():  # every round has the same tokens
+            run.token_ids = run.token_ids[: len(prompts)]
+            run.num_steps //= rounds
         return runs
 
 
-def _generate(
-    llm: LLM, prompts: Sequence[Sequence[int]], params: SamplingParams, together: bool
-) -> list[Any]:
-    given = [{"prompt_token_ids": list(ids)} for ids in prompts]
-    groups = [given] if together else [[one] for one in given]
-    return [output for group in groups for output in llm.generate(group, params)]
-
-
-def _count(run: Run, outputs: Sequence[Any], llm: LLM) -> None:
-    run.token_ids = [list(output.outputs[0].token_ids) for output in outputs]
-    steps = llm.trace.of(StepRecord)
-    run.num_steps, run.verified = len(steps), []
+def _add(run: Run, llm: LLM, group: Sequence[Any], params: SamplingParams) -> None:
+    """Generate the group's outputs, and add what happened to the run."""
+    llm.trace.clear()
+    began = _now(llm)
+    outputs = llm.generate(group, params, use_tqdm=False)
+    run.seconds[-1] += _now(llm) - began
+    run.token_ids += [list(output.outputs[0].token_ids) for output in outputs]
     tokens: Counter[str] = Counter()  # of the step whose record comes next
     for record in llm.trace:
         if isinstance(record, TokenRecord):
@@ -171,10 +170,11 @@ def _count(run: Run, outputs: Sequence[Any], llm: LLM) -> None:
         elif isinstance(record, StepRecord):
             drafted = [part for part in record.scheduled if part.drafts]
             run.verified += [(part.num_drafts, tokens[part.request_id]) for part in drafted]
+            run.num_steps += 1
             tokens.clear()
-    decodes = [step for step in steps if step.num_tokens("prefill") == 0]
-    run.draft_cost = median(step.phases.draft for step in decodes)
-    run.step_cost = median(step.end - step.start - step.phases.draft for step in decodes)
+            if not record.num_tokens("prefill"):
+                run.model_parts.append(record.end - record.start - record.phases.draft)
+                run.draft_parts.append(record.phases.draft)
 
 
 def _now(llm: LLM) -> float:
