@@ -122,12 +122,12 @@ def compare(
     *,
     together: bool = False,
     rounds: int = 1,
-    warm_up: int = 1,
+    warm_up: int = 0,
 ) -> dict[str, Run]:
     """Return a run of each method, a `speculative_config` or None, on the same prompts.
 
-    The prompts run one after the other, or `together`. Methods alternate from prompt to prompt, after `warm_up` prompts
-    or groups. The prefix cache is off, so that a repetition costs the same.
+    The prompts run one after the other, or `together`. Methods alternate from prompt to prompt. Each first
+    completes `warm_up` prompts that do not count. The prefix cache is off, so that a repetition costs the same.
     """
     with ExitStack() as stack:
         engines = {
@@ -138,7 +138,10 @@ def compare(
         }
         given = [{"prompt_token_ids": list(ids)} for ids in prompts]
         groups = [given] if together else [[one] for one in given]
+        short = params.clone()
+        short.max_tokens = 4
         for engine in engines.values():
+            engine.generate(groups[0], short, use_tqdm=False)  # the first steps of an engine are slow
             for group in groups[:warm_up]:
                 engine.generate(group, params, use_tqdm=False)
         runs = {name: Run() for name in methods}

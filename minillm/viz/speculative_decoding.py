@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minillm.viz.style import (
@@ -17,6 +18,7 @@ from minillm.viz.style import (
     PAPER,
     PREFILL,
     REJECTED,
+    WASTE,
     Picture,
     printable,
     quiet,
@@ -25,12 +27,14 @@ from minillm.viz.style import (
 from minillm.viz.widget import Explorer
 
 DRAFT = "#DDCC77"  # the draft model's colour in the chapter's drawings
+LEVELS = (0.5, 0.8, 1, 1.25, 1.5, 2, 3, 4)  # of the speed-up
+TINTS = ("#F4C9A8", "#F8DCC6", "#FCEFE5", "#E6F4EE", "#C6E8DB", "#9FD8C2", "#73C6A5", "#45B186", "#1E9C6B")
 METHODS = {
     "none": FAINT,
     "n-gram": PREFILL,
     "suffix": KV,
     "draft model": DRAFT,
-    "EAGLE-3": ACCEPTED,
+    "EAGLE-3": "#AA4499",
 }
 
 
@@ -207,17 +211,17 @@ def surface_figure(point: Measured, draft_cost: float, verify_cost: float, k: in
         figure = Picture(figsize=(9.6, 3.9))
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         top = float(values.max())
-        filled = left.contourf(
-            alphas, ks, values, levels=[0, 0.5, 0.8, 1, 1.25, 1.5, 2, 3, 4, 13], cmap=_map()
+        left.contourf(alphas, ks, values, levels=[0, *LEVELS, 13], colors=TINTS)
+        lines = left.contour(
+            alphas, ks, values, levels=[at for at in LEVELS if at != 1], colors=FAINT, linewidths=0.7
         )
-        lines = left.contour(alphas, ks, values, levels=[1], colors=INK, linewidths=1.6)
-        del filled, lines
-        left.step(alphas, ks[best], where="mid", color=INK, ls=":", lw=1.6, label="best k")
+        left.contour(alphas, ks, values, levels=[1], colors=INK, linewidths=1.8)
+        left.clabel(lines, fmt="×%g", fontsize=8.5, colors=INK)
+        left.step(alphas, ks[best], where="mid", color=INK, ls=":", lw=1.6)
+        left.plot(point.acceptance, point.k, "*", color=PAPER, mec=INK, ms=15)
         left.set_xlabel("acceptance α")
         left.set_ylabel("k: drafts per step")
-        left.set_title(f"Speed-up, at most ×{top:.1f}. Black line: ×1")
-        left.plot(point.acceptance, point.k, "*", color=PAPER, mec=INK, ms=15, label="this machine")
-        left.legend(loc="upper left", fontsize=9)
+        left.set_title(f"Speed-up, at most ×{top:.1f}. Star: this machine")
         right.axhline(1, color=FAINT, lw=1)
         right.plot(alphas, [speed_up(a, k, draft_cost, verify_cost) for a in alphas], color=DECODE, lw=2)
         right.plot(alphas, values.max(0), color=INK, ls=":", lw=1.6)
@@ -230,10 +234,6 @@ def surface_figure(point: Measured, draft_cost: float, verify_cost: float, k: in
         right.set_title("Speed-up (star: measured)" if here and k == point.k else "Speed-up")
         right.set_ylim(0, max(2.0, 1.05 * top))
         return figure
-
-
-def _map() -> str:
-    return "PRGn"
 
 
 def surface_explorer(point: Measured) -> Explorer:
@@ -270,7 +270,7 @@ def methods_figure(rows: Mapping[str, Mapping[str, tuple[float, float]]]) -> Pic
                 left.barh(y, tokens, color=METHODS[name], height=0.75)
                 right.barh(y, speed, color=METHODS[name], height=0.75)
                 left.text(tokens, y, f" {tokens:.2f}", va="center", fontsize=9)
-                right.text(speed, y, f" ×{speed:.2f}", va="center", fontsize=9)
+                right.text(max(speed, 1), y, f" ×{speed:.2f}", va="center", fontsize=9)
                 places.append(y)
                 texts.append(f"{text}: {name}")
                 y += 1
@@ -293,20 +293,20 @@ def losses_figure(sides: Mapping[str, Mapping[str, float]]) -> Picture:
         figure = Picture(figsize=(9.6, 2.9))
         panels = figure.subplots(1, len(sides), sharey=True, squeeze=False)[0]
         for axes, (title, speeds) in zip(panels, sides.items(), strict=True):
-            colors = [ACCEPTED if speed >= 1 else REJECTED for speed in speeds.values()]
+            colors = [DECODE if speed >= 1 else WASTE for speed in speeds.values()]
             axes.bar(range(len(speeds)), list(speeds.values()), color=colors, width=0.62)
             axes.axhline(1, color=INK, lw=1)
-            _bar_texts(axes, [f"×{speed:.2f}" for speed in speeds.values()])
+            _bar_texts(axes, [f"×{speed:.2f}" for speed in speeds.values()], at_least=1)
             axes.set_xticks(range(len(speeds)), list(speeds))
             axes.set_xlabel(title)
         panels[0].set_ylabel("speed, without drafts = 1")
         return figure
 
 
-def _bar_texts(axes: Axes, texts: Sequence[str]) -> None:
-    """Write a text on each bar, and make room for it."""
-    highest = max(bar.get_height() for bar in axes.patches)  # type: ignore[attr-defined]
+def _bar_texts(axes: Axes, texts: Sequence[str], at_least: float = 0.0) -> None:
+    """Write a text on each bar, not below the height `at_least`, and make room for it."""
     for bar, text in zip(axes.patches, texts, strict=True):
-        x = bar.get_x() + bar.get_width() / 2  # type: ignore[attr-defined]
-        axes.text(x, bar.get_height(), text, ha="center", va="bottom", fontsize=9)  # type: ignore[attr-defined]
-    axes.set_ylim(0, max(1.15 * highest, axes.get_ylim()[1]))
+        assert isinstance(bar, Rectangle)
+        x, y = bar.get_x() + bar.get_width() / 2, max(bar.get_height(), at_least)
+        axes.text(x, y, text, ha="center", va="bottom", fontsize=9)
+        axes.set_ylim(0, max(1.15 * y, axes.get_ylim()[1]))
