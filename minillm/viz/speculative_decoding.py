@@ -131,10 +131,9 @@ def outcome_figure(p: Tensor, shares: Mapping[str, Tensor], word: Callable[[int]
         for axes, (name, share) in zip(
             figure.subplots(1, len(shares), sharey=True, squeeze=False)[0], shares.items(), strict=True
         ):
-            good = distance(p, share) < 0.05
             axes.bar(range(len(top)), p[top].tolist(), color=KV, width=0.8, label="p")
             axes.plot(
-                range(len(top)), share[top].tolist(), "o", color=INK if good else REJECTED, label="came out"
+                range(len(top)), share[top].tolist(), "o", color=INK, label="came out"
             )
             axes.set_title(f"{name}: {distance(p, share):.1%} off", fontsize=10)
             axes.set_xticks(
