@@ -132,9 +132,7 @@ def outcome_figure(p: Tensor, shares: Mapping[str, Tensor], word: Callable[[int]
             figure.subplots(1, len(shares), sharey=True, squeeze=False)[0], shares.items(), strict=True
         ):
             axes.bar(range(len(top)), p[top].tolist(), color=KV, width=0.8, label="p")
-            axes.plot(
-                range(len(top)), share[top].tolist(), "o", color=INK, label="came out"
-            )
+            axes.plot(range(len(top)), share[top].tolist(), "o", color=INK, label="came out")
             axes.set_title(f"{name}: {distance(p, share):.1%} off", fontsize=10)
             axes.set_xticks(
                 range(len(top)), [_name(word(t)) for t in top], rotation=45, ha="right", fontsize=9

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+import minillm
+from minillm import LLM
 from minillm.course.holes.ch10 import accept, residual
-from minillm.course.speculation import verifier
+from minillm.course.speculation import Run, compare, verifier
 from minillm.sampling import Drafts, SamplingParams, SamplingRow, verify
 
 
@@ -52,3 +54,41 @@ def test_a_row_that_cannot_be_sampled_is_reported() -> None:
     logits, rows, drafts = step(1.0, False, 0)
     logits[0] = float("nan")
     assert list(verifier(accept, residual)(logits, rows, drafts).errors) == [0]
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    return LLM("tinytales", dtype="float32", device="cpu", max_model_len=64, max_num_seqs=4)
+
+
+PROMPTS = [[5, 6, 7, 8], [9, 10, 11], [12, 13]]
+GREEDY = SamplingParams(max_tokens=11, temperature=0, ignore_eos=True)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_drafts_that_are_all_right_are_counted(llm: LLM, together: bool) -> None:
+    itself = {"method": "draft_model", "model": "tinytales", "num_speculative_tokens": 4}
+    runs = compare(llm, {"none": None, "itself": itself}, PROMPTS, GREEDY, together=together, rounds=2)
+    wanted = [output.outputs[0].token_ids for output in llm.generate(PROMPTS, GREEDY)]
+    assert runs["none"].token_ids == runs["itself"].token_ids == wanted
+    run = runs["itself"]
+    assert run.acceptance == 1 and run.tokens_with(4) == 5
+    requests = 1 if together else 3
+    assert runs["none"].num_steps == 11 * requests
+    assert run.num_steps == 3 * requests, "1 token with the prompt, then twice 5"
+    assert run.tokens_per_step == pytest.approx(33 / (3 * requests))
+    assert len(run.seconds) == 2 and min(run.seconds) > 0
+    assert len(run.verified) == 2 * 2 * 3, "two steps with drafts for each of 3 requests, in two rounds"
+    assert len(run.draft_parts) == len(run.model_parts) and max(run.draft_parts) > 0
+
+
+def test_wrong_drafts_are_counted_as_judged_once(llm: LLM) -> None:
+    with minillm.swap(propose=lambda token_ids, limit: [3] * limit):
+        run = compare(llm, {"junk": {"method": "ngram"}}, PROMPTS, GREEDY)["junk"]
+    assert run.acceptance == 0 and run.tokens_with(4) == 1 and run.num_steps == 33
+
+
+def test_acceptance_leaves_out_the_drafts_after_a_rejection() -> None:
+    run = Run(verified=[(4, 3), (4, 5), (2, 1)])  # 2 and a rejection, 4, a rejection
+    assert run.acceptance == pytest.approx(6 / 8) and run.tokens_with(4) == 4
+    assert Run(seconds=[2.0, 1.0, 9.0]).speed_up(Run(seconds=[3.0, 5.0, 4.0])) == 2.0
