@@ -80,18 +80,18 @@ def _drawn(weights: Tensor, u: float) -> int:
 
 @dataclass
 class Run:
-    """A run with drafts: its tokens, and how they came. `seconds` has the time of each repetition.
+    """A run with drafts: its tokens, and how they came. `seconds` has the times of each prompt, one per round.
 
     `verified` has a pair for each request in each step with drafts: the number of drafts, and of tokens that it got.
-    `model_parts` and `draft_parts` have the seconds of the model's and of the proposer's part of each decode step.
+    `parts` has the seconds of the model's and of the proposer's part of each decode step, by prompt and step: of the
+    rounds, the least disturbed one counts.
     """
 
     token_ids: list[list[int]] = field(default_factory=list)
     num_steps: int = 0
     verified: list[tuple[int, int]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    model_parts: list[float] = field(default_factory=list)
-    draft_parts: list[float] = field(default_factory=list)
+    seconds: list[list[float]] = field(default_factory=list)
+    parts: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
     @property
     def tokens_per_step(self) -> float:
@@ -105,13 +105,23 @@ class Run:
         rejected = sum(tokens <= drafts for drafts, tokens in self.verified)
         return accepted / max(1, accepted + rejected)
 
+    @property
+    def model_cost(self) -> float:
+        """Return the median seconds of the model's part of a decode step."""
+        return median(model for model, _ in self.parts.values())
+
+    @property
+    def draft_cost(self) -> float:
+        """Return the median seconds of the proposer's part of a decode step."""
+        return median(draft for _, draft in self.parts.values())
+
     def tokens_with(self, k: int) -> float:
         """Return the mean number of tokens of a step with exactly k drafts."""
         return mean(tokens for drafts, tokens in self.verified if drafts == k)
 
     def speed_up(self, plain: "Run") -> float:
-        """Return how many times as fast as `plain` this run is, by the medians of their times."""
-        return median(plain.seconds) / median(self.seconds)
+        """Return how many times as fast as `plain` this run is. Of each prompt, the least disturbed round counts."""
+        return sum(map(min, plain.seconds)) / sum(map(min, self.seconds))
 
 
 def compare(
@@ -144,14 +154,12 @@ def compare(
             engine.generate(groups[0], short, use_tqdm=False)  # the first steps of an engine are slow
             for group in groups[:warm_up]:
                 engine.generate(group, params, use_tqdm=False)
-        runs = {name: Run() for name in methods}
+        runs = {name: Run(seconds=[[] for _ in groups]) for name in methods}
         order = list(engines)
         for _ in range(rounds):
-            for run in runs.values():
-                run.seconds.append(0.0)
-            for group in groups:
+            for number, group in enumerate(groups):
                 for name in order:
-                    _add(runs[name], engines[name], group, params)
+                    _add(runs[name], engines[name], number, group, params)
                 order.reverse()
         for run in runs.values():  # every round has the same tokens
             run.token_ids = run.token_ids[: len(prompts)]
@@ -159,25 +167,29 @@ def compare(
         return runs
 
 
-def _add(run: Run, llm: LLM, group: Sequence[Any], params: SamplingParams) -> None:
-    """Generate the group's outputs, and add what happened to the run."""
+def _add(run: Run, llm: LLM, number: int, group: Sequence[Any], params: SamplingParams) -> None:
+    """Generate the outputs of group `number`, and add what happened to the run."""
     llm.trace.clear()
     began = _now(llm)
     outputs = llm.generate(group, params, use_tqdm=False)
-    run.seconds[-1] += _now(llm) - began
+    run.seconds[number].append(_now(llm) - began)
     run.token_ids += [list(output.outputs[0].token_ids) for output in outputs]
     tokens: Counter[str] = Counter()  # of the step whose record comes next
+    step = 0
     for record in llm.trace:
         if isinstance(record, TokenRecord):
             tokens[record.request_id] += 1
         elif isinstance(record, StepRecord):
             drafted = [part for part in record.scheduled if part.drafts]
             run.verified += [(part.num_drafts, tokens[part.request_id]) for part in drafted]
-            run.num_steps += 1
-            tokens.clear()
             if not record.num_tokens("prefill"):
-                run.model_parts.append(record.end - record.start - record.phases.draft)
-                run.draft_parts.append(record.phases.draft)
+                draft = record.phases.draft
+                model = record.end - record.start - draft
+                before = run.parts.get((number, step), (model, draft))
+                run.parts[number, step] = min(model, before[0]), min(draft, before[1])
+            step += 1
+            tokens.clear()
+    run.num_steps += step
 
 
 def _now(llm: LLM) -> float:

@@ -177,11 +177,14 @@ def tokens_figure(measured: Mapping[int, float], acceptance: float) -> Picture:
         axes.plot(ks, [k + 1 for k in ks], color=FAINT, lw=1, ls=":", label="all drafts accepted: k + 1")
         label = f"(1 - α^(k+1)) / (1 - α) with α = {acceptance:.2f}"
         axes.plot(ks, [expected_tokens(acceptance, k) for k in ks], color=ACCEPTED, lw=2, label=label)
-        axes.axhline(1 / (1 - acceptance), color=ACCEPTED, lw=1, ls="--", label="its limit, 1 / (1 - α)")
+        highest = max(measured) + 1.0
+        if acceptance < 1:
+            highest = min(highest, 1 / (1 - acceptance))
+            axes.axhline(1 / (1 - acceptance), color=ACCEPTED, lw=1, ls="--", label="its limit, 1 / (1 - α)")
         axes.plot(list(measured), list(measured.values()), "o", color=INK, ms=7, label="measured")
         axes.set_xlabel("k: drafts per step")
         axes.set_ylabel("tokens per step")
-        axes.set_ylim(0, 1.25 / (1 - acceptance))
+        axes.set_ylim(0, 1.25 * highest)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
         axes.set_title("Tokens per step")
         return figure

@@ -77,9 +77,9 @@ def test_drafts_that_are_all_right_are_counted(llm: LLM, together: bool) -> None
     assert runs["none"].num_steps == 11 * requests
     assert run.num_steps == 3 * requests, "1 token with the prompt, then twice 5"
     assert run.tokens_per_step == pytest.approx(33 / (3 * requests))
-    assert len(run.seconds) == 2 and min(run.seconds) > 0
+    assert [len(times) for times in run.seconds] == [2] * requests and min(map(min, run.seconds)) > 0
     assert len(run.verified) == 2 * 2 * 3, "two steps with drafts for each of 3 requests, in two rounds"
-    assert len(run.draft_parts) == len(run.model_parts) and max(run.draft_parts) > 0
+    assert len(run.parts) == 2 * requests and run.model_cost > 0 and run.draft_cost > runs["none"].draft_cost
 
 
 def test_wrong_drafts_are_counted_as_judged_once(llm: LLM) -> None:
@@ -91,4 +91,10 @@ def test_wrong_drafts_are_counted_as_judged_once(llm: LLM) -> None:
 def test_acceptance_leaves_out_the_drafts_after_a_rejection() -> None:
     run = Run(verified=[(4, 3), (4, 5), (2, 1)])  # 2 and a rejection, 4, a rejection
     assert run.acceptance == pytest.approx(6 / 8) and run.tokens_with(4) == 4
-    assert Run(seconds=[2.0, 1.0, 9.0]).speed_up(Run(seconds=[3.0, 5.0, 4.0])) == 2.0
+    plain, drafting = Run(seconds=[[3.0, 9.0], [8.0, 5.0]]), Run(seconds=[[2.0, 1.0], [3.0, 7.0]])
+    assert drafting.speed_up(plain) == 2.0, "(3 + 5) / (1 + 3)"
+
+
+def test_the_costs_are_those_of_the_least_disturbed_round() -> None:
+    run = Run(parts={(0, 1): (1.0, 0.2), (0, 2): (3.0, 0.4), (1, 1): (2.0, 0.3)})
+    assert run.model_cost == 2.0 and run.draft_cost == 0.3

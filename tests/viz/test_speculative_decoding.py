@@ -30,6 +30,7 @@ PICTURES = {
     "accept": lambda: pictures.accept_figure(P, Q, word),
     "outcome": lambda: pictures.outcome_figure(P, {"the rule": P, "accept all": Q}, word),
     "tokens": lambda: pictures.tokens_figure({1: 1.8, 4: 3.4}, 0.8),
+    "tokens, all accepted": lambda: pictures.tokens_figure({1: 2, 8: 9}, 1.0),
     "surface": lambda: pictures.surface_figure(POINT, 0.15, 0.1, 4),
     "methods": lambda: pictures.methods_figure(table()),
     "losses": lambda: pictures.losses_figure(
