@@ -49,7 +49,7 @@ class Choice:
 
 
 class Gains:
-    """How many tokens a step gives to a request, from what became of recent drafts."""
+    """The expected tokens of a step per request, from the fate of recent drafts."""
 
     def __init__(self, most: int) -> None:
         self.accepted = self.judged = 0.0

@@ -74,7 +74,7 @@ def cheap_draft(num_requests, num_drafts):
 
 
 def seconds_per_token(world, asked):
-    """What a step costs on average without noise, by the tokens that it gives to each request."""
+    """Return the mean seconds of a step without noise per token that it brings."""
     num_requests, a = len(world.requests), world.acceptance
     seconds = sum(
         world.step(num_requests, num_requests * (1 + k)) + (world.draft(num_requests, k) if k else 0)

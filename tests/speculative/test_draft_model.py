@@ -36,7 +36,7 @@ def fresh_run(model, token_ids):
 
 
 def assert_draft_cache_is_right(llm):
-    """What the draft's cache holds of each running request is what a fresh run of the draft model computes."""
+    """Assert that the draft cache of each running request equals a fresh run of the draft model."""
     proposer = llm.engine.proposer
     model, cache = proposer.runner.model, proposer.cache
     for request in llm.engine.scheduler.running:

@@ -96,7 +96,7 @@ def untrained():
 
 
 def test_the_unrolled_passes_are_the_drafts_of_the_engine(tmp_path):
-    """Where the text goes on as the head drafts, pass j at position t is draft j of the chain from t."""
+    """If the text goes on as the head drafts, pass j at position t is draft j of the chain from t."""
     save_head(untrained(), tmp_path / "head", {})
     llm = shared().variant(speculative_config=eagle(tmp_path / "head", 3))
     head = load_head(tmp_path / "head", llm.model)
