@@ -9,7 +9,6 @@ Source: Leviathan, Kalman, Matias 2023 (arXiv 2211.17192), section 2; Chen et al
 """
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -124,7 +123,7 @@ class DraftModel:
         if not self.probabilistic:
             return logits.argmax(-1).tolist(), None, set()
         errors: dict[int, BaseException] = {}
-        logits = F.pad(logits, (0, self.num_logits - logits.shape[1]), value=-math.inf)
+        logits = F.pad(logits, (0, self.num_logits - logits.shape[1]))
         q = probabilities(process_logits(logits, rows, self.vocab_size, errors), rows)
         u = uniform([row.seed for row in rows], [row.position for row in rows], Stream.DRAFT)
         drafts: list[int] = draw(q, torch.from_numpy(u).to(q.device)).tolist()
