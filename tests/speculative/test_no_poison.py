@@ -2,6 +2,7 @@
 
 import random
 from array import array
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,13 +103,10 @@ def test_every_known_block_holds_the_keys_and_values_of_its_tokens(name):
 
 
 def test_a_block_is_published_once_the_draft_model_has_computed_it():
-    class Tokens:
-        token_ids, drafts, may_hit, max_cached_tokens = list(range(9)), [], True, 9
-        num_tokens = num_wanted = 9
-        block_hashes: list[bytes] = []
-        block_table = array("i")
-
-    memory, request = KVCacheManager(4, 4, PrefixCache(4), with_draft=True), Tokens()
+    request = SimpleNamespace(
+        token_ids=list(range(9)), num_tokens=9, may_hit=True, block_hashes=[], block_table=array("i")
+    )
+    memory = KVCacheManager(4, 4, PrefixCache(4), with_draft=True)
     assert memory.admit(request)
     request.num_computed_tokens, request.num_drafted_tokens = 9, 7
     assert memory.publish(request) == list(request.block_table[:1])
