@@ -83,7 +83,5 @@ class TokenProposer:
     def _drafts(self, part: Part) -> list[int]:
         found = self.from_tokens(part.request.token_ids[:], part.limit)
         if not isinstance(found, Iterable):
-            raise TypeError(
-                f"propose returned a {type(found).__name__}: return a list of token ids, empty for no draft"
-            )
+            raise TypeError(f"propose returned {found!r}: return a list of token ids, empty for no draft")
         return list(found)

@@ -6,6 +6,7 @@ import tempfile
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -17,7 +18,9 @@ NUM_DRAFTS = 4
 
 
 @cache
-def reference(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0) -> LlamaForCausalLM:
+def reference(
+    noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0, positions: int = tiny.CONTEXT
+) -> LlamaForCausalLM:
     """Return the tiny model with `noise` added to every weight, and with `vocab_size` rows in its embeddings.
 
     A `seed` other than 0 gives another random model of one layer.
@@ -28,6 +31,7 @@ def reference(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int =
         config.update({"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1})
         return LlamaForCausalLM(LlamaConfig(**config.to_dict())).eval()
     model = deepcopy(tiny.reference())
+    model.config.max_position_embeddings = positions
     model.resize_token_embeddings(vocab_size, mean_resizing=False)
     with torch.no_grad():
         for weight in model.parameters():
@@ -36,21 +40,24 @@ def reference(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int =
 
 
 @cache
-def folder(noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0) -> Path:
-    """Return `reference` as a Hugging Face folder with the tiny model's tokenizer."""
+def folder(**changes: Any) -> Path:
+    """Return `reference(**changes)` as a Hugging Face folder with the tiny model's tokenizer."""
     path = Path(tempfile.mkdtemp(prefix="minillm-draft-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    reference(noise, vocab_size, seed).save_pretrained(path)
+    reference(**changes).save_pretrained(path)
     tiny.save_tokenizer(path)
     return path
 
 
-def draft(
-    noise: float = 0.0, vocab_size: int = tiny.VOCAB_SIZE, seed: int = 0, **more: object
-) -> dict[str, object]:
-    """Return a `speculative_config` with such a draft model."""
-    path = folder(noise, vocab_size, seed)
-    return {"method": "draft_model", "model": str(path), "num_speculative_tokens": NUM_DRAFTS} | more
+def draft(noise: float = 0.0, draft_sample_method: str = "greedy", **changes: Any) -> dict[str, object]:
+    """Return a `speculative_config` with `reference(noise, **changes)` as the draft model."""
+    path = folder(noise=noise, **changes)
+    return {
+        "method": "draft_model",
+        "model": str(path),
+        "num_speculative_tokens": NUM_DRAFTS,
+        "draft_sample_method": draft_sample_method,
+    }
 
 
 def configs() -> dict[str, dict[str, object]]:

@@ -176,8 +176,8 @@ def test_blocks_of_generated_tokens_are_hit_too():
 @pytest.mark.parametrize("method", ["greedy", "probabilistic"])
 def test_the_padding_of_the_vocabularies_may_differ(vocab_size, method):
     """A prompt may name padding of the target, which the draft model does not have; penalties count it."""
-    target = pairs.folder(0.0, tiny.VOCAB_SIZE + 8)
-    config = pairs.draft(0.01, vocab_size, draft_sample_method=method)
+    target = pairs.folder(vocab_size=tiny.VOCAB_SIZE + 8)
+    config = pairs.draft(0.01, method, vocab_size=vocab_size)
     prompts = [list(PROMPTS[0]), [*PROMPTS[1], tiny.VOCAB_SIZE + 7, 7]]
     params = [
         SamplingParams(temperature=0, max_tokens=12, ignore_eos=True, repetition_penalty=1.2),
@@ -192,7 +192,7 @@ def test_the_padding_of_the_vocabularies_may_differ(vocab_size, method):
 
 
 def test_a_draft_whose_embedding_lacks_tokens_is_refused():
-    config = pairs.draft(0.0, tiny.VOCAB_SIZE - 10)
+    config = pairs.draft(vocab_size=tiny.VOCAB_SIZE - 10)
     with pytest.raises(
         CheckpointError, match="has an embedding of 290 tokens, fewer than the 300 of its tokenizer"
     ):
