@@ -200,6 +200,7 @@ def _memory(
     make_prefix = swapped("prefix_cache", PrefixCache)
     prefix = make_prefix(config.block_size, config.seed) if config.enable_prefix_caching else None
     allocator = swapped("allocator", BlockAllocator)
+    speculation = config.speculation
     return paged, KVCacheManager(
         num_blocks,
         config.block_size,
@@ -207,6 +208,9 @@ def _memory(
         allocator,
         with_draft=draft is not None,
         needs_next_token=isinstance(draft, EagleHead),
+        draft_catches_up=speculation is not None
+        and speculation.adaptive
+        and speculation.method == "draft_model",
     )
 
 

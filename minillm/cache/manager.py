@@ -73,7 +73,9 @@ class KVCacheManager:
 
     `copies` lists the pairs (from, to) of blocks to copy before the next forward pass. The engine empties the list.
 
-    If a draft model shares the blocks (`with_draft`), a block is published once both models have computed it.
+    If a draft model shares the blocks (`with_draft`), a block is published once both models have computed it. A draft
+    model that need not run in every step catches up later (`draft_catches_up`). Then a block is published once the
+    model has computed it, and `undrafted` has the blocks that the draft model has not.
 
     The keys and values of an EAGLE head at position p depend on token p + 1 too (`needs_next_token`). Then the name of
     a block includes the token after it, so that a hit needs this token. And a fork gets a copy of its last block at
@@ -89,8 +91,10 @@ class KVCacheManager:
         can_fork: bool = True,
         with_draft: bool = False,
         needs_next_token: bool = False,
+        draft_catches_up: bool = False,
     ) -> None:
         self.with_draft, self.needs_next_token = with_draft, needs_next_token
+        self.draft_catches_up = draft_catches_up
         self.num_blocks, self.block_size, self.can_fork = num_blocks, block_size, can_fork
         self._make_allocator, self._empty_prefix = allocator, prefix
         self.reset()
@@ -100,6 +104,7 @@ class KVCacheManager:
         self.allocator, self.prefix = self._make_allocator(self.num_blocks), deepcopy(self._empty_prefix)
         self.num_cached = 0  # free blocks that still hold a known prefix
         self.copies: list[tuple[int, int]] = []
+        self.undrafted: set[int] = set()
 
     @property
     def num_free(self) -> int:
@@ -143,7 +148,8 @@ class KVCacheManager:
         request.block_table = array("i", hits)
         request.block_table.extend(self._allocate() for _ in range(needed))
         request.num_cached_tokens = request.num_computed_tokens = len(hits) * self.block_size
-        request.num_drafted_tokens = request.num_computed_tokens
+        drafted = next((i for i, block in enumerate(hits) if block in self.undrafted), len(hits))
+        request.num_drafted_tokens = drafted * self.block_size
         request.num_published = len(hits)
         return True
 
@@ -192,7 +198,9 @@ class KVCacheManager:
         only, because the keys and values of a rejected draft are not part of the prefix.
         """
         done = request.num_computed_tokens
-        if self.with_draft:
+        if self.draft_catches_up:
+            self._note_undrafted(request)
+        elif self.with_draft:
             done = min(done, request.num_drafted_tokens)
         first, last = request.num_published, done // self.block_size
         if self.prefix is None or first >= last:
@@ -201,6 +209,14 @@ class KVCacheManager:
         request.num_published = last
         full = zip(request.block_table[first:last], request.block_hashes[first:last], strict=True)
         return [block for block, name in full if self.prefix.publish(block, name)]
+
+    def _note_undrafted(self, request: CachedSequence) -> None:
+        """Update `undrafted` by the full blocks of a request."""
+        full = request.num_computed_tokens // self.block_size
+        drafted = min(full, request.num_drafted_tokens // self.block_size)
+        if self.undrafted:
+            self.undrafted.difference_update(request.block_table[:drafted])
+        self.undrafted.update(request.block_table[max(drafted, request.num_published) : full])
 
     def free(self, request: CachedSequence) -> None:
         """Free a request's blocks, the last one first, so that a long prefix is evicted from its end."""
@@ -227,6 +243,7 @@ class KVCacheManager:
         block = self.allocator.allocate()
         if block is None:
             raise RuntimeError(f"the allocator has {self.num_free} free blocks, but allocate() returned None")
+        self.undrafted.discard(block)
         if self.prefix is not None and block in self.prefix:
             self.prefix.forget(block)
             self.num_cached -= 1

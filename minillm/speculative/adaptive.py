@@ -28,13 +28,15 @@ from minillm.engine.request import Request, Status
 from minillm.sampling import Drafts
 
 KEEP = 0.98  # the weight of the past after one more proposal: about the last 50 count
-SAMPLES = 12  # the newest measurements of a cost
+SAMPLES = 6  # the newest measurements of a cost
 ENOUGH = 3  # measurements before a cost is used
 FOLLOW = 0.3  # the part of a change of speed that each step follows
 OUTLIER = 3.0  # the largest change of speed that counts
 PROBE_STEPS = 4  # the first one of a draft model computes what its cache lacks, and is not measured
 PROBE_SHARE = 0.01  # of the time may be lost by probes
-LEAST_LOSS = 0.1  # of a step, which each step of a probe counts as: at most one step in 11 is part of a probe
+# Each step of a probe counts as a loss between these shares of a usual step, whatever is expected. So at most one step
+# in 11 belongs to a probe, and at least one in 51.
+LEAST_LOSS, MOST_LOSS = 0.1, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Choice:
 
 
 class Gains:
-    """The expected tokens of a step per request, from the fate of recent drafts."""
+    """The tokens that a request gets in a step, from what became of recent drafts."""
 
     def __init__(self, most: int) -> None:
         self.accepted = self.judged = 0.0
@@ -101,18 +103,21 @@ class Costs:
         self._steps: dict[int, dict[int, deque[Point]]] = {}
         self._points: dict[int, dict[int, Point]] = {}
 
-    def add(self, num_requests: int, asked: bool, num_drafts: float, seconds: float, probe: bool) -> None:
+    def add(self, num_requests: int, asked: bool, num_drafts: float, seconds: float) -> None:
         """Measure a step with `num_drafts` drafts per request."""
         size, number = _size(num_requests), math.ceil(num_drafts) if asked else -1
         steps = self._steps.setdefault(size, {}).setdefault(number, deque(maxlen=SAMPLES))
-        slowness, typical = self._slowness.get(size, 1.0), self._points.get(size, {}).get(number)
-        if typical is not None and not probe:
-            change = min(max(seconds / (typical[1] * slowness), 1 / OUTLIER), OUTLIER)
-            slowness = self._slowness[size] = slowness * change**FOLLOW
-        if probe or len(steps) < SAMPLES:
-            steps.append((num_drafts, seconds / slowness))
+        steps.append((num_drafts, seconds / self._slowness.get(size, 1.0)))
         if len(steps) >= ENOUGH:
             self._points.setdefault(size, {})[number] = _typical(steps)
+
+    def follow(self, num_requests: int, asked: bool, num_drafts: float, seconds: float) -> None:
+        """Let a usual step say how slow the machine is now."""
+        size = _size(num_requests)
+        without, expected = self.of(num_requests, [num_drafts])
+        slowness = self._slowness.get(size, 1.0)
+        change = seconds / (slowness * (expected if asked else without))
+        self._slowness[size] = slowness * min(max(change, 1 / OUTLIER), OUTLIER) ** FOLLOW
 
     def missing(self, num_requests: int) -> Literal["with", "without"] | None:
         """Return whether steps with or without drafts were measured too rarely in such a batch."""
@@ -209,8 +214,8 @@ class Adaptive:
             return
         if plan.measured:
             seconds, num_requests = computed.seconds + plan.seconds, len(plan.proposals)
-            num_drafts = plan.num_drafts / num_requests
-            self.costs.add(num_requests, plan.limit > 0, num_drafts, seconds, plan.probe)
+            use = self.costs.add if plan.probe else self.costs.follow
+            use(num_requests, plan.limit > 0, plan.num_drafts / num_requests, seconds)
         for request, num_tokens, num_drafts in plan.proposals:
             if (
                 plan.limit and request.status is Status.RUNNING
@@ -222,7 +227,7 @@ class Adaptive:
         """Return the number of drafts for this step."""
         self._probing = False
         if (missing := self.costs.missing(num_requests)) is not None:
-            chosen = self.num_speculative_tokens if missing == "with" else 0
+            self._probing, chosen = True, self.num_speculative_tokens if missing == "with" else 0
             self._report(num_requests, chosen, None)
             return chosen
         expected = [self.gains.of(limit) for limit in range(1, self.num_speculative_tokens + 1)]
@@ -240,7 +245,8 @@ class Adaptive:
             self._credit += PROBE_SHARE * costs[best]
             other = self._neighbour(best)
             loss = costs[other] - tokens[other] * costs[best] / tokens[best]
-            if self._credit < PROBE_STEPS * max(loss, LEAST_LOSS * costs[best]):
+            low, high = LEAST_LOSS * costs[best], MOST_LOSS * costs[best]
+            if self._credit < PROBE_STEPS * min(max(loss, low), high):
                 return best
             self._probe, self._probe_steps, self._credit = other, PROBE_STEPS, 0.0
             self._num_probes += 1
