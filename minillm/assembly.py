@@ -92,8 +92,11 @@ def build_engine(
         long_prefill_token_threshold=config.long_prefill_token_threshold,
         policy="priority" if config.scheduling_policy == "priority" else "fcfs",
     )
+    speculation = config.speculation
+    rows = 1 if speculation is None else 1 + speculation.num_speculative_tokens
+    taps = draft.taps if isinstance(draft, EagleHead) else None
     engine = Engine(
-        Runner(model, cache, _graphs(model, cache, config), draft_cache),
+        _runner(model, cache, config, rows, taps, draft_cache),
         memory,
         scheduler,
         tokenizer=tokenizer,
@@ -105,7 +108,6 @@ def build_engine(
         trace=trace,
     )
     engine.proposer = _proposer(engine, config, draft, draft_cache)
-    speculation = config.speculation
     if engine.proposer is not None and speculation is not None and speculation.adaptive:
         engine.proposer = Adaptive(engine.proposer, report=partial(_record_choice, engine))
         engine.depends_on_timing = speculation.draft_sample_method == "probabilistic"
@@ -137,7 +139,7 @@ def _proposer(
     if isinstance(draft, EagleHead):
         return Eagle(draft, draft_cache, most)
     return DraftModel(
-        Runner(draft, draft_cache, _graphs(draft, draft_cache, config)),
+        _runner(draft, draft_cache, config, rows=2),
         most,
         engine.vocab_size,
         engine.runner.model.config.vocab_size,
@@ -156,13 +158,24 @@ def _draft_cache(draft: Transformer, cache: KVCache, config: EngineConfig) -> KV
     return KVCache(draft.config, cache.num_blocks, cache.block_size, dtype, draft.device, draft.ops)
 
 
-def _graphs(model: Transformer, cache: KVCache | NoCache, config: EngineConfig) -> DecodeGraphs | None:
-    """Return recorded decode steps if a GPU runs our kernels and no part is swapped, else None."""
+def _runner(
+    model: Transformer,
+    cache: KVCache | NoCache,
+    config: EngineConfig,
+    rows: int = 1,
+    taps: tuple[int, ...] | None = None,
+    draft_cache: KVCache | None = None,
+) -> Runner:
+    """Return a runner. If a GPU runs our kernels and no part is swapped, it has recorded steps: with one token per
+    request, and with up to `rows`. They return the outputs of the layers `taps`."""
     assert config.max_model_len is not None
     recordable = model.device.type == "cuda" and model.ops.recordable
     if config.enforce_eager or not recordable or anything_swapped() or not isinstance(cache, KVCache):
-        return None
-    return DecodeGraphs(model, cache, config.max_num_seqs, config.max_model_len, CudaRecorder())
+        return Runner(model, cache, draft_cache=draft_cache)
+    limits, record = (config.max_num_seqs, config.max_model_len), CudaRecorder()
+    several = DecodeGraphs(model, cache, *limits, record, rows, taps) if rows > 1 else None
+    one = DecodeGraphs(model, cache, *limits, record, 1, taps)
+    return Runner(model, cache, one, draft_cache, several)
 
 
 def _memory(

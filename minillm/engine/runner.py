@@ -27,7 +27,8 @@ class StepOutput:
 class Runner:
     """Holds a model and its cache, and runs one step of it at a time.
 
-    `draft_cache` is the cache of a draft model. It has the same blocks, and each block is copied in both.
+    `graphs` has recorded steps with one token per request, and `verify_graphs` those with a few. `draft_cache` is the
+    cache of a draft model. It has the same blocks, and each block is copied in both.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Runner:
         cache: KVCache | NoCache,
         graphs: DecodeGraphs | None = None,
         draft_cache: KVCache | None = None,
+        verify_graphs: DecodeGraphs | None = None,
     ) -> None:
-        self.model, self.cache, self.graphs, self.draft_cache = model, cache, graphs, draft_cache
+        self.model, self.cache, self.draft_cache = model, cache, draft_cache
+        self.graphs, self.verify_graphs = graphs, verify_graphs
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """Copy blocks (from, to) in the cache, and in that of a draft model."""
@@ -48,18 +51,19 @@ class Runner:
     def run(self, step: StepInput) -> StepOutput:
         """Copy the step's blocks, then compute its tokens and return their logits.
 
-        If every request computes one token and needs its logits, the step is replayed from a recording of its size, if
-        there is one.
+        If each request computes few tokens, the step is replayed from a recording of its size, if there is one.
         """
         if step.copies:
             self.copy_blocks(step.copies)
         with torch.inference_mode():
             batch = Batch.of(step.chunks, self.cache.block_size, self.model.device)
             num_tokens = len(batch.token_ids)
-            if self.graphs is not None and step.taps is None and len(step.logit_rows) == num_tokens:
-                logits = self.graphs.run(batch)  # [N, vocab]
-                if logits is not None:
-                    return StepOutput(logits)
+            for graphs in (self.graphs, self.verify_graphs) if step.logit_rows else ():
+                if graphs is not None and graphs.taps == step.taps:
+                    logits = graphs.run(batch)  # [T, vocab]
+                    if logits is not None:
+                        every = len(step.logit_rows) == num_tokens
+                        return StepOutput(logits if every else logits[step.logit_rows], graphs.hidden)
             if step.taps is None:
                 hidden, last = None, self.model(batch, self.cache)  # [T, hidden]
             else:

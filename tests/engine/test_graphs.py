@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minillm import SamplingParams
 from minillm.batch import Batch, Chunk
 from minillm.engine.graphs import LARGEST, DecodeGraphs, ladder
 from minillm.ops import Ops, write_kv
@@ -22,6 +23,9 @@ def test_the_ladder_ends_with_the_most(most, sizes):
 
 def test_the_ladder_has_an_end():
     assert ladder(10_000)[-1] == LARGEST
+    graphs = graphs_of(tiny.llm(block_size=8, max_num_seqs=100), lambda step: step, rows=5)
+    assert graphs.sizes[-1] == LARGEST // 5
+    assert graphs.run(decode(*[3] * 52, counts=[2] * 52)) is None
 
 
 class Recorder:
@@ -51,6 +55,7 @@ def attention_by_tensors(q, kv, batch, window):
     for r, (start, end) in enumerate(
         zip(batch.query_start[:-1].tolist(), batch.query_start[1:].tolist(), strict=True)
     ):
+        start = max(start, end - lengths[r])  # padding rows before the first key see nothing
         if lengths[r]:
             chunk = Chunk([0] * (end - start), lengths[r] - (end - start), tables[r])
             out[start:end] = Ops().paged_attention(
@@ -59,13 +64,13 @@ def attention_by_tensors(q, kv, batch, window):
     return out
 
 
-def graphs_of(llm, recorder):
+def graphs_of(llm, recorder, rows=1, taps=None):
     runner = llm.engine.runner
     ops = replace(Ops(), write_kv=padding_writes_nothing, paged_attention=attention_by_tensors)
     cache = copy(runner.cache)  # over the same memory
     cache.ops = ops
     model = runner.model.with_ops(ops)
-    return DecodeGraphs(model, cache, llm.config.max_num_seqs, llm.config.max_model_len, recorder)
+    return DecodeGraphs(model, cache, llm.config.max_num_seqs, llm.config.max_model_len, recorder, rows, taps)
 
 
 def filled(llm):
@@ -75,11 +80,13 @@ def filled(llm):
     return llm
 
 
-def decode(*lengths, block_size=8, first=0):
-    chunks, block = [], first
-    for i, length in enumerate(lengths):
-        needed = -(-(length + 1) // block_size)
-        chunks.append(Chunk([3 + i], length, list(range(block, block + needed))))
+def decode(*lengths, block_size=8, counts=None):
+    """One token for each request, or `counts`, after so many tokens in the cache."""
+    chunks, block = [], 0
+    for i, (length, count) in enumerate(zip(lengths, counts or [1] * len(lengths), strict=True)):
+        needed = -(-(length + count) // block_size)
+        ids = [3 + i + j for j in range(count)]
+        chunks.append(Chunk(ids, length, list(range(block, block + needed))))
         block += needed
     return Batch.of(chunks, block_size)
 
@@ -95,28 +102,63 @@ def test_every_size_is_recorded_once_the_largest_first():
     ]
 
 
-def test_a_step_gets_the_next_size_and_the_same_logits():
+@pytest.mark.parametrize(
+    ("lengths", "counts", "size"),
+    [
+        ((40, 3, 9), None, 4),
+        ((5,), None, 1),
+        ((1, 2, 3, 4, 5, 6, 7), None, 8),
+        ((3, 8), None, 2),
+        ((40, 3, 9), (5, 5, 5), 4),
+        ((40, 7, 9, 20), (5, 1, 3, 2), 4),  # fewer drafts than most
+        ((6,), (2,), 1),
+        ((0, 1, 60), (2, 1, 4), 4),  # padding rows with positions before the text
+        ((9, 12), (3, 1), 2),
+    ],
+)
+@pytest.mark.parametrize("taps", [None, (0, 1)])
+def test_a_step_gets_the_next_size_and_the_same_logits(lengths, counts, size, taps):
     llm, recorder = filled(tiny.llm(block_size=8, max_num_seqs=8)), Recorder()
-    graphs = graphs_of(llm, recorder)
-    for lengths, size in (((40, 3, 9), 4), ((5,), 1), ((1, 2, 3, 4, 5, 6, 7), 8), ((3, 8), 2)):
-        batch = decode(*lengths)
-        model, cache = llm.engine.runner.model, llm.engine.runner.cache
-        tensors = tiny.cache_tensors(llm)
-        kept = [memory.clone() for memory in tensors]
-        expected = model.logits(model(batch, cache))
-        after = [memory.clone() for memory in tensors]
-        for memory, was in zip(tensors, kept, strict=True):
-            memory.copy_(was)
-        found = graphs.run(batch)
-        assert recorder.replayed[-1].args == (size,)
-        torch.testing.assert_close(found, expected)
-        others = torch.ones(tensors[0][..., 0, 0].numel(), dtype=torch.bool)
-        others[batch.slot_mapping] = False
-        for memory, written, was in zip(tensors, after, kept, strict=True):
-            torch.testing.assert_close(memory, written)
-            assert torch.equal(memory.flatten(0, 1)[others], was.flatten(0, 1)[others]), (
-                "padding writes nothing"
-            )
+    rows = 5 if counts else 1
+    graphs = graphs_of(llm, recorder, rows, taps)
+    graphs.run(decode(70, 71, 72, 73, 74, 75, counts=[rows] * 6))  # leaves something in every buffer
+    batch = decode(*lengths, counts=counts)
+    model, cache = llm.engine.runner.model, llm.engine.runner.cache
+    tensors = tiny.cache_tensors(llm)
+    kept = [memory.clone() for memory in tensors]
+    right = model.hidden_states(batch, cache, taps or ())
+    after = [memory.clone() for memory in tensors]
+    for memory, was in zip(tensors, kept, strict=True):
+        memory.copy_(was)
+    logits, hidden = graphs.run(batch), graphs.hidden
+    assert recorder.replayed[-1].args == (size,)
+    torch.testing.assert_close(logits, model.logits(right.last), rtol=1e-4, atol=1e-4)
+    assert (hidden is None) == (taps is None)
+    if hidden is not None:
+        for found, expected in zip((hidden.last, *hidden.taps), (right.last, *right.taps), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    others = torch.ones(tensors[0][..., 0, 0].numel(), dtype=torch.bool)
+    others[batch.slot_mapping] = False
+    for memory, written, was in zip(tensors, after, kept, strict=True):
+        torch.testing.assert_close(memory, written, rtol=1e-4, atol=1e-4)
+        assert torch.equal(memory.flatten(0, 1)[others], was.flatten(0, 1)[others]), "padding writes nothing"
+
+
+@pytest.mark.parametrize("method", ["ngram", "suffix", "draft_model"])
+def test_speculation_replays_every_step_but_prompts(method):
+    """The tokens are those of eager steps. Prompts, and a draft model that catches up, are too long for a recording."""
+    own = {"method": method, "num_speculative_tokens": 3}
+    own |= {"model": str(tiny.folder())} if method == "draft_model" else {}
+    llm, one, several = tiny.llm(block_size=8, speculative_config=own), Recorder(), Recorder()
+    prompts, params = [[7, 8, 9] * 3, [20] * 5], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    wanted = tiny.tokens(tiny.llm().generate(prompts, params))
+    runner, num_steps = llm.engine.runner, []
+    runner.graphs, runner.verify_graphs = graphs_of(llm, one), graphs_of(llm, several, rows=4)
+    run = runner.run
+    runner.run = lambda step: num_steps.append(step) or run(step)
+    assert tiny.tokens(llm.generate(prompts, params)) == wanted
+    assert len(one.replayed) + len(several.replayed) == len(num_steps) - 1
+    assert method == "ngram" or several.replayed
 
 
 def test_rows_of_an_earlier_larger_step_are_padding_in_the_next():
