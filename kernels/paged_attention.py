@@ -40,6 +40,7 @@ from torch import Tensor
 from minillm.batch import Batch
 from minillm.layer_kv import LARGEST, LayerKV
 
+ANY = 2**31  # more rows than a request can need
 LOG2_E = math.log2(math.e)  # exp2 is one instruction, exp is two
 
 
@@ -53,22 +54,28 @@ class Config:
     num_stages: int
 
 
-# Keyed by (every request decodes one token, bytes per element, largest head_dim). Three stages: while one tile is
-# computed, the keys and values of the next tile arrive, and so do the block numbers of the tile after it. float32 is
-# meant to be exact, not fast: under IEEE rules it cannot use tensor cores. These entries have not been timed on a GPU.
-# They were chosen because they compile without spills and with wide asynchronous loads for sm_80 and sm_90
-# (tests/kernels/test_compiled.py). Three alternatives compile to worse code. Two warps for decode fit no more programs
-# on a multiprocessor than four. Two stages do not fetch the block numbers ahead. 64 rows with 4 warps for prefill spill
-# on sm_80, and would read every key twice as often.
+# Keyed by (rows of the query tile that a request needs at most, bytes per element, largest head_dim). A request needs a
+# row for each query head of a KV head and each of its tokens: 4 rows for one token of 4 heads, 20 if it verifies 4
+# drafts. A tile of 128 rows would be nearly empty then. Three stages: while one tile is computed, the keys and values
+# of the next tile arrive, and so do the block numbers of the tile after it. float32 is meant to be exact, not fast:
+# under IEEE rules it cannot use tensor cores. These entries have not been timed on a GPU. They were chosen because they
+# compile without spills and with wide asynchronous loads for sm_80 and sm_90 (tests/kernels/test_compiled.py). Three
+# alternatives compile to worse code. Two warps for decode fit no more programs on a multiprocessor than four. Two
+# stages do not fetch the block numbers ahead. 64 rows with 4 warps for prefill spill on sm_80, and would read every key
+# twice as often.
 CONFIGS = {
-    (True, 2, 128): Config(block_m=16, tile=64, num_warps=4, num_stages=3),
-    (True, 2, 256): Config(block_m=16, tile=32, num_warps=4, num_stages=3),
-    (False, 2, 128): Config(block_m=128, tile=64, num_warps=8, num_stages=3),
-    (False, 2, 256): Config(block_m=64, tile=32, num_warps=8, num_stages=3),
-    (True, 4, 128): Config(block_m=16, tile=32, num_warps=4, num_stages=1),
-    (True, 4, 256): Config(block_m=16, tile=16, num_warps=4, num_stages=1),
-    (False, 4, 128): Config(block_m=32, tile=32, num_warps=8, num_stages=1),
-    (False, 4, 256): Config(block_m=16, tile=32, num_warps=8, num_stages=1),
+    (16, 2, 128): Config(block_m=16, tile=64, num_warps=4, num_stages=3),
+    (16, 2, 256): Config(block_m=16, tile=32, num_warps=4, num_stages=3),
+    (32, 2, 128): Config(block_m=32, tile=64, num_warps=4, num_stages=3),
+    (32, 2, 256): Config(block_m=32, tile=32, num_warps=4, num_stages=3),
+    (ANY, 2, 128): Config(block_m=128, tile=64, num_warps=8, num_stages=3),
+    (ANY, 2, 256): Config(block_m=64, tile=32, num_warps=8, num_stages=3),
+    (16, 4, 128): Config(block_m=16, tile=32, num_warps=4, num_stages=1),
+    (16, 4, 256): Config(block_m=16, tile=16, num_warps=4, num_stages=1),
+    (32, 4, 128): Config(block_m=32, tile=32, num_warps=8, num_stages=1),
+    (32, 4, 256): Config(block_m=16, tile=32, num_warps=8, num_stages=1),
+    (ANY, 4, 128): Config(block_m=32, tile=32, num_warps=8, num_stages=1),
+    (ANY, 4, 256): Config(block_m=16, tile=32, num_warps=8, num_stages=1),
 }
 PROGRAMS_PER_SM = 4  # the number of decode programs that fit at once, with head_dim 128
 MAX_SPLITS = 64
@@ -231,9 +238,13 @@ def _join(
     tl.store(out_ptr + row * D + d, out.to(out_ptr.dtype.element_ty), mask=d < D)
 
 
-def choose_config(group: int, head_dim: int, dtype: torch.dtype, *, decode: bool) -> Config:
-    """Return the table's entry for this shape, with a larger query tile if one token has more heads than rows."""
-    config = CONFIGS[decode, dtype.itemsize, 128 if head_dim <= 128 else 256]
+def choose_config(num_tokens: int, group: int, head_dim: int, dtype: torch.dtype) -> Config:
+    """Return the table's entry for requests of `num_tokens` tokens, with `group` query heads per KV head.
+
+    Its query tile is larger if one token has more heads than rows.
+    """
+    rows = next(rows for rows in (16, 32, ANY) if num_tokens * group <= rows)
+    config = CONFIGS[rows, dtype.itemsize, 128 if head_dim <= 128 else 256]
     rows = max(config.block_m, triton.next_power_of_2(group))
     return Config(rows, config.tile, config.num_warps, config.num_stages)
 
@@ -279,7 +290,8 @@ def paged_attention(
     _, block_size, num_kv_heads, _ = kv.k.shape
     num_requests, table_width = batch.block_tables.shape
     group, decode = num_heads // num_kv_heads, num_tokens == num_requests
-    config = choose_config(group, head_dim, q.dtype, decode=decode)
+    # The mean, because the lengths are on the device. A longer request takes several tiles.
+    config = choose_config(-(-num_tokens // num_requests), group, head_dim, q.dtype)
     q_blocks = num_requests if decode else num_tokens // (config.block_m // group) + num_requests
     if num_splits is None:
         num_splits = choose_splits(q_blocks * num_kv_heads, table_width * block_size, _num_sms(q.device))

@@ -17,6 +17,7 @@ from tests.kernels.cases_paged import (
     batch_of,
     normal,
     padded,
+    padded_before,
     paged,
     split_against_unsplit,
 )
@@ -65,6 +66,7 @@ def test_splits_do_not_change_the_result(num_splits: int) -> None:
 @pytest.mark.parametrize("num_splits", [1, 4])
 def test_padding_rows_read_nothing_and_are_zero(num_splits: int) -> None:
     padded(num_splits, device="cuda")
+    padded_before(num_splits, device="cuda")
 
 
 def test_a_graph_captured_once_serves_other_lengths() -> None:

@@ -80,6 +80,13 @@ CASES: dict[str, dict[str, Any]] = {
     "prefill": {"requests": PREFILL},
     "mixed": {"requests": MIXED},
     "one token": {"requests": [(1, 0)]},
+    # Steps that verify drafts: 16, 32 and more rows per request, and the padding of a recorded step before its text.
+    "verify 3 drafts": {"requests": [(4, length) for length in (0, 12, 13, 28, 60, 61, 125)]},
+    "verify 4 drafts": {"requests": [(5, length) for length in (1, 11, 27, 59, 64)], "heads": (8, 2)},
+    "verify fewer drafts": {"requests": [(5, 40), (1, 16), (3, 62), (2, 0)], "heads": (8, 2)},
+    "verify 9 drafts": {"requests": [(10, 0), (10, 55)], "heads": (8, 2)},
+    "verify with a window": {"requests": [(5, 40), (4, 16)], "heads": (8, 2), "window": 16},
+    "verify in 4 splits": {"requests": [(5, 0), (5, 16), (5, 300)], "heads": (8, 2), "num_splits": 4},
     "many requests": {"requests": [(n % 5 + 1, 7 * n % 40) for n in range(21)], "heads": (2, 1)},
     **{f"blocks of {n}": {"requests": SHORT, "block_size": n} for n in (1, 8, 48, 1024)},
     **{f"decode, blocks of {n}": {"requests": DECODE[4:], "block_size": n} for n in (1, 48, 1024)},
@@ -228,6 +235,25 @@ def padded(num_splits: int, device: str = "cpu") -> None:
     assert torch.equal(out[:2], alone) and not out[2:].any()
 
 
+def padded_before(num_splits: int, device: str = "cpu") -> None:
+    """The padding rows of a recorded verification, before a request's tokens, change nothing for these tokens."""
+    requests, rows = [(3, 20), (5, 3), (2, 0), (1, 130)], 5
+    batch, num_blocks = batch_of(requests, 16, device)
+    cache = Cache(num_blocks, 16, 2, 16, torch.float32, None)
+    cache.poison_all_but(torch.cat([slots_of(chunk, 16) for chunk in batch.chunks]))
+    q = normal(sum(new for new, _ in requests), 8, 16, seed=1, dtype=torch.float32, device=device)
+    alone = cache.attend(q, batch, num_splits=num_splits)
+    ends = [rows * (i + 1) for i in range(len(requests))]
+    places = [end - new + i for end, (new, _) in zip(ends, requests, strict=True) for i in range(new)]
+    wide = torch.full((rows * len(requests), 8, 16), 3.0, device=device)
+    wide[places] = q
+    starts = torch.tensor([0, *ends], dtype=torch.int32, device=device)
+    with poisoned():
+        out = cache.attend(wide, replace(batch, query_start=starts), num_splits=num_splits)
+    torch.testing.assert_close(out[places], alone)
+    assert out.isfinite().all()
+
+
 def shipped(
     num_requests: int,
     num_tokens: int,
@@ -259,7 +285,8 @@ def shipped(
 def _launches() -> list[Launch]:
     """Every entry of the table of configs with each kind of cache, and the forms that differ in the code itself."""
     decode, prefill = {"num_requests": 64, "num_tokens": 64}, {"num_requests": 1, "num_tokens": 2048}
-    split_decode, split_mixed = {"num_requests": 1, "num_tokens": 1}, {"num_requests": 2, "num_tokens": 9}
+    split_decode, split_mixed = {"num_requests": 1, "num_tokens": 1}, {"num_requests": 2, "num_tokens": 65}
+    few, several = {"num_requests": 64, "num_tokens": 256}, {"num_requests": 64, "num_tokens": 320}
     every: list[dict[str, Any]] = [
         {},
         {"head_dim": 256},
@@ -271,6 +298,8 @@ def _launches() -> list[Launch]:
         {"dtype": torch.float32, "head_dim": 256},
     ]
     forms = [("decode", decode, every), ("prefill", prefill, every)]
+    forms += [("verify 3 drafts", few, every[:1]), ("verify 4 drafts", several, every)]
+    forms += [("split verify", {"num_requests": 1, "num_tokens": 5}, every[:1])]
     forms += [("split decode", split_decode, every[:1]), ("split mixed", split_mixed, every[3:4])]
     return [_launch(name, shape, options) for name, shape, many in forms for options in many]
 

@@ -18,6 +18,7 @@ from tests.kernels.cases_paged import (
     QUANTISED,
     against_the_definition,
     padded,
+    padded_before,
     paged,
     split_against_unsplit,
 )
@@ -81,6 +82,7 @@ def test_splits_do_not_change_the_result(interpreted: Callable[..., Any], num_sp
 @pytest.mark.parametrize("num_splits", [1, 4])
 def test_padding_rows_read_nothing_and_are_zero(interpreted: Callable[..., Any], num_splits: int) -> None:
     interpreted(padded, num_splits)
+    interpreted(padded_before, num_splits)
 
 
 def test_keys_are_split_where_programs_are_few() -> None:
@@ -93,8 +95,15 @@ def test_keys_are_split_where_programs_are_few() -> None:
 
 
 def test_a_query_tile_holds_all_heads_of_a_token() -> None:
-    assert choose_config(4, 128, torch.bfloat16, decode=True).block_m == 16
-    assert choose_config(71, 64, torch.bfloat16, decode=True).block_m == 128
+    assert choose_config(1, 4, 128, torch.bfloat16).block_m == 16
+    assert choose_config(1, 71, 64, torch.bfloat16).block_m == 128
+    assert choose_config(1, 200, 64, torch.bfloat16).block_m == 256
+
+
+def test_a_request_with_drafts_takes_a_small_query_tile() -> None:
+    """Five tokens of four heads are 20 rows, of which a prefill tile would be 84 % empty."""
+    rows = [choose_config(n, 4, 128, torch.bfloat16).block_m for n in (1, 2, 4, 5, 8, 9, 2048)]
+    assert rows == [16, 16, 16, 32, 32, 128, 128]
 
 
 @pytest.mark.parametrize(
