@@ -173,9 +173,9 @@ def _add_train_eagle(commands: "argparse._SubParsersAction[Any]") -> None:
     train.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="the folder to write; it must be new"
     )
-    train.add_argument("--steps", type=int, default=1000, help="training steps (default: %(default)s)")
+    train.add_argument("--steps", type=int, default=2000, help="training steps (default: %(default)s)")
     train.add_argument(
-        "--texts", type=int, default=384, help="texts that the model writes first (default: %(default)s)"
+        "--texts", type=int, default=512, help="texts that the model writes first (default: %(default)s)"
     )
     train.add_argument("--seed", type=int, default=0, help="seed of texts, weights and order (default: 0)")
 

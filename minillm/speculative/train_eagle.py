@@ -32,14 +32,13 @@ from minillm.cache.kv_cache import NoCache
 from minillm.config import ModelConfig, RopeConfig
 from minillm.model.linear import Linear
 from minillm.model.mlp import DenseMlp
-from minillm.model.transformer import Block, Norm, Transformer, Weights, tensors_of
+from minillm.model.transformer import Block, Hidden, Norm, Transformer, Weights, tensors_of
 from minillm.ops import Ops, causal_mask
 from minillm.sampling import SamplingParams
 from minillm.speculative.eagle import EagleHead
 from minillm.speculative.eagle_checkpoint import check_new, save_head
 
 Generate = Callable[[Sequence[Sequence[int]], SamplingParams], list[list[int]]]
-Windows = Tensor  # [R, S] int64, token ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +50,14 @@ class Training:
 
     draft_vocab_size: int = 2048
     intermediate_size: int = 512
-    num_texts: int = 384
+    num_texts: int = 512
     text_length: int = 512
-    num_steps: int = 1000
+    num_steps: int = 2000
     num_windows: int = 4
     window: int = 256
     num_passes: int = 4
     decay: float = 0.8
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -211,36 +210,63 @@ class Unrolled:
         return out.reshape(q.shape)
 
 
-def read(target: Transformer, windows: Windows, taps: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """Return the model's hidden states after `taps`, each [R, S, hidden], and its logits [R, S, vocabulary]."""
-    num_windows, length = windows.shape
-    batch = Batch.of([Chunk(row, 0, [0]) for row in windows.tolist()], length, target.device)
-    hidden = target.hidden_states(batch, NoCache(target.config, length), taps)
-    states = [tap.float().cpu().clone().view(num_windows, length, -1) for tap in hidden.taps]
-    return states, target.logits(hidden.last).cpu().clone().view(num_windows, length, -1)
+@dataclass(frozen=True)
+class Reading:
+    """Hidden states of texts: after the layers that the head reads, and the last ones, which give the logits."""
+
+    token_ids: Tensor  # [R, S] int64
+    taps: tuple[Tensor, ...]  # each [R, S, hidden]
+    last: Tensor  # [R, S, hidden]
+
+    @classmethod
+    def of(cls, target: Transformer, token_ids: Tensor, taps: Sequence[int], at_once: int = 8) -> "Reading":
+        """Return the reading of texts [R, S], in the dtype of the model, on the CPU."""
+        parts, length = list[Hidden](), token_ids.shape[1]
+        for rows in token_ids.split(at_once):
+            batch = Batch.of([Chunk(row, 0, [0]) for row in rows.tolist()], length, target.device)
+            parts.append(target.hidden_states(batch, NoCache(target.config, length), taps))
+
+        def joined(states: Sequence[Tensor]) -> Tensor:
+            # A clone made outside of inference mode can be used in training.
+            return torch.cat([one.cpu() for one in states]).clone().view(*token_ids.shape, -1)
+
+        by_tap = zip(*(part.taps for part in parts), strict=True)
+        return cls(token_ids, tuple(map(joined, by_tap)), joined([part.last for part in parts]))
+
+    def to(self, dtype: torch.dtype) -> "Reading":
+        """Return the reading with its states in `dtype`."""
+        return replace(self, taps=tuple(tap.to(dtype) for tap in self.taps), last=self.last.to(dtype))
+
+    def window(self, rows: Tensor | slice, positions: slice) -> "Reading":
+        """Return the reading of these positions of these texts."""
+
+        def cut(states: Tensor) -> Tensor:
+            return states[rows, positions]
+
+        return Reading(cut(self.token_ids), tuple(map(cut, self.taps)), cut(self.last))
 
 
-def unroll(head: EagleHead, windows: Windows, hidden: Sequence[Tensor], num_passes: int) -> Iterator[Tensor]:
+def unroll(head: EagleHead, text: Reading, num_passes: int) -> Iterator[Tensor]:
     """Yield the logits of each pass, [R, N, draft vocabulary] for N = S - num_passes positions.
 
-    Entry t of pass j is about token t + 2 + j; `hidden` are the model's states [R, S, hidden].
+    Entry t of pass j is about token t + 2 + j.
     """
-    length = windows.shape[1] - num_passes
-    features, cache = head.fuse([states[:, :length].flatten(0, 1) for states in hidden]), Unrolled()
+    length = text.token_ids.shape[1] - num_passes
+    features, cache = head.fuse([states[:, :length].flatten(0, 1) for states in text.taps]), Unrolled()
     for j in range(num_passes):
-        rows = windows[:, 1 + j : 1 + j + length].tolist()
-        batch = Batch.of([Chunk(row, j, [0]) for row in rows], windows.shape[1])
+        rows = text.token_ids[:, 1 + j : 1 + j + length].tolist()
+        batch = Batch.of([Chunk(row, j, [0]) for row in rows], text.token_ids.shape[1])
         x, features = head(batch, features, cache)
         yield head.logits(x).view(len(rows), length, -1)
 
 
-def loss_of(head: EagleHead, target: Transformer, windows: Windows, num_passes: int, decay: float) -> Tensor:
-    """Return the mean loss of the windows over positions and passes, of which pass j counts `decay` ** j times."""
-    hidden, logits = read(target, windows, head.taps)
+def loss_of(head: EagleHead, target: Transformer, text: Reading, num_passes: int, decay: float) -> Tensor:
+    """Return the mean loss of the texts over positions and passes, of which pass j counts `decay` ** j times."""
+    logits = target.logits(text.last.to(target.device, target.dtype)).cpu().clone()  # [R, S, vocabulary]
     known = torch.zeros(logits.shape[-1], dtype=torch.bool)
     known[head.target_ids] = True
     losses, weights = [], [decay**j for j in range(num_passes)]
-    for j, found in enumerate(unroll(head, windows, hidden, num_passes)):
+    for j, found in enumerate(unroll(head, text, num_passes)):
         wanted = logits[:, 1 + j : 1 + j + found.shape[1]]
         counts = known[wanted.argmax(-1)]  # [R, N]
         p = wanted[..., head.target_ids].softmax(-1)
@@ -248,14 +274,14 @@ def loss_of(head: EagleHead, target: Transformer, windows: Windows, num_passes: 
     return (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
 
 
-def acceptance(head: EagleHead, target: Transformer, windows: Windows, num_drafts: int) -> list[float]:
+def acceptance(head: EagleHead, target: Transformer, token_ids: Tensor, num_drafts: int) -> list[float]:
     """Return, for each draft of a chain, the share of chains in which it and all drafts before it are in the text."""
     with torch.no_grad():
-        hidden, _ = read(target, windows[:, :-1], head.taps)
+        text = Reading.of(target, token_ids, head.taps).to(torch.float32).window(slice(None), slice(-1))
         right, shares = torch.ones((), dtype=torch.bool), []
-        for j, logits in enumerate(unroll(head, windows[:, :-1], hidden, num_drafts)):
+        for j, logits in enumerate(unroll(head, text, num_drafts)):
             drafts = head.target_ids[logits.argmax(-1)]
-            right = right & (drafts == windows[:, 2 + j : 2 + j + drafts.shape[1]])
+            right = right & (drafts == token_ids[:, 2 + j : 2 + j + drafts.shape[1]])
             shares.append(right.float().mean().item())
     return shares
 
@@ -268,24 +294,24 @@ def train(
 ) -> EagleHead:
     """Return a head for `target`, trained on `texts`, and call `progress(steps done, loss)` after each step.
 
-    The same texts, numbers and threads give the same head. Raises `ValueError` for texts shorter than a window.
+    The texts have one length. The model reads each of them once, and what it computes is kept in bfloat16. The same
+    texts, numbers and threads give the same head.
     """
-    ids = most_frequent(
-        texts, min(training.draft_vocab_size, target.config.vocab_size), target.config.vocab_size
-    )
+    vocab_size = target.config.vocab_size
+    ids = most_frequent(texts, min(training.draft_vocab_size, vocab_size), vocab_size)
     head = new_head(target, ids, training)
+    reading = Reading.of(target, torch.tensor(texts), head.taps).to(torch.bfloat16)
     weights = parameters(head)
     for weight in weights:
         weight.requires_grad_(True)
     optimizer = torch.optim.AdamW(weights, lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     generator = torch.Generator().manual_seed(training.seed)
     for step in range(training.num_steps):
+        done = step / training.num_steps
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * schedule(step / training.num_steps)
-        # One pass teaches most of what there is to learn and is the fastest, so the passes come one after the other.
-        num_passes = 1 + step * training.num_passes // training.num_steps
-        windows = draw_windows(texts, training, generator)
-        loss = loss_of(head, target, windows, num_passes, training.decay)
+            group["lr"] = training.learning_rate * schedule(done)
+        text = draw(reading, training, generator).to(torch.float32)
+        loss = loss_of(head, target, text, num_passes_at(done, training.num_passes), training.decay)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -296,16 +322,22 @@ def train(
     return head
 
 
+def num_passes_at(done: float, most: int) -> int:
+    """Return how many passes to compute after this share of the steps: one in the first half, then more and more.
+
+    One pass is the fastest, and teaches most of what there is to learn.
+    """
+    return 1 + int(max(0.0, 2 * done - 1) * most)
+
+
 def schedule(done: float) -> float:
     """Return the factor on the learning rate: up in the first 5 %, flat, and straight down in the last half."""
     return min(1.0, done / 0.05 + 0.02, 2 * (1 - done) + 0.02)
 
 
-def draw_windows(texts: Sequence[Sequence[int]], training: Training, generator: torch.Generator) -> Windows:
-    """Return windows of random texts at random places, [num_windows, window]."""
-    rows = []
-    for i in torch.randint(len(texts), (training.num_windows,), generator=generator).tolist():
-        last = len(texts[i]) - training.window
-        start = int(torch.randint(last + 1, (), generator=generator))
-        rows.append(list(texts[i][start : start + training.window]))
-    return torch.tensor(rows)
+def draw(reading: Reading, training: Training, generator: torch.Generator) -> Reading:
+    """Return a window of random texts, [num_windows, window], at a random place."""
+    num_texts, length = reading.token_ids.shape
+    rows = torch.randint(num_texts, (training.num_windows,), generator=generator)
+    start = int(torch.randint(length - training.window + 1, (), generator=generator))
+    return reading.window(rows, slice(start, start + training.window))

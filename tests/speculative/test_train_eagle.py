@@ -17,14 +17,15 @@ from minillm.cli import main
 from minillm.speculative import eagle_checkpoint
 from minillm.speculative.eagle_checkpoint import load_head, save_head
 from minillm.speculative.train_eagle import (
+    Reading,
     Training,
     acceptance,
     layers_to_read,
     loss_of,
     most_frequent,
     new_head,
+    num_passes_at,
     own_texts,
-    read,
     schedule,
     train,
     unroll,
@@ -106,10 +107,9 @@ def test_the_unrolled_passes_are_the_drafts_of_the_engine(tmp_path):
     )
     assert len(texts_of(seen)) > 15
     for tokens, drafts in texts_of(seen).items():
-        chain = torch.tensor([[*tokens, *drafts, 3]])
-        hidden, _ = read(llm.model, chain, head.taps)
+        chain = Reading.of(llm.model, torch.tensor([[*tokens, *drafts, 3]]), head.taps)
         with torch.no_grad():
-            passes = [logits[0, len(tokens) - 2] for logits in unroll(head, chain, hidden, 3)]
+            passes = [logits[0, len(tokens) - 2] for logits in unroll(head, chain, 3)]
         assert [int(head.target_ids[logits.argmax()]) for logits in passes][: len(drafts)] == drafts
 
 
@@ -117,7 +117,10 @@ def test_the_loss_falls_and_the_drafts_become_right():
     (head, losses), target, windows = trained(), shared().model, torch.tensor(texts())
     assert len(losses) == SMALL.num_steps
     with torch.no_grad():
-        worse, better = (loss_of(one, target, windows, 3, 1.0).item() for one in (untrained(), head))
+        worse, better = (
+            loss_of(one, target, Reading.of(target, windows, one.taps), 3, 1.0).item()
+            for one in (untrained(), head)
+        )
     assert better < worse - 1
     before, after = (acceptance(one, target, windows, 3) for one in (untrained(), head))
     assert after[0] > before[0] + 0.3
@@ -171,6 +174,10 @@ def test_a_head_reads_an_early_a_middle_and_a_late_layer(num_layers, taps):
 def test_the_learning_rate_rises_stays_and_falls():
     rates = [schedule(done) for done in (0, 0.05, 0.3, 0.5, 0.75, 1)]
     assert rates == pytest.approx([0.02, 1, 1, 1, 0.52, 0.02])
+
+
+def test_passes_are_added_in_the_second_half():
+    assert [num_passes_at(done, 4) for done in (0, 0.5, 0.6, 0.63, 0.76, 0.9, 0.999)] == [1, 1, 1, 2, 3, 4, 4]
 
 
 def test_texts_differ_and_half_of_them_are_greedy():
