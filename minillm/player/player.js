@@ -1289,7 +1289,7 @@ const ICONS = {
 };
 const LEGEND = {
   prefill: "prefill", decode: "decode", padding: "padding", hit: "prefix hit", preempted: "preempted",
-  draft: "draft to verify", accepted: "accepted draft", rejected: "rejected draft", corrected: "token in its place",
+  draft: "draft to verify", accepted: "accepted draft", rejected: "rejected draft", corrected: "corrected token",
   bonus: "bonus token",
 };
 const MEANINGS = {

@@ -364,7 +364,7 @@ def test_the_text_shows_what_became_of_each_draft(drafted: tuple[Trace, Page]) -
 def test_drafts_are_told_in_words(drafted: tuple[Trace, Page]) -> None:
     trace, tab = drafted
     legend = tab.locator(".mp-legend").inner_text()
-    for words in ("draft to verify", "accepted draft", "rejected draft", "token in its place", "bonus token"):
+    for words in ("draft to verify", "accepted draft", "rejected draft", "corrected token", "bonus token"):
         assert words in legend
     accepted = [t for t in trace.of(TokenRecord) if t.request_id == "0" and t.origin == "accepted"]
     number = next(i for i, step in enumerate(trace.of(StepRecord)) if step.end >= accepted[2].time)
