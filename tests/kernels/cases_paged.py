@@ -316,6 +316,7 @@ def _launch(form: str, shape: dict[str, Any], options: dict[str, Any]) -> Launch
         dots=half,
         without_dots=frozenset({"_join"}),
         max_loads=17 if half else 48,
+        least_blocks=2 if form.startswith("verify") and half else 1,
         slow=True,
     )
 
