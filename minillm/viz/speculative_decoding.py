@@ -211,14 +211,15 @@ def surface_figure(point: Measured, draft_cost: float, verify_cost: float, k: in
         figure = Picture(figsize=(9.6, 3.9))
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         top = float(values.max())
-        left.contourf(alphas, ks, values, levels=[0, *LEVELS, 13], colors=TINTS)
+        left.contourf(alphas, ks[1:], values[1:], levels=[0, *LEVELS, 13], colors=TINTS)
         lines = left.contour(
-            alphas, ks, values, levels=[at for at in LEVELS if at != 1], colors=FAINT, linewidths=0.7
+            alphas, ks[1:], values[1:], levels=[at for at in LEVELS if at != 1], colors=FAINT, linewidths=0.7
         )
-        left.contour(alphas, ks, values, levels=[1], colors=INK, linewidths=1.8)
+        left.contour(alphas, ks[1:], values[1:], levels=[1], colors=INK, linewidths=1.8)
         left.clabel(lines, fmt="×%g", fontsize=8.5, colors=INK)
         left.step(alphas, ks[best], where="mid", color=INK, ls=":", lw=1.6)
         left.plot(point.acceptance, point.k, "*", color=PAPER, mec=INK, ms=15)
+        left.set_ylim(0, ks[-1])
         left.set_xlabel("acceptance α")
         left.set_ylabel("k: drafts per step")
         left.set_title(f"Speed-up, at most ×{top:.1f}. Star: this machine")
