@@ -44,10 +44,8 @@ NUM_REQUESTS = 50_000
 LOWEST_P, SURELY_WRONG = 1e-3, 1e-6
 PARAMS = {
     "plain": {},
-    "temperature": {"temperature": 0.6},
-    "top-k": {"top_k": 3},
-    "top-p": {"top_p": 0.8},
-    "min-p": {"min_p": 0.15},
+    "temperature and top-k": {"temperature": 0.6, "top_k": 4},
+    "top-p and min-p": {"top_p": 0.9, "min_p": 0.1},
     "penalties": {"frequency_penalty": 1.5, "presence_penalty": 0.5, "repetition_penalty": 1.3},
     "bias": {"logit_bias": {0: 1.0, 4: -1.0}, "allowed_token_ids": [0, 1, 2, 4]},
     "all": {

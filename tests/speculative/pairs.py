@@ -3,15 +3,20 @@
 import atexit
 import shutil
 import tempfile
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm import LLM
+from minillm.batch import Batch, Chunk
+from minillm.cache.kv_cache import KVCache
+from minillm.model.transformer import Transformer
 from tests.engine import tiny
 
 NUM_DRAFTS = 4
@@ -73,3 +78,12 @@ def configs() -> dict[str, dict[str, object]]:
 def llm(name: str, **changes: object) -> LLM:
     """Return an engine over the tiny model with the proposer `name`."""
     return tiny.llm(speculative_config=configs()[name], **changes)
+
+
+def fresh_run(model: Transformer, token_ids: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+    """Return K and V [T, H_kv, D] of each layer, and the logits [T, V], of one run over all tokens."""
+    cache = KVCache(model.config, 1, len(token_ids))
+    with torch.inference_mode():
+        hidden = model(Batch.of([Chunk(list(token_ids), 0, [0])], len(token_ids)), cache)
+        logits = model.logits(hidden)
+    return [tensor[0] for kv in cache.layers for tensor in (kv.k, kv.v)], logits

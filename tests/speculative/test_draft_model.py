@@ -12,8 +12,6 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from minillm import LLM, SamplingParams
-from minillm.batch import Batch, Chunk
-from minillm.cache.kv_cache import KVCache
 from minillm.errors import CheckpointError
 from minillm.measure.trace import StepRecord, TokenRecord
 from minillm.quantization.export import export
@@ -24,15 +22,6 @@ from tests.sampling.test_verify import LOWEST_P, ChiSquare
 from tests.speculative import pairs
 from tests.speculative.pairs import NUM_DRAFTS
 from tests.speculative.test_equality import KINDS, WAYS, requests, run
-
-
-def fresh_run(model, token_ids):
-    """Return K and V [T, H_kv, D] of each layer, and the logits [T, V], of one run over all tokens."""
-    cache = KVCache(model.config, 1, tiny.CONTEXT)
-    with torch.inference_mode():
-        hidden = model(Batch.of([Chunk(token_ids, 0, [0])], tiny.CONTEXT, "cpu"), cache)
-        logits = model.logits(hidden)
-    return [tensor[0, : len(token_ids)] for kv in cache.layers for tensor in (kv.k, kv.v)], logits
 
 
 def assert_draft_cache_is_right(llm):
@@ -47,7 +36,7 @@ def assert_draft_cache_is_right(llm):
         tokens = [*request.token_ids, *request.drafts][:length]
         places = [(request.block_table[i // cache.block_size], i % cache.block_size) for i in range(length)]
         blocks, offsets = map(list, zip(*places, strict=True))
-        wanted, _ = fresh_run(model, tokens)
+        wanted, _ = pairs.fresh_run(model, tokens)
         for tensor, expected in zip((t for kv in cache.layers for t in (kv.k, kv.v)), wanted, strict=True):
             torch.testing.assert_close(tensor[blocks, offsets], expected, atol=1e-4, rtol=1e-3)
 
@@ -58,7 +47,7 @@ def assert_drafts_are_its_own(llm):
     for request in llm.engine.scheduler.running:
         if not request.drafts:
             continue
-        _, logits = fresh_run(model, [*request.token_ids, *request.drafts[:-1]])
+        _, logits = pairs.fresh_run(model, [*request.token_ids, *request.drafts[:-1]])
         best = logits[request.num_tokens - 1 :, : tiny.VOCAB_SIZE]
         for scores, draft in zip(best, request.drafts, strict=True):
             assert scores[draft] >= scores.max() - 1e-4
@@ -85,7 +74,9 @@ def test_its_cache_and_drafts_are_those_of_a_fresh_run(way):
     assert drafted[0] > 50
     if "few" in way:
         assert any(part.num_cached_tokens for step in steps for part in step.scheduled)
-        assert any(step.preempted for step in steps) and any(step.copied for step in steps)
+        assert any(step.preempted for step in steps)
+    if way == "chunks":
+        assert any(step.copied for step in steps)
 
 
 def fed(llm):

@@ -14,7 +14,7 @@ from tests.engine import tiny
 from tests.engine.test_drafts import assert_only_what_was_verified_is_known
 from tests.engine.tiny import PROMPTS, Guess
 from tests.speculative import pairs
-from tests.speculative.test_draft_model import assert_draft_cache_is_right, fresh_run
+from tests.speculative.test_draft_model import assert_draft_cache_is_right
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 
@@ -90,7 +90,7 @@ def test_every_known_block_holds_the_keys_and_values_of_its_tokens(name):
             text, hashes = [*output.prompt_token_ids, *sample.token_ids[:-1]], []
             prefix.extend(hashes, text)
             for model, cache in caches:
-                wanted, _ = fresh_run(model, text)
+                wanted, _ = pairs.fresh_run(model, text)
                 tensors = [tensor for kv in cache.layers for tensor in (kv.k, kv.v)]
                 for i, name_of_block in enumerate(hashes):
                     for block in prefix._blocks_of.get(name_of_block, ()):
@@ -127,7 +127,7 @@ def test_rejected_drafts_are_overwritten_in_both_caches(method):
         for request in llm.engine.scheduler.running:
             length = request.num_computed_tokens
             assert length == request.num_tokens - 1
-            wanted, _ = fresh_run(model, request.token_ids[:length])
+            wanted, _ = pairs.fresh_run(model, request.token_ids[:length])
             blocks, offsets = (
                 [request.block_table[i // 4] for i in range(length)],
                 [i % 4 for i in range(length)],
