@@ -90,8 +90,8 @@ class Sides:
             if equal < len(found):
                 print(f"{name}: {equal} of {len(found)} outputs equal those without speculation")
         for llm in engines.values():
-            if llm.trace is not None:
-                llm.trace.clear()
+            if llm.engine.trace is not None:
+                llm.engine.trace.clear()
         return alternately(runs, rounds or self.rounds, self.clock)
 
 

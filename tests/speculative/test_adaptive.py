@@ -11,7 +11,7 @@ from minillm.engine.proposer import Computed, Part
 from minillm.engine.request import Status
 from minillm.measure.trace import DraftChoice, Trace
 from minillm.sampling import Drafts
-from minillm.speculative.adaptive import Adaptive
+from minillm.speculative.adaptive import Adaptive, Gains
 from tests.engine import tiny
 
 MOST = 4
@@ -126,6 +126,14 @@ def test_a_new_regime_is_followed():
         assert asked.count(0) > 80 if usual == 0 else statistics.mean(asked) > 2.5
 
 
+def test_a_few_right_drafts_count_more_than_many_wrong_ones_of_long_ago():
+    world = World(flat, cheap_draft, 0.0)
+    assert world.run(1000)[-50:].count(0) > 40
+    world.acceptance = 0.95
+    world.run(50)
+    assert statistics.mean(world.run(50)) > 3
+
+
 @pytest.mark.parametrize(("acceptance", "usual"), [(0.9, MOST), (0.0, 0)])
 def test_a_machine_that_is_slow_for_a_while_changes_nothing(acceptance, usual):
     """Its speed halves and doubles every 70 steps, for all steps alike."""
@@ -145,6 +153,23 @@ def test_steps_with_a_prompt_teach_nothing():
     before = world.adaptive.costs.of(1, [MOST])
     world.run(50, prompt_tokens=500, prompt_seconds=100.0)
     assert world.adaptive.costs.of(1, [MOST]) == before
+    new = World(flat, cheap_draft, 0.9)
+    assert new.run(50, prompt_tokens=500, prompt_seconds=100.0) == [MOST] * 50, "nothing is measured yet"
+    assert new.adaptive.gains.judged == 0
+
+
+def test_the_expected_tokens_follow_from_the_acceptance_and_the_lengths():
+    """Half of the proposals have 4 drafts, of which two are accepted and one is rejected; the others have none."""
+    gains = Gains(MOST)
+    for _ in range(500):
+        gains.add(2, 4, MOST)
+        gains.add(0, 0, MOST)
+    a = gains.acceptance
+    assert a == pytest.approx(2 / 3, abs=0.01)
+    tokens, num_drafts = gains.of(MOST)
+    assert tokens == pytest.approx(1 + 0.5 * (a + a**2 + a**3 + a**4), abs=0.02)
+    assert num_drafts == pytest.approx(2, abs=0.05)
+    assert gains.of(1) == pytest.approx((1 + 0.5 * a, 0.5), abs=0.02)
 
 
 def test_a_proposer_that_seldom_proposes_is_judged_by_what_it_proposes():
