@@ -188,7 +188,7 @@ def test_the_outputs_of_many_prompts_are_those_without_speculation(name):
     assert_speculation_changes_nothing(name, "few blocks, chunks", 15 * len(KINDS))
 
 
-@names
+@pytest.mark.parametrize("name", ["draft model"])
 def test_an_aborted_request_keeps_a_beginning_and_changes_no_other(name):
     asked, luck = requests(len(KINDS)), random.Random(2)
     llm, expected = pairs.llm(name, **WAYS["few blocks"]), plain("together", len(KINDS))
@@ -238,7 +238,7 @@ def test_after_ctrl_c_in_a_step_the_outputs_are_the_same(name, where, monkeypatc
     assert_equal(outputs, plain("together", len(KINDS)))
 
 
-@names
+@pytest.mark.parametrize("name", ["draft model"])
 def test_an_error_of_a_step_ends_its_requests_and_the_others_are_the_same(name, monkeypatch):
     llm, asked = pairs.llm(name, max_num_seqs=3), requests(len(KINDS))
     outputs = [llm.engine.add_request(one.prompt, one.params) for one in asked]
@@ -279,7 +279,7 @@ def test_a_run_goes_on_the_same_when_the_engine_is_rebuilt_around_it():
     llm.close()
 
 
-@names
+@pytest.mark.parametrize("name", ["suffix", "draft model"])
 def test_streams_are_pieces_of_the_same_texts(name):
     asked, expected = requests(len(KINDS)), plain("together", len(KINDS))
 
