@@ -85,14 +85,18 @@ class DraftModel:
     def _read(self, parts: Sequence[Part]) -> Tensor | None:
         """Compute the tokens that the cache lacks. Return the logits after the last token of each part with a limit."""
         chunks, last, num_rows = [], [], 0
+        written, size = set[int](), self.runner.cache.block_size
         for part in parts:
-            request = part.request
+            request, table = part.request, part.request.block_table
             start = min(request.num_drafted_tokens, request.num_tokens - 1)
             # Of a part without drafts, the tokens that the model has computed: no block is allocated beyond them.
             end = request.num_tokens if part.limit else request.num_computed_tokens
+            # A fork shares blocks with its parent, which has computed them.
+            start = next((p for p in range(start, end) if table[p // size] not in written), max(start, end))
             if start < end:
-                chunks.append(Chunk(self._known(request.token_ids[start:end]), start, request.block_table))
+                chunks.append(Chunk(self._known(request.token_ids[start:end]), start, table))
                 num_rows += end - start
+                written.update(table[start // size : -(-end // size)])
             if part.limit:
                 last.append(num_rows - 1)
             else:

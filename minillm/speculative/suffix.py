@@ -100,7 +100,7 @@ class Suffix:
         max_depth: int = 24,
         max_spec_factor: float = 1.0,
         min_token_prob: float = 0.1,
-        max_cached_tokens: int = 100_000,
+        max_cached_tokens: int = 10_000,
     ) -> None:
         self.num_speculative_tokens, self.max_depth = num_speculative_tokens, max_depth
         self.max_spec_factor, self.min_token_prob = max_spec_factor, min_token_prob

@@ -236,16 +236,3 @@ def test_the_tokens_are_those_without_speculation(method, temperature):
         accepted = sum(r.metrics.num_accepted_tokens for r in found)
         assert accepted > 0 or method == "ngram"  # this model does not repeat itself
         assert drafting.engine.memory.num_free == drafting.engine.memory.num_blocks
-
-
-def test_memory_is_divided_by_the_bytes_of_both_models(monkeypatch):
-    monkeypatch.setattr(
-        "minillm.assembly.available_bytes", lambda: 4 * 10**6
-    )  # a quarter of it is for the caches
-    own = {"method": "draft_model", "model": str(tiny.folder())}
-    with tiny.llm(max_num_seqs=512) as plain, tiny.llm(max_num_seqs=512, speculative_config=own) as drafting:
-        runner = drafting.engine.runner
-        alone, both = plain.engine.runner.cache, [runner.cache, runner.draft_cache]
-        assert both[0].num_blocks == both[1].num_blocks == drafting.engine.memory.num_blocks
-        assert 0.98e6 < alone.nbytes <= 1e6
-        assert 0.98e6 < sum(cache.nbytes for cache in both) <= 1e6

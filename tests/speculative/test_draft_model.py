@@ -132,6 +132,18 @@ def test_after_a_rejection_it_computes_one_token():
     assert sizes[0] == [6] and {tuple(one) for one in sizes[1:]} == {(1,)}
 
 
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_prompt_is_computed_once_for_all_its_forks(n):
+    llm = tiny.llm(speculative_config=pairs.draft(seed=1), block_size=4)
+    sizes, prompt = fed(llm), list(PROMPTS[3])
+    llm.engine.add_request(prompt, SamplingParams(n=n, seed=1, max_tokens=9, ignore_eos=True))
+    llm.engine.step()
+    assert sizes[0] == [len(prompt) + 1, *[1] * (n - 1)]  # a fork computes its own first token only
+    while llm.engine.has_unfinished:
+        assert_draft_cache_is_right(llm)
+        llm.engine.step()
+
+
 def drafts_of(llm, request_id):
     parts = [part for step in llm.trace.of(StepRecord) for part in step.scheduled]
     return [part.drafts for part in parts if part.request_id == request_id and part.drafts]
