@@ -32,7 +32,7 @@ from minillm.cache.kv_cache import NoCache
 from minillm.config import ModelConfig, RopeConfig
 from minillm.model.linear import Linear
 from minillm.model.mlp import DenseMlp
-from minillm.model.transformer import Block, Hidden, Norm, Transformer, Weights, tensors_of
+from minillm.model.transformer import Block, Norm, Transformer, Weights, tensors_of
 from minillm.ops import Ops, causal_mask
 from minillm.sampling import SamplingParams
 from minillm.speculative.eagle import EagleHead
@@ -219,19 +219,23 @@ class Reading:
     last: Tensor  # [R, S, hidden]
 
     @classmethod
-    def of(cls, target: Transformer, token_ids: Tensor, taps: Sequence[int], at_once: int = 8) -> "Reading":
-        """Return the reading of texts [R, S], in the dtype of the model, on the CPU."""
-        parts, length = list[Hidden](), token_ids.shape[1]
+    def of(
+        cls,
+        target: Transformer,
+        token_ids: Tensor,
+        taps: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        at_once: int = 8,
+    ) -> "Reading":
+        """Return the reading of texts [R, S], with its states in `dtype` on the CPU."""
+        parts, length = list[tuple[Tensor, ...]](), token_ids.shape[1]
         for rows in token_ids.split(at_once):
             batch = Batch.of([Chunk(row, 0, [0]) for row in rows.tolist()], length, target.device)
-            parts.append(target.hidden_states(batch, NoCache(target.config, length), taps))
-
-        def joined(states: Sequence[Tensor]) -> Tensor:
+            hidden = target.hidden_states(batch, NoCache(target.config, length), taps)
             # A clone made outside of inference mode can be used in training.
-            return torch.cat([one.cpu() for one in states]).clone().view(*token_ids.shape, -1)
-
-        by_tap = zip(*(part.taps for part in parts), strict=True)
-        return cls(token_ids, tuple(map(joined, by_tap)), joined([part.last for part in parts]))
+            parts.append(tuple(one.to("cpu", dtype).clone() for one in (*hidden.taps, hidden.last)))
+        states = [torch.cat(one).view(*token_ids.shape, -1) for one in zip(*parts, strict=True)]
+        return cls(token_ids, tuple(states[:-1]), states[-1])
 
     def to(self, dtype: torch.dtype) -> "Reading":
         """Return the reading with its states in `dtype`."""
@@ -277,7 +281,7 @@ def loss_of(head: EagleHead, target: Transformer, text: Reading, num_passes: int
 def acceptance(head: EagleHead, target: Transformer, token_ids: Tensor, num_drafts: int) -> list[float]:
     """Return, for each draft of a chain, the share of chains in which it and all drafts before it are in the text."""
     with torch.no_grad():
-        text = Reading.of(target, token_ids, head.taps).to(torch.float32).window(slice(None), slice(-1))
+        text = Reading.of(target, token_ids, head.taps).window(slice(None), slice(-1))
         right, shares = torch.ones((), dtype=torch.bool), []
         for j, logits in enumerate(unroll(head, text, num_drafts)):
             drafts = head.target_ids[logits.argmax(-1)]
@@ -300,7 +304,7 @@ def train(
     vocab_size = target.config.vocab_size
     ids = most_frequent(texts, min(training.draft_vocab_size, vocab_size), vocab_size)
     head = new_head(target, ids, training)
-    reading = Reading.of(target, torch.tensor(texts), head.taps).to(torch.bfloat16)
+    reading = Reading.of(target, torch.tensor(texts), head.taps, torch.bfloat16)
     weights = parameters(head)
     for weight in weights:
         weight.requires_grad_(True)
