@@ -107,17 +107,20 @@ class Costs:
         """Measure a step with `num_drafts` drafts per request."""
         size, number = _size(num_requests), math.ceil(num_drafts) if asked else -1
         steps = self._steps.setdefault(size, {}).setdefault(number, deque(maxlen=SAMPLES))
-        steps.append((num_drafts, seconds / self._slowness.get(size, 1.0)))
+        steps.append((num_drafts, seconds / self.slowness(num_requests)))
         if len(steps) >= ENOUGH:
             self._points.setdefault(size, {})[number] = _typical(steps)
 
     def follow(self, num_requests: int, asked: bool, num_drafts: float, seconds: float) -> None:
         """Let a usual step say how slow the machine is now."""
-        size = _size(num_requests)
-        without, expected = self.of(num_requests, [num_drafts])
-        slowness = self._slowness.get(size, 1.0)
-        change = seconds / (slowness * (expected if asked else without))
+        size, slowness = _size(num_requests), self.slowness(num_requests)
+        expected = self.of(num_requests, [num_drafts])[1] if asked else self._points[size][-1][1]
+        change = seconds / (slowness * expected)
         self._slowness[size] = slowness * min(max(change, 1 / OUTLIER), OUTLIER) ** FOLLOW
+
+    def slowness(self, num_requests: int) -> float:
+        """Return how long such a batch takes now, compared with what is typical for it."""
+        return self._slowness.get(_size(num_requests), 1.0)
 
     def missing(self, num_requests: int) -> Literal["with", "without"] | None:
         """Return whether steps with or without drafts were measured too rarely in such a batch."""
@@ -140,13 +143,17 @@ class Costs:
 
 @dataclass(slots=True)
 class _Plan:
-    """The drafts that the next step verifies, of at most `limit` each, and the seconds that they took."""
+    """The drafts that the next step verifies, of at most `limit` each, and the seconds that they took.
 
+    `proposals` has each request with its number of tokens so far and of drafts; it is empty if there are no drafts.
+    """
+
+    num_requests: int
     limit: int
-    seconds: float
-    measured: bool
     probe: bool
-    proposals: list[tuple[Request, int, int]] = field(default_factory=list)  # tokens before, and drafts
+    measured: bool = True
+    seconds: float = 0.0
+    proposals: list[tuple[Request, int, int]] = field(default_factory=list)
 
     @property
     def num_drafts(self) -> int:
@@ -154,9 +161,11 @@ class _Plan:
 
     def was_computed(self, computed: Computed) -> bool:
         """Return whether the step computed this and nothing else, such as a part of a prompt."""
-        num_requests = len(self.proposals)
-        computes = num_requests, num_requests + self.num_drafts
-        return num_requests > 0 and (computed.num_requests, computed.num_tokens) == computes
+        computes = self.num_requests, self.num_requests + self.num_drafts
+        return (computed.num_requests, computed.num_tokens) == computes
+
+
+_NOTHING = Drafts([])
 
 
 class Adaptive:
@@ -180,7 +189,11 @@ class Adaptive:
         self._plan: _Plan | None = None
         self._probe, self._probe_steps = 0, 0  # the number of drafts of the probe, and its remaining steps
         self._probing, self._num_probes = False, 0
+        self._memo: dict[
+            int, tuple[list[float], list[float], list[float]]
+        ] = {}  # until something new is measured
         self._credit = 0.0  # seconds that a probe may lose
+        self._per_token = math.inf  # the seconds per token of the best number of drafts
         self._reported: int | None = None
 
     def propose(self, computed: Computed) -> Sequence[Drafts]:
@@ -188,18 +201,21 @@ class Adaptive:
         self._learn(computed)
         asking = [part for part in computed.parts if part.limit]
         most = self._choose(len(asking)) if asking else 0
+        plan = self._plan = _Plan(len(asking), most, self._probing) if asking else None
+        if most == 0 and self.taps is None:
+            return [_NOTHING] * len(computed.parts)
         parts = [replace(part, limit=min(part.limit, most)) for part in computed.parts]
-        measured = all(part.limit >= most and not (most and self._lags(part)) for part in asking)
+        measured = all(part.limit >= most and not self._lags(part) for part in asking)
         start = self.clock()
-        if most or self.taps is not None:
-            drafts = self.proposer.propose(replace(computed, parts=parts))
-        else:
-            drafts = [Drafts([]) for _ in parts]
-        self._plan = _Plan(most, self.clock() - start, measured, self._probing)
-        for part, proposed in zip(computed.parts, drafts, strict=True):
-            if part.limit:
-                given = part.request, part.request.num_tokens, len(proposed.token_ids)
-                self._plan.proposals.append(given)
+        drafts = self.proposer.propose(replace(computed, parts=parts))
+        if plan is not None:
+            plan.measured, plan.seconds = measured or most == 0, self.clock() - start
+        if plan is not None and most:
+            plan.proposals = [
+                (part.request, part.request.num_tokens, len(proposed.token_ids))
+                for part, proposed in zip(computed.parts, drafts, strict=True)
+                if part.limit
+            ]
         return drafts
 
     def _lags(self, part: Part) -> bool:
@@ -212,16 +228,19 @@ class Adaptive:
         plan, self._plan = self._plan, None
         if plan is None or not plan.was_computed(computed):
             return
+        num_requests, seconds, tokens = plan.num_requests, computed.seconds + plan.seconds, 1.0
         if plan.measured:
-            seconds, num_requests = computed.seconds + plan.seconds, len(plan.proposals)
             use = self.costs.add if plan.probe else self.costs.follow
             use(num_requests, plan.limit > 0, plan.num_drafts / num_requests, seconds)
         for request, num_tokens, num_drafts in plan.proposals:
-            if (
-                plan.limit and request.status is Status.RUNNING
-            ):  # the last step of a request is cut at its end
+            if request.status is Status.RUNNING:  # the last step of a request is cut at its end
                 num_accepted = request.num_tokens - num_tokens - 1
+                tokens += num_accepted / num_requests
                 self.gains.add(num_accepted, num_drafts, plan.limit)
+        if plan.probe:
+            self._credit -= max(0.0, seconds / self.costs.slowness(num_requests) - tokens * self._per_token)
+        if plan.probe or plan.proposals:
+            self._memo.clear()
 
     def _choose(self, num_requests: int) -> int:
         """Return the number of drafts for this step."""
@@ -230,14 +249,21 @@ class Adaptive:
             self._probing, chosen = True, self.num_speculative_tokens if missing == "with" else 0
             self._report(num_requests, chosen, None)
             return chosen
-        expected = [self.gains.of(limit) for limit in range(1, self.num_speculative_tokens + 1)]
-        tokens = [1.0, *(number for number, _ in expected)]
-        costs = self.costs.of(num_requests, [num_drafts for _, num_drafts in expected])
-        per_token = [seconds / number for seconds, number in zip(costs, tokens, strict=True)]
-        best = min(range(len(costs)), key=per_token.__getitem__)
-        chosen = self._or_probe(best, costs, tokens)
+        costs, tokens, per_token = self._expected(num_requests)
+        self._per_token = min(per_token)
+        chosen = self._or_probe(per_token.index(self._per_token), costs, tokens)
         self._report(num_requests, chosen, per_token)
         return chosen
+
+    def _expected(self, num_requests: int) -> tuple[list[float], list[float], list[float]]:
+        """Return the seconds of a step, its tokens per request and seconds per token for 0, 1, ... drafts."""
+        if num_requests not in self._memo:
+            gains = [self.gains.of(limit) for limit in range(1, self.num_speculative_tokens + 1)]
+            tokens = [1.0, *(number for number, _ in gains)]
+            costs = self.costs.of(num_requests, [num_drafts for _, num_drafts in gains])
+            per_token = [seconds / number for seconds, number in zip(costs, tokens, strict=True)]
+            self._memo[num_requests] = costs, tokens, per_token
+        return self._memo[num_requests]
 
     def _or_probe(self, best: int, costs: Sequence[float], tokens: Sequence[float]) -> int:
         """Return `best`, or for a few steps now and then another number of drafts."""
@@ -248,10 +274,11 @@ class Adaptive:
             low, high = LEAST_LOSS * costs[best], MOST_LOSS * costs[best]
             if self._credit < PROBE_STEPS * min(max(loss, low), high):
                 return best
-            self._probe, self._probe_steps, self._credit = other, PROBE_STEPS, 0.0
+            self._probe, self._probe_steps = other, PROBE_STEPS
             self._num_probes += 1
             if best == 0:
                 self.gains.forget()
+                self._memo.clear()
         self._probe_steps -= 1
         self._probing = True
         return self._probe

@@ -203,6 +203,30 @@ def test_a_cache_that_catches_up_is_not_measured():
     assert world.adaptive._plan.measured
 
 
+def test_what_a_probe_lost_delays_the_next_one():
+    """A proposer that has to catch up needs 20 steps' time for the first draft after a pause."""
+    world = World(dear, cheap_draft, 0.0)
+    world.run(300)
+    last = [0]
+
+    def catching_up(num_requests, num_drafts):
+        paused, last[0] = world.adaptive.steps - last[0] > 1, world.adaptive.steps
+        return 20 * dear(1, 1) * paused + 0.02
+
+    world.adaptive.steps = 0
+    choose = world.adaptive._choose
+
+    def counted(num_requests):
+        world.adaptive.steps += 1
+        return choose(num_requests)
+
+    world.adaptive._choose, world.draft = counted, catching_up
+    start = world.now
+    asked = world.run(6000)
+    assert 0 < world.now - start < 0.02 * 6000 * dear(1, 1)
+    assert asked.count(0) > 5900
+
+
 def test_each_choice_is_reported_with_its_reason():
     world = World(flat, cheap_draft, 0.95)
     world.run(200)
