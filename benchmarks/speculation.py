@@ -136,7 +136,7 @@ def decode_steps(llm: LLM) -> list[StepRecord]:
 
 
 def prediction(plain: LLM, drafting: LLM, most: int) -> dict[str, float]:
-    """The figures that follow from the acceptance and the costs of a run: acceptance, tokens per step, seconds, speed-up."""
+    """Acceptance, tokens per step, costs and predicted speed-up, from the records of a run."""
     assert drafting.trace is not None
     steps = decode_steps(drafting)
     lengths = [part.num_drafts for step in steps for part in step.scheduled]
