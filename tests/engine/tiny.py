@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -99,8 +100,13 @@ def folder() -> Path:
 
 
 @cache
-def _shared() -> LLM:
+def _loaded(linear: str | None) -> LLM:
     return LLM(folder(), max_num_seqs=4)
+
+
+def _shared() -> LLM:
+    # The operations are chosen when the weights are loaded, so each choice has weights of its own.
+    return _loaded(os.environ.get("MINILLM_LINEAR"))
 
 
 def llm(**changes: object) -> LLM:

@@ -280,6 +280,7 @@ def weakest(pair):
     return min(found.values(), key=lambda one: one.p_value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [*MISTAKES, "penalties without drafts"])
 def test_a_mistake_is_noticed_in_a_fifth_of_the_draws(mistake):
     """So the comparison above misses none of them: its power against the smallest effect is over 0.999999."""

@@ -138,6 +138,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "way"), CASES)
 def test_outputs_are_those_without_speculation(folders, kind, way):
     changes = DRAFTABLE[way]
@@ -166,6 +167,7 @@ def plain_drafts(folder, kind):
     return texts_of(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", DRAFTABLE.values(), ids=DRAFTABLE.keys())
 @pytest.mark.parametrize("kind", ["sampled", "forks"])
 def test_drafts_do_not_depend_on_chunks_company_forks_or_preemption(folders, kind, changes):
