@@ -103,6 +103,7 @@ def test_transformers_loads_it_and_agrees(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["stories", "tales"])
+@pytest.mark.slow
 def test_the_target_beats_the_draft_and_both_the_trigram(kind: str) -> None:
     figures = json.loads((BUNDLED / "evaluation.json").read_text())[kind]["perplexity"]
     text = heldout(kind)[:24_000]
@@ -114,6 +115,7 @@ def test_the_target_beats_the_draft_and_both_the_trigram(kind: str) -> None:
     assert found["tinytales"] > 1.4, "text this predictable would hide every loss of precision"
 
 
+@pytest.mark.slow
 def test_the_recorded_perplexity_is_what_is_measured() -> None:
     recorded = json.loads((BUNDLED / "evaluation.json").read_text())["tales"]["perplexity"]["draft"]
     with LLM("tinytales-draft") as llm:

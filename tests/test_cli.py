@@ -166,6 +166,7 @@ def report() -> dict:
     return tour(seconds_a_round=0.5, rounds=1, memory=False)
 
 
+@pytest.mark.slow
 def test_the_tour_measures_every_rung(report: dict) -> None:
     assert [rung["name"] for rung in report["rungs"]] == [rung.name for rung in LADDER]
     for before, rung in zip([None, *report["rungs"]], report["rungs"], strict=False):
@@ -247,6 +248,7 @@ def test_the_report_is_saved_with_its_picture(report: dict, tmp_path: Path) -> N
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_rung_that_cannot_run_is_shown_with_the_reason(
     report: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +266,7 @@ def test_a_rung_that_cannot_run_is_shown_with_the_reason(
     assert len(save(short, tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_rung_that_loses_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,8 @@ SEEDS = {0.0: 1, 0.8: 3}  # temperature -> samples of each opening
 CODE = re.compile(r"def \w+\(|import \w+|\bself\.|->|==|[{}<>_\\|#`]|\bTrue\b|\bNone\b|http")
 NAMES = set(words.GIRLS + words.BOYS)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def stories() -> list[tuple[str, float, str]]:

@@ -274,6 +274,7 @@ def test_a_pool_of_one_block_serves_one_after_the_other():
 
 
 @pytest.mark.parametrize("kv_cache", ["paged", "contiguous"])
+@pytest.mark.slow
 def test_a_thousand_requests_at_once_with_a_budget_of_one_token(kv_cache):
     llm = tiny.llm(max_num_batched_tokens=1, max_num_seqs=4, kv_cache=kv_cache)
     params = SamplingParams(temperature=0, max_tokens=1, detokenize=False)

@@ -20,7 +20,6 @@ from tests.kernels.offline import Compiled
 DTYPES = pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
 # The forms that differ most, for `make check`; the others are left to `make test`.
 QUICK = {
-    "int4, groups of 128",
     "int4, odd groups",
     "int4, zeros, groups one after the other",
     "int4, many splits",
@@ -123,7 +122,8 @@ def test_splits_have_limits() -> None:
     assert choose_splits(1, 1000, wanted=396).number <= MAX_SPLITS
 
 
-@pytest.mark.parametrize("architecture", [pytest.param(80, marks=pytest.mark.slow), 90])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90])
 def test_the_gate_sees_a_loop_that_does_not_prefetch(
     compiled: Callable[..., list[Compiled]], architecture: int
 ) -> None:

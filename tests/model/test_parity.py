@@ -18,6 +18,13 @@ PROMPTS = [tokens(n, seed=n) for n in LENGTHS]
 every_model = pytest.mark.parametrize("name", ZOO)
 
 
+def quick_for(*names: str) -> pytest.MarkDecorator:
+    """Run for every model in `make test`, and for these in `make check`."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[] if name in names else pytest.mark.slow) for name in ZOO]
+    )
+
+
 def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
     assert actual.shape == expected.shape and actual.dtype == torch.float32
     return (actual - expected).abs().max().item()
@@ -62,7 +69,7 @@ def test_any_split_of_the_prompts_gives_the_same_logits(name, cuts, order):
         assert error(torch.cat(logits[r]), model.expected(prompts[r])) <= TOLERANCE
 
 
-@every_model
+@quick_for("llama", "gqa-4")
 def test_64_greedy_tokens_alone_and_in_a_batch(name):
     model = sample(name)
     expected = [model.expected_greedy(p, 64) for p in PROMPTS]
