@@ -7,6 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from tests.engine import tiny
+
+DRAFT_VOCAB = 120
+IDS = [1, 1, 1]  # the tiny model has two layers, and this is the only one that they may name
+
 
 def tensors(
     config: dict, draft_vocab: int, vocab: int, seed: int = 0, scale: float = 0.3
@@ -68,6 +73,13 @@ def write(folder: Path, config: dict, weights: dict[str, torch.Tensor]) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
     return folder
+
+
+def for_tiny(folder: Path) -> Path:
+    """A head for the tiny model, whose config.json names its layers."""
+    model = json.loads((tiny.folder() / "config.json").read_text())
+    config = config_for(model, DRAFT_VOCAB, eagle_config={"eagle_aux_hidden_state_layer_ids": IDS})
+    return write(folder, config, tensors(config, DRAFT_VOCAB, tiny.VOCAB_SIZE))
 
 
 class Reference:

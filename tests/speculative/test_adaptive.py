@@ -13,6 +13,7 @@ from minillm.measure.trace import DraftChoice, Trace
 from minillm.sampling import Drafts
 from minillm.speculative.adaptive import Adaptive, Gains
 from tests.engine import tiny
+from tests.speculative import eagle_heads
 
 MOST = 4
 
@@ -238,10 +239,13 @@ def test_each_choice_is_reported_with_its_reason():
     assert all(a.num_drafts != b.num_drafts for a, b in zip(world.choices, world.choices[1:], strict=False))
 
 
-@pytest.mark.parametrize("method", ["ngram", "suffix", "draft_model"])
+@pytest.mark.parametrize("method", ["ngram", "suffix", "draft_model", "eagle3"])
 def test_the_tokens_are_those_without_speculation(method, tmp_path):
     config = {"method": method, "adaptive": True}
-    config |= {"model": str(tiny.folder())} if method == "draft_model" else {}
+    if method == "draft_model":
+        config["model"] = str(tiny.folder())
+    if method == "eagle3":
+        config["model"] = str(eagle_heads.for_tiny(tmp_path / "head"))
     prompts = [list(prompt) for prompt in tiny.PROMPTS]
     params = [
         SamplingParams(temperature=t, seed=1, max_tokens=24 - i, ignore_eos=True)

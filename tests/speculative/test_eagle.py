@@ -1,6 +1,5 @@
 """EAGLE-3: the drafts of a head in the published format are those of a plain reference, whatever the engine does."""
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -15,10 +14,8 @@ from tests.engine import tiny
 from tests.engine.test_drafts import PARAMS, WAYS, assert_equal, params_of, undrafted
 from tests.engine.tiny import PROMPTS
 from tests.speculative import eagle_heads
-from tests.speculative.eagle_heads import Reference
+from tests.speculative.eagle_heads import DRAFT_VOCAB, Reference
 
-DRAFT_VOCAB = 120
-IDS = [1, 1, 1]  # a model of two layers has no other
 LAYERS = 8
 
 
@@ -46,9 +43,7 @@ def folders(tmp_path_factory):
     """The deep model, and a head for the tiny model, whose config.json names its layers."""
     folder = tmp_path_factory.mktemp("eagle")
     deep().save_pretrained(folder / "deep")
-    config = json.loads((tiny.folder() / "config.json").read_text())
-    own = eagle_heads.config_for(config, DRAFT_VOCAB, eagle_config={"eagle_aux_hidden_state_layer_ids": IDS})
-    eagle_heads.write(folder / "head", own, eagle_heads.tensors(own, DRAFT_VOCAB, tiny.VOCAB_SIZE))
+    eagle_heads.for_tiny(folder / "head")
     return folder
 
 
