@@ -8,13 +8,14 @@ Only safetensors is read: a pickle can run code.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from minillm.config import ModelConfig
@@ -331,3 +332,11 @@ class Loader:
             name, shape, Dense.dtypes
         )  # an absurd shape is refused before memory is reserved
         return torch.empty(shape, dtype=self.dtype, device=self.device).copy_(stored)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors to a safetensors file that others may read if the umask allows it, as any new file."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata={"format": "pt"})  # alone, it makes files for their owner only
+    path.chmod(mode)

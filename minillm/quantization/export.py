@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from minillm import store
 from minillm.config import ModelConfig
-from minillm.model.checkpoint import INDEX
+from minillm.model.checkpoint import INDEX, save_tensors
 from minillm.model.families import FAMILIES, QUANTIZATION, Names
 from minillm.model.linear import Linear, Projection
 from minillm.model.stored import CONFIG, open_model
@@ -322,7 +322,7 @@ class FolderWriter:
     def add(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write the tensors of one shard, such as "layer-00003". An old shard of that name is replaced."""
         draft = self.folder / f"{name}.tmp"
-        save_file(dict(tensors), draft, metadata={"format": "pt"})
+        save_tensors(tensors, draft)
         draft.replace(self._path(name))
 
     def read(self, name: str) -> dict[str, Tensor]:

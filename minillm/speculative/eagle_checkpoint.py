@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from minillm import store
 from minillm.config import ModelConfig
 from minillm.errors import CheckpointError
-from minillm.model.checkpoint import SINGLE, Checkpoint, Loader
+from minillm.model.checkpoint import SINGLE, Checkpoint, Loader, save_tensors
 from minillm.model.config_keys import Key, Raw, read_json, read_keys, refusal, refuse_others
 from minillm.model.embedding import Embedding
 from minillm.model.families import config_from_dict
@@ -131,7 +130,7 @@ def save_head(head: EagleHead, folder: Path, training: Mapping[str, Any]) -> Non
     try:
         store.write(partial / CONFIG, json.dumps(_config_json(head), indent=2) + "\n")
         store.write(partial / "training.json", json.dumps(training, indent=2) + "\n")
-        save_file(_tensors(head), partial / SINGLE)
+        save_tensors(_tensors(head), partial / SINGLE)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

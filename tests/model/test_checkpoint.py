@@ -18,7 +18,7 @@ from minillm.batch import Chunk
 from minillm.errors import CheckpointError
 from minillm.model import checkpoint as checkpoint_module
 from minillm.model import schemes
-from minillm.model.checkpoint import INDEX, load_model
+from minillm.model.checkpoint import INDEX, load_model, save_tensors
 from minillm.model.families import read_config
 from tests.model.zoo import Sample, reference_model, sample, tokens
 
@@ -469,3 +469,15 @@ def test_peak_memory_while_loading(large, stored, dtype):
         assert done.returncode == 0, done.stderr
         peaks.append(float(done.stdout))
     assert 1.0 <= min(peaks) <= 1.2, peaks
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_a_written_file_has_the_permissions_of_any_new_file(umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == mode
+    assert load_file(tmp_path / "a.safetensors")["a"].tolist() == [1, 1]

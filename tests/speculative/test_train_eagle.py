@@ -224,7 +224,7 @@ def test_a_run_that_ends_early_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(eagle_checkpoint, "save_file", interrupted)
+    monkeypatch.setattr(eagle_checkpoint, "save_tensors", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_head(untrained(), tmp_path / "head", {})
     assert list(tmp_path.iterdir()) == []
