@@ -25,6 +25,7 @@ from minillm.config import EngineConfig, ModelConfig, replace_arguments
 from minillm.engine.engine import Engine
 from minillm.engine.loop import EngineLoop, Listener
 from minillm.engine.request import Delta, RequestOutput
+from minillm.engine.turns import Turns
 from minillm.errors import CheckpointError, RequestError
 from minillm.measure.trace import Trace
 from minillm.model.stored import GGUF, open_model
@@ -199,23 +200,77 @@ class LLM:
         """
         return self._add_all(_as_list(prompts), sampling_params, priority, listener)
 
+    def encode(self, prompt: Prompt, add_special_tokens: bool = True) -> tuple[str | None, list[int]]:
+        """Return a prompt's text, if it has one, and its token ids."""
+        text, ids = self._encoded(prompt, add_special_tokens)
+        return text, list(ids)
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], **template_arguments: Any
+    ) -> tuple[str, list[int]]:
+        """Return the text and the token ids of a conversation; the arguments are those of `apply_chat_template`."""
+        prompt = self._chat_prompt(messages, **template_arguments)
+        return prompt["prompt"], prompt["prompt_token_ids"]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens included."""
+        tokenizer, known = self._tokenizer("decode"), self.engine.vocab_size
+        if unknown := [token_id for token_id in token_ids if not 0 <= token_id < known]:
+            raise RequestError(
+                f"there is no token {unknown[0]}: token ids are integers from 0 to {known - 1}"
+            )
+        return tokenizer.decode(token_ids, skip_special_tokens=False)
+
+    def enqueue(
+        self,
+        prompt_token_ids: Sequence[int],
+        sampling_params: SamplingParams,
+        *,
+        prompt: str | None = None,
+        priority: int = 0,
+        listener: Listener | None = None,
+    ) -> Future[RequestOutput]:
+        """Queue one prompt without waiting. The future has its live output, or the error that refused it."""
+        self._check_priorities([priority])
+        return self._add(prompt, prompt_token_ids, sampling_params, priority, listener)
+
+    def abort(self, outputs: Sequence[RequestOutput]) -> Future[None]:
+        """End these requests if they have not finished. The future is done when their blocks are free."""
+        return self._loop.abort(outputs)
+
     def rebuild(self, **changes: Any) -> None:
         """Change engine arguments while requests run: `llm.rebuild(num_gpu_blocks_override=20)`.
 
         A new engine with the same weights, and with the parts that `minillm.swap` replaces, takes over the unfinished
         requests. It computes their tokens so far again, and their texts continue unchanged. Raises `RequestError` and
-        changes nothing if one of them is too long for the new engine.
+        changes nothing if one of them is too long for the new engine. If the engine's thread has ended with an error,
+        the new engine starts empty, with a new thread.
         """
         config = replace_arguments(self.config, "rebuild", changes)
         config = replace(config, max_model_len=max_model_len_for(config, self.model.config))
         known = ("block_size", "max_num_batched_tokens", "max_num_seqs", "scheduling_policy", "kv_cache")
         engine = self._build(config)
-        self._loop.replace(engine, {name: getattr(config, name) for name in known}).result()
+        if self.alive:
+            self._loop.replace(engine, {name: getattr(config, name) for name in known}).result()
+        else:
+            self._loop.restart(engine)
         self.config = config
 
     @property
     def engine(self) -> Engine:
         return self._loop.engine
+
+    @property
+    def alive(self) -> bool:
+        """Return whether requests can be served. False after `close`, or if an error ended the engine's thread."""
+        return self._loop.alive
+
+    def supervise(self, turns: Turns, on_death: Callable[[BaseException], None]) -> None:
+        """Run steps alternately with the engines that share `turns`, and report an error that ends the thread.
+
+        The ending thread calls `on_death` with the error. It may call `rebuild`.
+        """
+        self._loop.turns, self._loop.on_death = turns, on_death
 
     @property
     def trace(self) -> Trace:
@@ -382,11 +437,7 @@ class LLM:
         ranks = [priority or 0] * len(prompts) if not isinstance(priority, Sequence) else list(priority)
         if len(ranks) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts but {len(ranks)} priorities: give one each")
-        if any(ranks) and self.config.scheduling_policy != "priority":
-            raise ValueError(
-                f"priority is given, and scheduling_policy is {self.config.scheduling_policy!r}, which knows none: "
-                'make the LLM with scheduling_policy="priority"'
-            )
+        self._check_priorities(ranks)
         adding: list[Future[RequestOutput]] = []
         try:
             for prompt, one, rank in zip(prompts, each, ranks, strict=True):
@@ -397,6 +448,13 @@ class LLM:
         except BaseException:
             self._loop.abort([one.result() for one in adding if one.exception() is None]).result()
             raise
+
+    def _check_priorities(self, priorities: Sequence[int]) -> None:
+        if any(priorities) and self.config.scheduling_policy != "priority":
+            raise ValueError(
+                f"priority is given, and scheduling_policy is {self.config.scheduling_policy!r}, which knows none: "
+                'make the LLM with scheduling_policy="priority"'
+            )
 
     def _add(
         self,
@@ -411,7 +469,7 @@ class LLM:
             raise TypeError(f"sampling_params is a {type(params).__name__}: give a SamplingParams")
         return self._loop.add(ids, params, prompt=text, priority=priority, listener=listener)
 
-    def _encoded(self, prompt: Prompt) -> tuple[str | None, Sequence[int]]:
+    def _encoded(self, prompt: Prompt, add_special_tokens: bool = True) -> tuple[str | None, Sequence[int]]:
         """Return a prompt's text, if it has one, and its token ids."""
         parts: Mapping[str, Any]
         if isinstance(prompt, str):
@@ -431,7 +489,7 @@ class LLM:
                 raise _no_prompt(text)
             if not text:
                 raise RequestError("the prompt is empty: give text of at least one character, or token ids")
-            ids = self._tokenizer("a text prompt").encode(text)
+            ids = self._tokenizer("a text prompt").encode(text, add_special_tokens)
         if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
             raise _no_prompt(ids)
         return text, ids

@@ -226,12 +226,23 @@ class KVCacheManager:
             self.num_cached += known and self.allocator.holders(block) == 0
         request.block_table = array("i")
 
+    def count_cached_tokens(self, token_ids: Sequence[int]) -> int:
+        """Return how many of a prompt's first tokens the prefix cache has now. Any thread may call this."""
+        if self.prefix is None:
+            return 0
+        hashes: list[bytes] = []
+        self.prefix.extend(hashes, self._named_ids(token_ids))
+        return self.prefix.count_known(hashes) * self.block_size
+
     def _name_blocks(self, prefix: PrefixCache, request: CachedSequence) -> None:
-        """Name the request's full blocks by their tokens, or by their pairs of a token and the next one."""
-        token_ids: Sequence[int] = request.token_ids
+        """Name the request's full blocks."""
+        prefix.extend(request.block_hashes, self._named_ids(request.token_ids))
+
+    def _named_ids(self, token_ids: Sequence[int]) -> Sequence[int]:
+        """Return the integers that name blocks: the tokens, or their pairs of a token and the next one."""
         if self.needs_next_token:
-            token_ids = [token_id | after << 32 for token_id, after in pairwise(token_ids)]
-        prefix.extend(request.block_hashes, token_ids)
+            return [token_id | after << 32 for token_id, after in pairwise(token_ids)]
+        return token_ids
 
     def _copy_on_write(self, table: "array[int]", index: int) -> None:
         """Replace a shared block of a table by a copy."""

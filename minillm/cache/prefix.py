@@ -61,6 +61,10 @@ class PrefixCache:
             found.append(blocks[0])
         return found
 
+    def count_known(self, hashes: Sequence[bytes]) -> int:
+        """Return the number of blocks that `match` would find. Any thread may call this."""
+        return next((i for i, name in enumerate(hashes) if name not in self._blocks_of), len(hashes))
+
     def publish(self, block: int, name: bytes) -> bool:
         """Make `block` known under `name`, so that other requests find it. Return False if it already is."""
         if self._hash_of.get(block) == name:

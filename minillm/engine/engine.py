@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from minillm.cache.manager import KVCacheManager
+from minillm.engine.counters import EngineCounters
 from minillm.engine.proposer import Computed, Part, Proposer
 from minillm.engine.request import CompletionOutput, Request, RequestMetrics, RequestOutput, Status
 from minillm.engine.runner import Runner
@@ -97,6 +98,7 @@ class Engine:
         self.depends_on_timing = False  # whether the speed of the machine can change a sampled text
         self.max_model_len, self.max_num_waiting = max_model_len, max_num_waiting
         self.seed, self.trace = seed, trace
+        self.counters = EngineCounters()
         config = runner.model.config
         ends = (tokenizer.eos_token_id if tokenizer else None, *config.eos_token_ids)
         # The tokenizer's end token comes first. It may be one that the model's configuration does not list.
@@ -224,6 +226,13 @@ class Engine:
             self.trace.append(EngineReset(self.trace.now(), reason))
         self._restart(error)
 
+    def fail_all(self, error: BaseException) -> list[RequestOutput]:
+        """End every unfinished request with `error`, and return their outputs. Free every block."""
+        outputs = [samples[0].result for samples in self._requests.values()]
+        self._in_step, self._changing = None, True
+        self._restart(error)
+        return outputs
+
     def take_over(self, other: "Engine", settings: Mapping[str, int | str]) -> None:
         """Continue the unfinished requests of `other`, which must not be used afterwards.
 
@@ -241,6 +250,7 @@ class Engine:
             other._num_arrived,
             other._num_steps,
         )
+        self.counters = other.counters
         if self.trace is not None:
             self.trace = other.trace if other.trace is not None else self.trace
             self.trace.append(EngineReset(self.trace.now(), "rebuilt", dict(settings)))
@@ -290,6 +300,7 @@ class Engine:
         if not scheduled:
             return []
         self._in_step = scheduled
+        self.counters.preemptions += len(self.scheduler.preempted)
         record = None if self.trace is None else self._record(scheduled)
         copies, self.memory.copies = self.memory.copies, []
         step, owners = StepInput.of(scheduled, copies, None if self.proposer is None else self.proposer.taps)
@@ -335,6 +346,11 @@ class Engine:
             if result.num_cached_tokens is None:
                 result.num_cached_tokens = request.num_cached_tokens
                 result.metrics.scheduled_ts = scheduled_ts
+                if self.memory.prefix is not None:
+                    self.counters.prefix_cache_queries += request.num_prompt_tokens
+                    self.counters.prefix_cache_hits += min(
+                        request.num_cached_tokens, request.num_prompt_tokens
+                    )
             request.num_computed_tokens += num_tokens
 
     def _samplers(
@@ -417,10 +433,12 @@ class Engine:
         start, now = 0, time.monotonic()
         for request in requests:
             drafts, request.drafts = request.drafts, []
+            before = replace(request.result.metrics)
             try:
                 self._take(request, drafts, sampled, start, now)
             except Exception as error:
                 request.fail(error)
+            self._count(request, before, len(drafts))
             start += 1 + len(drafts)
 
     def _take(
@@ -451,6 +469,23 @@ class Engine:
                 self.trace.append(TokenRecord(moment, request.request_id, index, token_id, origin))
             if token_id != draft or request.status is Status.FINISHED:
                 return
+
+    def _count(self, request: Request, before: RequestMetrics, num_drafts: int) -> None:
+        """Count what a step gave to a request, whose metrics were `before`."""
+        counters, now = self.counters, request.result.metrics
+        num_tokens = now.num_generation_tokens - before.num_generation_tokens
+        counters.generation_tokens += num_tokens
+        if num_drafts:
+            counters.num_drafts += 1
+            counters.num_draft_tokens += num_drafts
+            counters.num_accepted_tokens += now.num_accepted_tokens - before.num_accepted_tokens
+        if not num_tokens:
+            return
+        if not before.first_token_ts:
+            counters.prompt_tokens += request.num_prompt_tokens
+            counters.time_to_first_token.observe(now.first_token_ts - now.queued_ts)
+        elif now.last_token_ts > before.last_token_ts:
+            counters.inter_token_latency.observe(now.last_token_ts - before.last_token_ts)
 
     def _discard_rejected(self, scheduled: Scheduled) -> None:
         """Stop counting the keys and values of rejected drafts. The newest token has none yet."""
@@ -548,6 +583,8 @@ class Engine:
         self._record_end(request)
 
     def _record_end(self, request: Request) -> None:
+        self.counters.finished[str(request.output.finish_reason)] += 1
+        self.counters.e2e_request_latency.observe(time.monotonic() - request.result.metrics.queued_ts)
         if self.trace is not None:
             reason = str(request.output.finish_reason)
             self.trace.append(RequestFinished(self.trace.now(), request.request_id, reason))

@@ -6,13 +6,16 @@ thread. After `start`, only the loop's own thread calls the engine. Other thread
 adding or aborting a request never waits for a step. New tokens go to the listener of a request. An asyncio event loop
 therefore never computes and never blocks.
 
+If something other than a request ends the thread, every unfinished request ends with the error, and `alive` is False.
+The owner can then continue with a new engine (`restart`).
+
 Source: vLLM separates its engine core from its clients in the same way (`v1/engine/core.py`, `async_llm.py`).
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -23,14 +26,26 @@ from minillm.sampling import SamplingParams
 T = TypeVar("T")
 Listener = Callable[[list[Delta]], None]
 """Called after each step that changed the request, by the thread that stepped. It must not block. An empty list means
-that the loop was closed."""
+that the loop was closed, or that its thread ended."""
+
+
+class EngineDeadError(RuntimeError):
+    """An unexpected error ended the engine's thread, and no new engine has taken its place."""
 
 
 class EngineLoop:
-    """Owns `engine`; every method may be called from any thread."""
+    """Owns `engine`; every method may be called from any thread.
+
+    `turns` is held during each step, so engines that share it run their steps alternately. `on_death` is called at the
+    end of a thread that did not end by `stop`, with the error; it may call `restart`.
+    """
+
+    turns: AbstractContextManager[object] = nullcontext()
+    on_death: Callable[[BaseException], None] | None = None
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Engine | None = engine
+        self._death: BaseException | None = None  # the error that ended the thread
         self._lock = threading.RLock()  # held while a thread calls the engine
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: stop
         self._listeners: dict[str, tuple[DeltaReader, Listener]] = {}
@@ -39,9 +54,16 @@ class EngineLoop:
 
     @property
     def engine(self) -> Engine:
+        if self._engine is None and self._death is not None:
+            raise EngineDeadError(f"the engine's thread ended with {self._death!r}: call rebuild()")
         if self._engine is None:
             raise RuntimeError("this LLM is closed: make a new one")
         return self._engine
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the engine can serve requests: it was not closed, and its thread did not end."""
+        return self._engine is not None
 
     def start(self) -> None:
         """Step the engine in its own thread from now on. Do nothing if that thread already runs."""
@@ -53,15 +75,29 @@ class EngineLoop:
     def close(self) -> None:
         """Stop the thread after its current step, and release the engine. Unfinished requests are lost."""
         self.stop()
-        self._engine = None
-        while not self._inbox.empty():
-            if (call := self._inbox.get()) is not None:
-                call()
+        self._engine, self._death = None, None
+        self._release_callers()
+
+    def restart(self, engine: Engine) -> None:
+        """Continue with `engine` after the thread has ended. Requests of the old one have ended with its error."""
+        with self._stepped:
+            self._engine, self._death, self._thread = engine, None, None
+        self.start()
+
+    def _release_callers(self) -> None:
+        """Let all calls in the inbox fail, and tell all threads and listeners that wait."""
+        self._fail_calls()
         with self._stepped:
             self._stepped.notify_all()
         for _, listener in list(self._listeners.values()):
             listener([])
         self._listeners.clear()
+
+    def _fail_calls(self) -> None:
+        with suppress(Empty):
+            while True:
+                if (call := self._inbox.get_nowait()) is not None:
+                    call()
 
     def stop(self) -> None:
         """Stop the thread after its current step. A thread that computes while Python exits would crash the process."""
@@ -123,7 +159,8 @@ class EngineLoop:
             else:
                 with self._stepped:
                     self._stepped.wait_for(lambda: self._engine is None or until())
-                self.engine  # noqa: B018 – raises if it was closed
+                if not until():
+                    self.engine  # noqa: B018 – raises if it was closed
 
     def _step_for(self, outputs: Sequence[RequestOutput]) -> None:
         try:
@@ -151,6 +188,8 @@ class EngineLoop:
             run()
         else:
             self._inbox.put(run)
+            if self._engine is None:  # the thread ended before it could take the call
+                self._fail_calls()
         return future
 
     def _guarded(self, function: Callable[[], T]) -> T:
@@ -169,7 +208,9 @@ class EngineLoop:
         """Run one step and call the listeners of its requests; after an error, call all listeners."""
         with self._lock:
             try:
-                for output in self._guarded(self.engine.step):
+                with self.turns:
+                    outputs = self._guarded(self.engine.step)
+                for output in outputs:
                     self._tell(output)
             except BaseException:
                 for reader, _ in list(self._listeners.values()):
@@ -188,7 +229,14 @@ class EngineLoop:
             self._listeners.pop(output.request_id, None)
 
     def _run(self) -> None:
-        """Run the thread: take calls from the inbox, and step while requests are unfinished and the inbox is empty."""
+        """Run the thread. If an error ends it, end every request with that error, and report it."""
+        try:
+            self._serve()
+        except BaseException as error:
+            self._die(error)
+
+    def _serve(self) -> None:
+        """Take calls from the inbox, and step while requests are unfinished and the inbox is empty."""
         while True:
             try:
                 call = self._inbox.get(block=not self.engine.has_unfinished)
@@ -201,3 +249,15 @@ class EngineLoop:
                     self._step()
             with self._stepped:
                 self._stepped.notify_all()
+
+    def _die(self, error: BaseException) -> None:
+        engine, self._death, self._engine = self._engine, error, None
+        with suppress(Exception):
+            if engine is not None:
+                dead = EngineDeadError(f"the engine's thread ended with {error!r}")
+                dead.__cause__ = error
+                for output in engine.fail_all(dead):
+                    self._tell(output)
+        self._release_callers()
+        if self.on_death is not None:
+            self.on_death(error)

@@ -1,0 +1,161 @@
+"""Run the application: in a thread for tests and notebooks (`Server`), or as the command (`serve`)."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from types import TracebackType
+
+import uvicorn
+from fastapi import FastAPI
+
+from minillm.llm import LLM
+from minillm.serving.app import create_app
+from minillm.serving.registry import Registry
+from minillm.serving.service import Service
+from minillm.serving.settings import Settings
+
+log = logging.getLogger("minillm.serving")
+BACKLOG = 2048  # connections that may wait to be accepted
+LAST_SECONDS = 2  # for responses to leave after the last request has ended
+
+
+def _configuration(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises `OSError` with the address if it is in use or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server:
+    """A server in a thread of this process: `with Server(llm) as server: … server.url`.
+
+    `served` is an LLM, a registry, or the application of `create_app`. The server closes the engines only of an LLM's
+    registry that it made itself, and leaves the LLM open. Port 0 means any free port.
+    """
+
+    def __init__(
+        self,
+        served: LLM | Registry | FastAPI,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        settings: Settings | None = None,
+    ) -> None:
+        if isinstance(served, LLM):
+            served = Registry({served.name: served})
+        self.app = create_app(served, settings) if isinstance(served, Registry) else served
+        self._listener = _bound_socket(host, port)
+        self.url = _url(self._listener)
+        self._uvicorn = uvicorn.Server(_configuration(self.app))
+        self._thread = threading.Thread(target=self._run, name="minillm-server", daemon=True)
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
+
+    @property
+    def registry(self) -> Registry:
+        return self.service.registry
+
+    def start(self) -> "Server":
+        """Start the thread, and return when the server answers."""
+        self._thread.start()
+        while not self._uvicorn.started:
+            if not self._thread.is_alive():
+                raise RuntimeError("the server's thread ended before the server had started")
+            time.sleep(0.002)
+        return self
+
+    def stop(self) -> None:
+        """Close all connections, which aborts their requests, and end the thread."""
+        self._uvicorn.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._uvicorn.serve([self._listener]))
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def serve(
+    registry: Registry, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, grace: float = 30.0
+) -> None:
+    """Serve until SIGTERM or SIGINT, then refuse new requests and finish the running ones for `grace` seconds.
+
+    Requests that have not finished by then are aborted. A second signal ends the process at once.
+    """
+    app = create_app(registry, settings)
+    listener = _bound_socket(host, port)
+    print(f"minillm serves {', '.join(registry.replicas)} at {_url(listener)}", flush=True)
+    try:
+        asyncio.run(_serve(uvicorn.Server(_configuration(app)), app.state.service, listener, grace))
+    finally:
+        listener.close()
+        registry.close()
+
+
+async def _serve(server: uvicorn.Server, service: Service, listener: socket.socket, grace: float) -> None:
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            os._exit(130)
+        asked.set()
+
+    events = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        events.add_signal_handler(number, on_signal)
+    serving = asyncio.create_task(server._serve([listener]))  # `serve` would install its own handlers
+    stopping = asyncio.create_task(asked.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await _drain(service, grace)
+        server.should_exit = True
+    await serving
+
+
+async def _drain(service: Service, grace: float) -> None:
+    """Refuse new requests, wait for the running ones, and abort what is left after `grace` seconds."""
+    service.draining = True
+    deadline = time.monotonic() + grace
+    while service.num_open and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    for replica in service.registry:
+        replica.abort_all()
+    deadline = time.monotonic() + LAST_SECONDS
+    while service.num_open and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
