@@ -227,6 +227,17 @@ def _memory(
     )
 
 
+def cache_bytes_for(
+    model: Transformer, config: EngineConfig, draft: Transformer | EagleHead | None = None
+) -> int:
+    """Return the size of a cache, with a draft model's, that holds `max_num_seqs` texts of `max_model_len` tokens."""
+    length = max_model_len_for(config, model.config)
+    if config.kv_cache == "paged":
+        length = -(-length // config.block_size) * config.block_size
+    per_token = _kv_bytes_per_token(config, model, *(() if draft is None else (_decoder(draft),)))
+    return config.max_num_seqs * length * per_token
+
+
 def _kv_bytes_per_token(config: EngineConfig, *models: Transformer) -> int:
     """Return the bytes that one token takes in the caches of these models."""
     total = 0
@@ -240,23 +251,36 @@ def _kv_bytes_per_token(config: EngineConfig, *models: Transformer) -> int:
 def _num_blocks(model: Transformer, config: EngineConfig, block_size: int, block_bytes: int) -> int:
     """Return the number of blocks of `block_size` tokens: enough for `max_num_seqs` texts of `max_model_len` tokens.
 
-    If fewer fit into the memory budget, return the number that fits. The budget is a quarter of the free RAM, or on a
-    GPU the share `gpu_memory_utilization`. `block_bytes` is the size of a block in all layers and caches. Raises
+    If fewer fit into the memory budget (`cache_budget`), return the number that fits. With `kv_cache_memory_bytes`,
+    return the number that this memory holds. `block_bytes` is the size of a block in all layers and caches. Raises
     `ValueError` if the budget does not hold one whole text.
     """
     if config.num_gpu_blocks_override is not None:
         return config.num_gpu_blocks_override
     assert config.max_model_len is not None
     blocks_a_text = -(-config.max_model_len // block_size)
-    if model.device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(model.device)
-        budget = free - int((1 - config.gpu_memory_utilization) * total)
-    else:
-        budget = available_bytes() // 4
-    if budget < blocks_a_text * block_bytes:
-        raise ValueError(
-            f"one request's cache of max_model_len={config.max_model_len} tokens takes "
-            f"{blocks_a_text * block_bytes / 2**20:,.0f} MiB, but only {max(budget, 0) / 2**20:,.0f} MiB may be used: "
-            "set a smaller max_model_len, or free memory"
-        )
+    if config.kv_cache_memory_bytes is not None:
+        _check_budget(config, config.kv_cache_memory_bytes, blocks_a_text * block_bytes)
+        return config.kv_cache_memory_bytes // block_bytes
+    budget = cache_budget(model.device, config.gpu_memory_utilization)
+    _check_budget(config, budget, blocks_a_text * block_bytes)
     return min(config.max_num_seqs * blocks_a_text, budget // block_bytes)
+
+
+def cache_budget(device: torch.device, gpu_memory_utilization: float) -> int:
+    """Return the bytes that caches may take now: a quarter of the free RAM, or the free part of a GPU's share."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, free - int((1 - gpu_memory_utilization) * total))
+    return available_bytes() // 4
+
+
+def _check_budget(config: EngineConfig, budget: int, text_bytes: int) -> None:
+    """Raise `ValueError` if the cache of one text of `max_model_len` tokens takes more than the budget."""
+    if budget < text_bytes:
+        given = config.kv_cache_memory_bytes is not None
+        raise ValueError(
+            f"one request's cache of max_model_len={config.max_model_len} tokens takes {text_bytes / 2**20:,.0f} MiB, "
+            f"but only {budget / 2**20:,.0f} MiB may be used: set a smaller max_model_len, or "
+            + ("a larger kv_cache_memory_bytes" if given else "free memory")
+        )

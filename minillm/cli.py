@@ -1,4 +1,4 @@
-"""The command line: `minillm generate`, `tour`, `quantize`, `train-eagle`, and those of the course, `lab` and others.
+"""The command line: `minillm generate`, `serve`, `tour`, `quantize`, `train-eagle`, and `lab` and others of the course.
 
 A user's mistake gets one line on stderr and exit status 2, never a traceback. torch is imported only by the commands
 that run a model, so that the others answer at once.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from minillm.course.commands import add_commands
 from minillm.errors import MinillmError, RequestError
+from minillm.serving.command import add_serve
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_quantize(commands)
     _add_train_eagle(commands)
+    add_serve(commands)
     add_commands(commands)
     return parser
 

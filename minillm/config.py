@@ -207,7 +207,8 @@ class EngineConfig:
 
     The names are vLLM's, except `kv_cache`, `trace` and `max_num_waiting`. At most `max_num_waiting` requests may wait,
     and the engine refuses the next one; None means no limit. `num_gpu_blocks_override` counts blocks of a paged cache,
-    rows of a contiguous cache and pages of a virtual one.
+    rows of a contiguous cache and pages of a virtual one. `kv_cache_memory_bytes` is the memory for the KV cache, and
+    of a draft model's cache, instead of a share of the free memory.
     """
 
     max_model_len: int | None = None
@@ -218,6 +219,7 @@ class EngineConfig:
     long_prefill_token_threshold: int = 0
     scheduling_policy: Literal["fcfs", "priority", "static"] = "fcfs"
     gpu_memory_utilization: float = 0.92
+    kv_cache_memory_bytes: int | None = None
     num_gpu_blocks_override: int | None = None
     kv_cache: Literal["paged", "contiguous", "virtual", "none"] = "paged"
     kv_cache_dtype: str = "auto"
@@ -251,6 +253,17 @@ class EngineConfig:
         self._check_together()
 
     def _check_together(self) -> None:
+        if self.kv_cache_memory_bytes is not None and self.num_gpu_blocks_override is not None:
+            raise ValueError(
+                f"kv_cache_memory_bytes={self.kv_cache_memory_bytes} and "
+                f"num_gpu_blocks_override={self.num_gpu_blocks_override} both set the size of the KV cache: leave one "
+                "of them out"
+            )
+        if self.kv_cache_memory_bytes is not None and self.kv_cache == "none":
+            raise ValueError(
+                f"kv_cache_memory_bytes={self.kv_cache_memory_bytes} is memory for a KV cache, and kv_cache='none' has "
+                "none: leave one of them out"
+            )
         if self.kv_cache_dtype != "auto" and self.kv_cache in ("virtual", "none"):
             raise ValueError(
                 f"kv_cache_dtype={self.kv_cache_dtype!r} needs a cache with scales, and kv_cache={self.kv_cache!r} has "
@@ -310,11 +323,12 @@ _LOWEST = {
     "max_num_batched_tokens": 1,
     "max_num_waiting": 1,
     "long_prefill_token_threshold": 0,
+    "kv_cache_memory_bytes": 1,
     "num_gpu_blocks_override": 1,
     "block_size": 1,
     "seed": 0,
 }
-_OPTIONAL = ("max_model_len", "max_num_waiting", "num_gpu_blocks_override")
+_OPTIONAL = ("max_model_len", "max_num_waiting", "kv_cache_memory_bytes", "num_gpu_blocks_override")
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "kv_cache": ("paged", "contiguous", "virtual", "none"),
     "scheduling_policy": ("fcfs", "priority", "static"),

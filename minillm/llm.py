@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from minillm.assembly import build_engine, max_model_len_for
+from minillm.assembly import build_engine, cache_bytes_for, max_model_len_for
 from minillm.config import EngineConfig, ModelConfig, replace_arguments
 from minillm.engine.engine import Engine
 from minillm.engine.loop import EngineLoop, Listener
@@ -100,10 +100,10 @@ class LLM:
     for each token and KV head.
 
     The KV cache is "paged", in blocks of `block_size` tokens: as many as `max_num_seqs` texts of `max_model_len`
-    tokens need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device), or
-    `num_gpu_blocks_override`. `kv_cache="contiguous"` reserves a row of `max_model_len` tokens per request; "virtual"
-    reserves the addresses of one and adds memory page by page, so pages take the part of blocks. "none" is the naive
-    loop that computes everything again at each step.
+    tokens need, at most a quarter of the free memory (on CUDA: up to `gpu_memory_utilization` of the device).
+    `kv_cache_memory_bytes` or `num_gpu_blocks_override` sets the size instead. `kv_cache="contiguous"` reserves a row
+    of `max_model_len` tokens per request; "virtual" reserves the addresses of one and adds memory page by page, so
+    pages take the part of blocks. "none" is the naive loop that computes everything again at each step.
 
     `speculative_config` is a dict that lets each step verify several drafts per request:
 
@@ -259,6 +259,11 @@ class LLM:
     @property
     def engine(self) -> Engine:
         return self._loop.engine
+
+    @property
+    def max_cache_bytes(self) -> int:
+        """Return the size of a KV cache that holds `max_num_seqs` texts of `max_model_len` tokens."""
+        return cache_bytes_for(self.model, self.config, next(iter(self._drafts.values()), None))
 
     @property
     def alive(self) -> bool:

@@ -188,7 +188,7 @@ class EngineLoop:
             run()
         else:
             self._inbox.put(run)
-            if self._engine is None:  # the thread ended before it could take the call
+            if not self.alive:  # the thread ended before it could take the call
                 self._fail_calls()
         return future
 

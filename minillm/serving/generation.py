@@ -42,7 +42,7 @@ class Notifier:
 
 
 class Mailbox:
-    """Takes parts from an engine's thread to the event loop. `only_ends` drops all parts but the last of each sample."""
+    """Takes parts from an engine's thread to the event loop. `only_ends` drops all but the last of each sample."""
 
     def __init__(self, notifier: Notifier, only_ends: bool) -> None:
         self._notifier, self._only_ends = notifier, only_ends

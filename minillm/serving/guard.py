@@ -33,7 +33,8 @@ class LastAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         began, status = time.monotonic(), 0
 
         async def noted(message: Message) -> None:
@@ -69,7 +70,8 @@ class NeedsKey:
             if not hmac.compare_digest(scheme.capitalize() + b" " + key.strip(), self.expected):
                 words = "the API key is missing or wrong: send the header Authorization: Bearer KEY"
                 refusal = Failure(401, words, None, {"WWW-Authenticate": "Bearer"})
-                return await refusal.response()(scope, receive, send)
+                await refusal.response()(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 
@@ -86,13 +88,15 @@ class BoundedBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+            return
         limit, num_bytes, complete = self.settings.max_body_bytes, 0, False
         deadline = time.monotonic() + self.settings.body_seconds
         too_long = HTTPException(413, f"the body is longer than {limit} bytes: send less")
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > limit:
-            return await failure_of(too_long).response()(scope, receive, send)
+            await failure_of(too_long).response()(scope, receive, send)
+            return
 
         async def bounded() -> Message:
             nonlocal num_bytes, complete

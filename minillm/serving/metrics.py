@@ -5,11 +5,11 @@ Nothing is measured here. Each read of `/metrics` asks the engines for the numbe
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 from minillm.engine.counters import Histogram
 from minillm.serving.registry import Registry, Replica
@@ -87,7 +87,7 @@ class EngineCollector:
 def exposition(registry: Registry) -> Callable[[], bytes]:
     """Return a function that writes all metrics as text."""
     collectors = CollectorRegistry()
-    collectors.register(EngineCollector(registry))  # type: ignore[arg-type]
+    collectors.register(EngineCollector(registry))
     return lambda: generate_latest(collectors)
 
 
@@ -107,8 +107,5 @@ def _labels(replica: Replica) -> list[str]:
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """Return the cumulative counts, each with the upper bound of its bucket."""
-    total, buckets = 0, []
-    for bound, count in zip((*histogram.bounds, float("inf")), list(histogram.counts), strict=True):
-        total += count
-        buckets.append((floatToGoString(bound), total))
-    return buckets
+    bounds = [*map(str, histogram.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(map(float, histogram.counts)), strict=True))

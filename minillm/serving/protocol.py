@@ -74,7 +74,7 @@ class GenerationBody(Body):
         return self.max_tokens
 
     def sampling_params(self, defaults: SamplingParams) -> SamplingParams:
-        """Return the parameters: `defaults` with what the body says. Raises `ValueError` or `TypeError` for a bad one."""
+        """Return `defaults` with what the body says. Raises `ValueError` or `TypeError` for a bad value."""
         if self.prompt_logprobs is not None and self.stream:
             raise FieldError(
                 "prompt_logprobs",

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from minillm.engine.request import CompletionOutput, Delta, RequestOutput
+from minillm.engine.request import Delta, RequestOutput
 from minillm.model.tokenizer import Tokenizer
 from minillm.sampling import Logprob
 from minillm.serving.protocol import ChatBody, CompletionBody, GenerationBody
@@ -19,7 +19,10 @@ LOWEST_LOGPROB = -9999.0  # JSON has no -inf
 
 
 class Reply:
-    """The reply to one body. `outputs` are the live outputs of its prompts; choice `i * n + k` is sample k of prompt i."""
+    """The reply to one body. `outputs` are the live outputs of its prompts.
+
+    Sample k of prompt i is choice `i * n + k`.
+    """
 
     prefix = object = chunk_object = ""
 

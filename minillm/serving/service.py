@@ -14,7 +14,6 @@ from typing import TypeVar
 from minillm.serving.failures import NoModelError, TooLongError, failure_of, of_the_user
 from minillm.serving.generation import Encoded, Generation, Mailbox, Notifier
 from minillm.serving.protocol import (
-    Body,
     ChatBody,
     CompletionBody,
     FieldError,

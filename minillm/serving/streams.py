@@ -38,7 +38,7 @@ async def unless_disconnected(receive: Receive, work: Coroutine[Any, Any, T]) ->
 
 
 class EventStream(Response):
-    """A response whose body is what `events` yields. `release` is called once, when the response has ended in any way."""
+    """A response whose body is what `events` yields. `release` is called once, however the response ends."""
 
     media_type = "text/event-stream"
 
