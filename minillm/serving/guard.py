@@ -22,6 +22,8 @@ OPEN_PATHS = {"/", "/health", "/metrics", "/version", "/docs", "/openapi.json"}
 """Paths that need no key. vLLM asks for the key below /v1 only, so its /tokenize is open too; ours is not."""
 OPEN_FOLDERS = ("/page/",)
 
+LOGGED_BYTES = 2000  # of a body, with log_requests
+
 log = logging.getLogger("minillm.serving")
 
 
@@ -35,7 +37,14 @@ class LastAnswer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.monotonic(), 0
+        began, status, body = time.monotonic(), 0, b""
+
+        async def read() -> Message:
+            nonlocal body
+            message = await receive()
+            if self.settings.log_requests:
+                body = (body + message.get("body", b""))[:LOGGED_BYTES]
+            return message
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -44,7 +53,7 @@ class LastAnswer:
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, read, noted)
         except Exception as error:
             where = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__)).format()
             log.error("%s\n%s", type(error).__name__, "".join(where))
@@ -53,7 +62,7 @@ class LastAnswer:
         finally:
             if self.settings.log_requests:
                 seconds = time.monotonic() - began
-                log.info("%s %r %s %.3f s", scope["method"], scope["path"], status, seconds)
+                log.info("%s %r %s %.3f s %r", scope["method"], scope["path"], status, seconds, body)
 
 
 class NeedsKey:

@@ -24,6 +24,7 @@ LAST_SECONDS = 2  # for responses to leave after the last request has ended
 
 
 def _configuration(app: FastAPI) -> uvicorn.Config:
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # its lines have paths and queries
     return uvicorn.Config(
         app,
         log_config=None,

@@ -7,9 +7,9 @@ deliver   the whole reply, or its chunks while the engine works
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from minillm.serving.failures import NoModelError, TooLongError, failure_of, of_the_user
 from minillm.serving.generation import Encoded, Generation, Mailbox, Notifier
@@ -64,6 +64,7 @@ class Service:
                 f"{len(prompts)} prompts with n={params.n} are {len(prompts) * params.n} samples: ask for at most "
                 f"{self.settings.max_num_samples} in one request",
             )
+        _check_room(params.max_tokens, prompts, replica)
         if self._notifier is None:
             self._notifier = Notifier(asyncio.get_running_loop())
         mailbox = Mailbox(self._notifier, only_ends=not body.stream)
@@ -116,6 +117,7 @@ class Service:
         with of_the_user(body):
             if body.messages is not None:
                 messages, arguments = body.messages, template_arguments(body)
+                self._check_length(messages)
                 _, ids = await self.in_pool(lambda: llm.encode_chat(messages, **arguments))
             elif not body.prompt:
                 ids = []
@@ -140,6 +142,7 @@ class Service:
         with of_the_user(body):
             if isinstance(body, ChatBody):
                 messages, arguments = body.messages, template_arguments(body)
+                self._check_length(messages)
                 return [await self.in_pool(lambda: llm.encode_chat(messages, **arguments))]
             assert isinstance(body, CompletionBody)
             prompts, special = body.prompts(), body.add_special_tokens is not False
@@ -149,12 +152,35 @@ class Service:
                 return [(None, prompt) for prompt in prompts if isinstance(prompt, list)]
             return await self.in_pool(lambda: [llm.encode(prompt, special) for prompt in prompts])
 
-    def _check_length(self, prompt: str | list[int]) -> None:
-        limit = self.settings.max_prompt_characters
-        if len(prompt) > limit:
-            raise TooLongError(f"a prompt has {len(prompt)} characters, and the limit is {limit}: shorten it")
+    def _check_length(self, prompt: Any) -> None:
+        """Raise `TooLongError` for a prompt whose tokenisation would take long. The engine checks its tokens."""
+        limit, length = self.settings.max_prompt_characters, _length(prompt)
+        if length > limit:
+            raise TooLongError(f"a prompt has {length} characters, and the limit is {limit}: shorten it")
 
     def _check_not_aborted(self, generation: Generation) -> None:
         samples = (sample for output in generation.outputs for sample in output.outputs)
         if any(sample.finish_reason == "abort" for sample in samples):
             raise UnavailableError("the server ended this request because it is shutting down", 5)
+
+
+def _length(value: Any) -> int:
+    """Return the number of characters of all texts in a JSON value, and of token ids."""
+    length, rest = 0, [value]
+    while rest:
+        one = rest.pop()
+        length += len(one) if isinstance(one, str) else 1
+        rest += one if isinstance(one, list) else one.values() if isinstance(one, dict) else ()
+    return length
+
+
+def _check_room(max_tokens: int | None, prompts: Sequence[Encoded], replica: Replica) -> None:
+    """Raise `FieldError` if the tokens that a body asks for do not fit after one of its prompts."""
+    limit = replica.llm.config.max_model_len
+    for _, ids in prompts:
+        if max_tokens is not None and limit is not None and len(ids) + max_tokens > limit:
+            raise FieldError(
+                "max_tokens",
+                f"{len(ids)} prompt tokens and max_tokens={max_tokens} are more than the {limit} tokens of the "
+                "model's context: lower max_tokens, or shorten the prompt",
+            )
