@@ -270,6 +270,10 @@ class LLM:
         """Return whether requests can be served. False after `close`, or if an error ended the engine's thread."""
         return self._loop.alive
 
+    def blames_engine(self, error: BaseException) -> bool:
+        """Return whether the error of a request came from a step as a whole, and not from the request."""
+        return self._loop.blames_engine(error)
+
     def supervise(self, turns: Turns, on_death: Callable[[BaseException], None]) -> None:
         """Run steps alternately with the engines that share `turns`, and report an error that ends the thread.
 

@@ -13,6 +13,7 @@ Source: vLLM separates its engine core from its clients in the same way (`v1/eng
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -49,6 +50,7 @@ class EngineLoop:
         self._lock = threading.RLock()  # held while a thread calls the engine
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()  # None: stop
         self._listeners: dict[str, tuple[DeltaReader, Listener]] = {}
+        self._step_errors: deque[BaseException] = deque(maxlen=8)
         self._stepped = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -64,6 +66,10 @@ class EngineLoop:
     def alive(self) -> bool:
         """Return whether the engine can serve requests: it was not closed, and its thread did not end."""
         return self._engine is not None
+
+    def blames_engine(self, error: BaseException) -> bool:
+        """Return whether the error of a request came from a step as a whole, and not from the request."""
+        return isinstance(error, EngineDeadError) or any(error is one for one in self._step_errors)
 
     def start(self) -> None:
         """Step the engine in its own thread from now on. Do nothing if that thread already runs."""
@@ -212,7 +218,8 @@ class EngineLoop:
                     outputs = self._guarded(self.engine.step)
                 for output in outputs:
                     self._tell(output)
-            except BaseException:
+            except BaseException as error:
+                self._step_errors.append(error)
                 for reader, _ in list(self._listeners.values()):
                     self._tell(reader.output)
                 raise

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
-from minillm.engine.loop import EngineDeadError, Listener
+from minillm.engine.loop import Listener
 from minillm.engine.request import RequestOutput
 from minillm.engine.turns import Turns
 from minillm.errors import RequestError
@@ -133,10 +133,7 @@ class Replica:
 
     def explain(self, error: BaseException) -> BaseException:
         """Return what to tell the user of a request that ended with `error`: its own error, or the engine's."""
-        of_engine = isinstance(error, EngineDeadError) or (
-            self.llm.alive and self.llm.engine.last_error is error
-        )
-        if of_engine:
+        if self.llm.blames_engine(error):
             return UnavailableError(f"the engine of {self.name!r} failed while it served this request")
         return RequestError(str(error)) if isinstance(error, ValueError) else error
 

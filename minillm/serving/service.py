@@ -38,6 +38,7 @@ class Service:
         self.registry, self.settings = registry, settings
         self.draining = False
         self._open: set[Generation] = set()
+        self._num_starting = 0
         self._pool = ThreadPoolExecutor(ENCODING_THREADS, thread_name_prefix="minillm-encode")
         self._notifier: Notifier | None = None
 
@@ -53,6 +54,15 @@ class Service:
         """Queue what `body` asks for. The caller must call `release` in the end."""
         if self.draining:
             raise UnavailableError("the server is shutting down: send the request to another one", 5)
+        self._num_starting += 1
+        try:
+            generation, reply = await self._start(body)
+            self._open.add(generation)
+            return generation, reply
+        finally:
+            self._num_starting -= 1
+
+    async def _start(self, body: GenerationBody) -> tuple[Generation, Reply]:
         replica = self.replica(body.model)
         refuse_missing(body)
         with of_the_user(body):
@@ -72,7 +82,6 @@ class Service:
             generation = await Generation.start(
                 self.registry, replica.name, prompts, params, body.priority or 0, mailbox
             )
-        self._open.add(generation)
         kind = ChatReply if isinstance(body, ChatBody) else CompletionReply
         return generation, kind(body, replica.name, generation.outputs, replica.llm.tokenizer)
 
@@ -84,7 +93,7 @@ class Service:
     @property
     def num_open(self) -> int:
         """Return the number of HTTP requests that are being answered."""
-        return len(self._open)
+        return len(self._open) + self._num_starting
 
     async def complete(self, body: GenerationBody) -> JSON:
         """Return the whole reply."""

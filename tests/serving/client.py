@@ -56,12 +56,21 @@ def chunks(server, path, body):
     return [json.loads(chunk) for chunk in found]
 
 
-def raw(server, path, body, **headers):
+def raw(server, path, body, receive_buffer=None, **headers):
     """Send a request over a socket, and return the socket."""
     address = urlsplit(server.url)
-    sock = socket.create_connection((address.hostname, address.port), timeout=30)
+    sock = socket.socket()
+    sock.settimeout(30)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.connect((address.hostname, address.port))
     data = json.dumps(body).encode()
-    lines = [f"POST {path} HTTP/1.1", f"Host: {address.netloc}", "Content-Type: application/json"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"Host: {address.netloc}",
+        "Content-Type: application/json",
+        "Connection: close",
+    ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall("\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data)
     return sock
