@@ -23,7 +23,7 @@ def test_the_outputs_are_current() -> None:
 
 def test_every_example_shows_its_output() -> None:
     shown = [kind for kind, code, output in readme._EXAMPLE.findall(TEXT) if output]
-    assert shown == ["sh", "sh", "python", "python", "python"]
+    assert shown == ["sh", "sh", "python", "python", "python", "python"]
 
 
 def test_an_old_output_is_replaced() -> None:

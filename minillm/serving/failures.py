@@ -65,7 +65,7 @@ def of_the_user(body: Body) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a client gets instead of a reply."""
+    """The answer to a request that gets no reply."""
 
     status: int
     message: str

@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: its key, the size of its body, and a last answer to any error.
+"""The checks before a route sees a request: its key and the size of its body. And a last answer to any error.
 
 These are plain ASGI: functions `(scope, receive, send)` around another. Starlette's own base class for middleware would
 hide the disconnection of a client from the route.

@@ -1,4 +1,4 @@
-"""What the operator of a server decides, apart from its models."""
+"""The settings that the operator of a server chooses, apart from its models."""
 
 from dataclasses import dataclass
 

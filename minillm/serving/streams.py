@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection. There is nobody to answer."""
+    """The client closed its connection. No answer can reach it."""
 
 
 async def disconnected(receive: Receive) -> None:

@@ -47,3 +47,17 @@ def test_two_options_together_are_right_or_refused(one, other):
     params = SamplingParams(temperature=0, max_tokens=MAX_TOKENS)
     found = staggered(tiny.llm(**dict([one, other])), lambda _: params)
     assert found == [[tiny.greedy(prompt, MAX_TOKENS)] for prompt in PROMPTS]
+
+
+def test_kv_cache_memory_bytes_is_the_size_of_the_cache():
+    for changes in ({}, {"kv_cache": "contiguous"}, {"kv_cache_dtype": "int8"}, {"block_size": 8}):
+        llm = tiny.llm(kv_cache_memory_bytes=500_000, **changes)
+        block = sum(t.nbytes for t in tiny.cache_tensors(llm)) / llm.engine.memory.num_blocks
+        assert 500_000 - block < llm.engine.memory.num_blocks * block <= 500_000 + block
+        assert llm.generate([5], SamplingParams(max_tokens=2))[0].finished
+    with pytest.raises(ValueError, match=r"one request's cache of .* a larger kv_cache_memory_bytes"):
+        tiny.llm(kv_cache_memory_bytes=1)
+    with pytest.raises(ValueError, match="leave one of them out"):
+        tiny.llm(kv_cache_memory_bytes=500_000, num_gpu_blocks_override=4)
+    with pytest.raises(ValueError, match="leave one of them out"):
+        tiny.llm(kv_cache_memory_bytes=500_000, kv_cache="none")

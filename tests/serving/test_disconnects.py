@@ -1,4 +1,4 @@
-"""Clients that go away, and clients that do not read: their requests end, and nobody waits for them."""
+"""Clients that go away, and clients that do not read: their requests end, and no other request waits."""
 
 import asyncio
 import json

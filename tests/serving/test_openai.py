@@ -1,4 +1,4 @@
-"""What OpenAI's own client sees, and the bytes that other clients complain about."""
+"""The server as OpenAI's own client sees it, and the bytes that other clients complain about."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What cannot be served: the right status, OpenAI's shape, and never a 500."""
+"""Requests that cannot be served: the right status, OpenAI's shape, and never a 500."""
 
 import json
 import socket
