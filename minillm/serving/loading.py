@@ -1,7 +1,7 @@
 """Load the models of a server, and share the memory for their caches out.
 
-All weights are loaded before any cache is sized, so the order of the models does not matter. The memory that is free then is
-divided equally among the engines that were given no size.
+All weights are loaded before any cache is sized, so the order of the models does not matter. The memory that is then
+free is divided equally among the engines that were given no size.
 """
 
 from collections.abc import Mapping

@@ -13,6 +13,7 @@ import pytest
 
 from minillm import LLM, QueueFullError, RequestError, SamplingParams
 from minillm.engine.engine import Engine
+from minillm.engine.turns import Turns
 from minillm.model.transformer import Transformer
 from tests.engine import tiny
 from tests.engine.tiny import PROMPTS
@@ -316,3 +317,56 @@ events.run_until_complete(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "terminate" not in done.stderr, done.stderr
+
+
+class Panic(BaseException):
+    """Something that ends a thread."""
+
+
+def test_the_end_of_the_thread_ends_its_requests_and_rebuild_starts_again(monkeypatch):
+    llm, deaths, told, step = tiny.llm(max_num_seqs=1), [], [], Engine._step
+    llm.supervise(Turns(), deaths.append)
+    llm.start()
+
+    def panics(self):
+        raise Panic
+
+    monkeypatch.setattr(Engine, "_step", panics)
+    # All are queued before the first step can fail.
+    with llm._loop._lock:
+        adding = [llm.enqueue(list(prompt), GREEDY, listener=told.append) for prompt in PROMPTS]
+    outputs = [one.result(10) for one in adding if one.exception(10) is None]
+    llm._loop._thread.join(10)
+    assert len(deaths) == 1 and isinstance(deaths[0], Panic) and not llm.alive
+    assert outputs and all(output.outputs[0].finish_reason == "error" for output in outputs)
+    assert all(llm.blames_engine(output.error) for output in outputs)
+    assert sum(delta.finish_reason == "error" for deltas in told for delta in deltas) == len(outputs)
+    with pytest.raises(RuntimeError, match=r"rebuild\(\)"):
+        llm.generate(list(PROMPTS[0]), GREEDY)
+    monkeypatch.setattr(Engine, "_step", step)
+    llm.rebuild()
+    assert llm.alive and tiny.tokens(llm.generate(list(PROMPTS[0]), GREEDY)) == [[alone(PROMPTS[0])]]
+    llm.close()
+    assert not llm.alive
+
+
+def test_engines_that_share_turns_never_step_at_once(monkeypatch):
+    llms, turns, inside, step = [tiny.llm(), tiny.llm()], Turns(), [], Engine._step
+
+    def alone_inside(self):
+        inside.append(self)
+        time.sleep(0.001)
+        assert inside == [self]
+        outputs = step(self)
+        inside.remove(self)
+        return outputs
+
+    monkeypatch.setattr(Engine, "_step", alone_inside)
+    for llm in llms:
+        llm.supervise(turns, print)
+        llm.start()
+    outputs = [llm.submit(list(PROMPTS[0]), LONG)[0] for llm in llms]
+    for llm, output in zip(llms, outputs, strict=True):
+        llm._loop.wait([output], lambda o=output: o.finished)
+        assert output.error is None
+        llm.close()
