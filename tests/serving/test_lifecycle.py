@@ -154,9 +154,17 @@ def test_a_stopping_server_finishes_what_runs_and_refuses_the_rest(monkeypatch):
         def ask(name, body):
             results[name] = post(server, COMPLETIONS, body)[0]
 
-        thread = threading.Thread(target=ask, args=("running", LONG))
-        thread.start()
+        running = threading.Thread(target=ask, args=("running", LONG))
+        running.start()
         wait_until(lambda: llm.engine.has_unfinished)
+        steps.allow(1)
+        [replica] = server.registry
+        wait_until(lambda: replica.num_running == 1)
+        adding = threading.Thread(
+            target=ask, args=("adding", LONG)
+        )  # the engine is in a step, and has not seen it
+        adding.start()
+        wait_until(lambda: replica.num_waiting == 1)
         drain = threading.Thread(target=lambda: asyncio.run(_drain(server.service, 30)))
         drain.start()
         wait_until(lambda: server.service.draining)
@@ -164,9 +172,9 @@ def test_a_stopping_server_finishes_what_runs_and_refuses_the_rest(monkeypatch):
         assert status == 503 and "Retry-After" in headers
         assert json.loads(get(server, "/health")[1])["status"] == "shutting down"
         steps.open = True
-        thread.join(20)
-        drain.join(20)
-        assert results == {"running": 200}
+        for thread in (running, adding, drain):
+            thread.join(20)
+        assert results == {"running": 200, "adding": 200}
 
 
 def test_what_does_not_finish_in_time_is_aborted(monkeypatch):
