@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from minillm import SamplingParams
 from minillm.engine.engine import Engine
 from minillm.serving.registry import MAX_RESTARTS, Registry
 from minillm.serving.server import Server, _drain
@@ -154,27 +155,24 @@ def test_a_stopping_server_finishes_what_runs_and_refuses_the_rest(monkeypatch):
         def ask(name, body):
             results[name] = post(server, COMPLETIONS, body)[0]
 
-        running = threading.Thread(target=ask, args=("running", LONG))
-        running.start()
-        wait_until(lambda: llm.engine.has_unfinished)
-        steps.allow(1)
-        [replica] = server.registry
-        wait_until(lambda: replica.num_running == 1)
+        [own], [replica] = llm.submit([7], SamplingParams(max_tokens=9)), server.registry
         adding = threading.Thread(
             target=ask, args=("adding", LONG)
         )  # the engine is in a step, and has not seen it
         adding.start()
-        wait_until(lambda: replica.num_waiting == 1)
+        wait_until(lambda: len(replica._adding) == 1)
         drain = threading.Thread(target=lambda: asyncio.run(_drain(server.service, 30)))
         drain.start()
         wait_until(lambda: server.service.draining)
         status, headers, _ = request(server, "POST", COMPLETIONS, SHORT)
         assert status == 503 and "Retry-After" in headers
         assert json.loads(get(server, "/health")[1])["status"] == "shutting down"
+        drain.join(0.1)
+        assert drain.is_alive()  # it waits for the request
         steps.open = True
-        for thread in (running, adding, drain):
+        for thread in (adding, drain):
             thread.join(20)
-        assert results == {"running": 200, "adding": 200}
+        assert results == {"adding": 200} and own.finished
 
 
 def test_what_does_not_finish_in_time_is_aborted(monkeypatch):

@@ -52,6 +52,7 @@ MESSAGES = [{"role": "user", "content": "a"}]
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"x": 1}}, 400, "logit_bias"),
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"9999999": 1}}, 400, "logit_bias"),
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"1": 101}}, 400, "logit_bias"),
+        (COMPLETIONS, {"prompt": "a", "logit_bias": {"\ud800": "x"}}, 400, "logit_bias"),
         (COMPLETIONS, {"prompt": "a", "stop_token_ids": [10**30]}, 400, "stop_token_ids"),
         (COMPLETIONS, {"prompt": "a", "best_of": 2}, 400, "best_of"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, 400, "suffix"),
