@@ -1,0 +1,27 @@
+# exercise: 13.2
+# says: already shown
+"""One character is held back if a stop string begins with it."""
+
+class StopStrings:
+    def __init__(self, stop):
+        self.stop = list(stop)
+        self.held = ""
+
+    def push(self, text):
+        old, text = len(self.held), self.held + text
+        found = []
+        for stop in self.stop:
+            start = text.find(stop, max(0, old + 1 - len(stop)))
+            if start >= 0:
+                found.append((start + len(stop), stop))
+        if found:
+            end, stop = min(found, key=lambda match: match[0])
+            self.held = ""
+            return text[: end - len(stop)], stop
+        held = int(any(text.endswith(stop[0]) and len(stop) > 1 for stop in self.stop))
+        self.held = text[len(text) - held :]
+        return text[: len(text) - held], None
+
+    def finish(self):
+        held, self.held = self.held, ""
+        return held

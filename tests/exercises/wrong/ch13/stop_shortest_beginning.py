@@ -1,0 +1,32 @@
+# exercise: 13.2
+# says: the longest
+"""The shortest end that begins a stop string is held back."""
+
+class StopStrings:
+    def __init__(self, stop):
+        self.stop = list(stop)
+        self.held = ""
+
+    def push(self, text):
+        old, text = len(self.held), self.held + text
+        found = []
+        for stop in self.stop:
+            start = text.find(stop, max(0, old + 1 - len(stop)))
+            if start >= 0:
+                found.append((start + len(stop), stop))
+        if found:
+            end, stop = min(found, key=lambda match: match[0])
+            self.held = ""
+            return text[: end - len(stop)], stop
+        held = 0
+        for stop in self.stop:
+            for length in range(1, len(stop)):
+                if text.endswith(stop[:length]):
+                    held = max(held, length)
+                    break
+        self.held = text[len(text) - held :]
+        return text[: len(text) - held], None
+
+    def finish(self):
+        held, self.held = self.held, ""
+        return held
