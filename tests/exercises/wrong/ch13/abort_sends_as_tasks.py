@@ -1,0 +1,27 @@
+# exercise: 13.5
+# says: wait until the client has taken
+"""Each piece is sent by a task of its own."""
+
+import asyncio
+
+
+async def send_all(request, client):
+    tasks = [asyncio.create_task(client.send(piece)) async for piece in request]
+    await asyncio.gather(*tasks)
+
+
+async def stream(engine, client, prompt):
+    request = engine.submit(prompt)
+    sending = asyncio.create_task(send_all(request, client))
+    gone = asyncio.create_task(client.disconnected())
+    try:
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not gone.done():
+            sending.result()
+    except ConnectionError:
+        pass
+    finally:
+        sending.cancel()
+        gone.cancel()
+        if not request.finished:
+            request.abort()

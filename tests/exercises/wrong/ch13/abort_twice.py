@@ -1,0 +1,29 @@
+# exercise: 13.5
+# says: twice
+"""The request is aborted where the client has left, and again at the end."""
+
+import asyncio
+
+
+async def send_all(request, client):
+    async for piece in request:
+        await client.send(piece)
+
+
+async def stream(engine, client, prompt):
+    request = engine.submit(prompt)
+    sending = asyncio.create_task(send_all(request, client))
+    gone = asyncio.create_task(client.disconnected())
+    try:
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            request.abort()
+        else:
+            sending.result()
+    except ConnectionError:
+        pass
+    finally:
+        sending.cancel()
+        gone.cancel()
+        if not sending.done() or sending.cancelled():
+            request.abort()

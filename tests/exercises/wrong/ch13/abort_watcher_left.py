@@ -1,0 +1,26 @@
+# exercise: 13.5
+# says: still waits for the client
+"""The task that watches the client goes on for ever."""
+
+import asyncio
+
+
+async def send_all(request, client):
+    async for piece in request:
+        await client.send(piece)
+
+
+async def stream(engine, client, prompt):
+    request = engine.submit(prompt)
+    sending = asyncio.create_task(send_all(request, client))
+    gone = asyncio.create_task(client.disconnected())
+    try:
+        await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done() and not gone.done():
+            sending.result()
+    except ConnectionError:
+        pass
+    finally:
+        sending.cancel()
+        if not request.finished:
+            request.abort()

@@ -1,0 +1,10 @@
+# exercise: 13.4
+# says: an idle replica
+"""An idle replica always wins."""
+
+def route(candidates, num_prompt_tokens):
+    def cost(i):
+        one = candidates[i]
+        return (one.num_unfinished_tokens > 0, one.num_unfinished_tokens + num_prompt_tokens - one.num_cached_tokens)
+
+    return min(range(len(candidates)), key=cost)
