@@ -70,7 +70,7 @@ ROUTE = Exercise(
     points=6,
     minutes=12,
     difficulty=2,
-    uses=("minillm.serving.routing.Candidate",),
+    uses=("minillm.serving.routing.Candidate", "minillm.serving.routing.__create_fn__"),
     hints=(
         "How many tokens does a replica compute until this prompt is done, if it gets the request?",
         "It computes its unfinished tokens, and the tokens of this prompt that its cache does not have. Both are "

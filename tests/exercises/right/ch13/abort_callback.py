@@ -25,9 +25,5 @@ async def stream(engine, client, prompt):
         sender.cancel()
         watcher.cancel()
         await asyncio.gather(sender, watcher, return_exceptions=True)
-        if request.finished:
-            return_code = "finished"
-        else:
-            return_code = "aborted"
+        if not request.finished:
             request.abort()
-        del return_code

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: waits for the end
+# says: waits for the end of the generation
 """The client is looked for when the generation has ended."""
 
 import asyncio

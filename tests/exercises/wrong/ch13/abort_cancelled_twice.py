@@ -10,8 +10,7 @@ async def send_all(request, client):
         await client.send(piece)
 
 
-async def stream(engine, client, prompt):
-    request = engine.submit(prompt)
+async def answer(request, client):
     sending = asyncio.create_task(send_all(request, client))
     gone = asyncio.create_task(client.disconnected())
     try:
@@ -20,11 +19,17 @@ async def stream(engine, client, prompt):
             sending.result()
     except ConnectionError:
         pass
-    except asyncio.CancelledError:
-        request.abort()
-        raise
     finally:
         sending.cancel()
         gone.cancel()
-        if not sending.done():
+        if not request.finished:
             request.abort()
+
+
+async def stream(engine, client, prompt):
+    request = engine.submit(prompt)
+    try:
+        await answer(request, client)
+    except asyncio.CancelledError:
+        request.abort()
+        raise

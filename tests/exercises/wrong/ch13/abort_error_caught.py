@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: the error of the engine
+# says: the error of the engine is lost
 """Every error is taken for a client that has left."""
 
 import asyncio

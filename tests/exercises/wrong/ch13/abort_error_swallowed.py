@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: the error of the engine
+# says: the error of the engine is lost
 """The result of the sending task is never asked for."""
 
 import asyncio

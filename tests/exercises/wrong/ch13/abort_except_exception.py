@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: is cancelled
+# says: and its request goes on
 """except Exception does not catch CancelledError."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: is lost
+# says: the first piece is lost
 """The first piece is taken as a sign of life."""
 
 import asyncio

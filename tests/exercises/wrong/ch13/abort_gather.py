@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: does not return
+# says: does not return after
 """gather waits for both."""
 
 import asyncio

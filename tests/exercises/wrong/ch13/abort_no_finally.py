@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: is cancelled
+# says: and its request goes on
 """The request is not aborted if the handler itself is cancelled."""
 
 import asyncio

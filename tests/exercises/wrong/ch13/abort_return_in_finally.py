@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: CancelledError
+# says: Let CancelledError out
 """return in finally swallows the cancellation."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: wait until the client has taken
+# says: Wait until the client has taken
 """Each piece is sent by a task of its own."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: is cancelled
+# says: and its request goes on
 """A cancelled handler waits for its shielded task."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: the error of submit
+# says: The error of submit must
 """request is not bound if submit refuses."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: CancelledError
+# says: Let CancelledError out
 """The cancellation is swallowed."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: does not return
+# says: does not return after
 """wait waits for both tasks."""
 
 import asyncio

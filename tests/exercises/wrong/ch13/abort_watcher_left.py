@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: still waits for the client
+# says: a task of it still waits
 """The task that watches the client goes on for ever."""
 
 import asyncio

@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: finished in the engine
+# says: send raises ConnectionError
 """A request counts as finished when all of its pieces are sent."""
 
 import asyncio

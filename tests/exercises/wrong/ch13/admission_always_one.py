@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: the rate
+# says: the rate is not used
 """The rate is not used."""
 
 import math

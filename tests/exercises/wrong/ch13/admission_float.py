@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: float
+# says: a float
 """The seconds are a float."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: more than the limit
+# says: more than the limit wait
 """A running request that leaves is subtracted from the number of waiting ones."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: another request
+# says: another request lost
 """A running request that leaves frees the place of another."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: divide
+# says: multiplied by the rate
 """The rate is multiplied with."""
 
 import math

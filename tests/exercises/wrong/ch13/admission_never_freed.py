@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: running
+# says: running requests use places
 """A counter is never decreased."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: one place
+# says: one place too few
 """The number of requests that must finish is one too few."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: refused request
+# says: a refused request starts
 """A refused request is put into the queue too."""
 
 import math

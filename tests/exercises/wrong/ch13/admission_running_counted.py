@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: running
+# says: running requests use places
 """Running requests use places of the queue."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: str
+# says: a str
 """The seconds are the header's text."""
 
 import math

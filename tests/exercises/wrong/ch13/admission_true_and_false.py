@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: bool
+# says: a bool
 """The result says only whether."""
 
 import math

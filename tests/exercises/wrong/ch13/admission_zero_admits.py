@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: a rate of 0
+# says: every request is admitted
 """With a rate of 0, every request is admitted."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: None
+# says: it should be None, because
 """0 instead of None."""
 
 import math

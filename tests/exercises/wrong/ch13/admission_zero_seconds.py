@@ -1,5 +1,5 @@
 # exercise: 13.3
-# says: 0 seconds
+# says: the seconds can be 0
 """The seconds are rounded down, and can be 0."""
 
 import math

@@ -1,5 +1,5 @@
 # exercise: 13.4
-# says: how long the cached prefix is
+# says: the load is not counted
 """The longest cached prefix wins, and the load decides only if there is none."""
 
 def route(candidates, num_prompt_tokens):

@@ -1,5 +1,5 @@
 # exercise: 13.4
-# says: half
+# says: only half as much
 """A cached token counts half as much as an unfinished one."""
 
 def route(candidates, num_prompt_tokens):

@@ -1,5 +1,5 @@
 # exercise: 13.4
-# says: position in the sorted list
+# says: always 0
 """The index in the sorted list is returned."""
 
 def route(candidates, num_prompt_tokens):

@@ -1,5 +1,5 @@
 # exercise: 13.4
-# says: None
+# says: is None
 """No return."""
 
 def route(candidates, num_prompt_tokens):

@@ -1,5 +1,5 @@
 # exercise: 13.4
-# says: tokens, not a share
+# says: the cache is not counted
 """The cache counts as a share of the prompt."""
 
 def route(candidates, num_prompt_tokens):

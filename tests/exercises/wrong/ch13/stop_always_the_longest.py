@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: held back
+# says: not always len(stop) - 1
 """As many characters as the longest stop string may have are always held back."""
 
 class StopStrings:

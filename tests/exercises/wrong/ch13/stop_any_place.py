@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: only its end
+# says: Hold back only its end
 """Everything from a first character on is held back."""
 
 class StopStrings:

@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: lost
+# says: is lost when it does not become
 """Text that was held back is dropped when it does not become a stop string."""
 
 class StopStrings:

@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: nothing is held back
+# says: although nothing is held back
 """text[:-0] is empty."""
 
 class StopStrings:

@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: finish()
+# says: finish() loses
 """The held text is lost at the end."""
 
 class StopStrings:

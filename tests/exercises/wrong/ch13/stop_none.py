@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: None
+# says: is None
 """No return without a stop string."""
 
 class StopStrings:

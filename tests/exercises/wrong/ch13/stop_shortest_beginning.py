@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: the longest
+# says: only 'a' is held back of 'aa'
 """The shortest end that begins a stop string is held back."""
 
 class StopStrings:

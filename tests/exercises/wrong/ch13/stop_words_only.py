@@ -1,5 +1,5 @@
 # exercise: 13.2
-# says: a piece may end
+# says: only at the end of a piece
 """A stop string counts only at the end of a piece."""
 
 class StopStrings:

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: comment
+# says: comment is returned as data
 """The text after any first colon is data."""
 
 import re

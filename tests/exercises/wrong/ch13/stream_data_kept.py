@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: again
+# says: appears again
 """The data of an event stays for the next one."""
 
 import re

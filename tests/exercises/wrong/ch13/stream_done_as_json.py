@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: JSON
+# says: parsed as JSON
 """The data of each event is parsed."""
 
 import json

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: [DONE]
+# says: [DONE] is left out
 """The last event is dropped."""
 
 import re

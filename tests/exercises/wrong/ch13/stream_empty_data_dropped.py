@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: empty data
+# says: with empty data is not returned
 """An event with empty data is dropped."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: bytes
+# says: bytes are wanted
 """An event is a str."""
 
 import re

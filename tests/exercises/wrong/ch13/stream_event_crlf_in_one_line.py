@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: one event
+# says: one event, with one empty line
 """One event for each line."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: as it is
+# says: not sent as it is
 """The data is encoded as JSON once more."""
 
 import json

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: with a space
+# says: joined with a space
 """Data lines are joined with a space."""
 
 import re

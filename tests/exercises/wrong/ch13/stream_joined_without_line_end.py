@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: without a line end
+# says: joined without a line end
 """Data lines are joined without a line end."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: CRLF
+# says: end with CRLF are not
 """An event ends with two LF."""
 
 class EventStream:

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: CRLF
+# says: end with CRLF are not
 """Only LF ends a line."""
 
 class EventStream:

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: U+2028
+# says: Split only at
 """str.splitlines knows more line ends than the stream does."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: U+2028
+# says: In a stream, only LF, CR and CRLF
 """The reader splits the text with str.splitlines."""
 
 class EventStream:

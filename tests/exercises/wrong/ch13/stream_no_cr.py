@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: CR alone
+# says: CR alone are
 """CR alone does not end a line."""
 
 class EventStream:

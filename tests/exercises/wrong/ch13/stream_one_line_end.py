@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: ends with an empty line
+# says: one more
 """No empty line after an event."""
 
 import re

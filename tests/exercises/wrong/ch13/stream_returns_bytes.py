@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: str
+# says: the data is a str
 """The data stays bytes."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: None
+# says: is None
 """No return."""
 
 import re

@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: a list
+# says: a list of texts is wanted
 """The result is a str."""
 
 import re

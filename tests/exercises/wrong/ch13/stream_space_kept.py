@@ -1,5 +1,5 @@
 # exercise: 13.1
-# says: one space
+# says: returned too. One space belongs
 """The space after the colon is kept."""
 
 import re
