@@ -199,8 +199,12 @@ class Queue:
             if right is not None:
                 self.gone[right] = "running"
             return
-        if found is None:
+        if otherwise:
+            why = otherwise
+        elif found is None:
             why = f"{right!r} was admitted, and it never joins the queue"
+        elif found in self.waiting and "refused" in self.gone.values():
+            why = f"{right!r} is thrown away to make room for another one. A request that was admitted keeps its place"
         elif found in self.waiting:
             why = f"the request that has waited longest starts first, {right!r}, and not {found!r}"
         else:
@@ -226,27 +230,29 @@ class Queue:
 
 @ADMISSION.part("a bounded queue", points=2)
 def bounded_queue(make: Answer) -> None:
-    one, two = Queue(make, 1), Queue(make, 1)
+    queue = Queue(make, 2)
+    queue.start()
+    queue.arrive("m")
+    queue.start()
+    queue.start()
+    queue = Queue(make, 2)
+    queue.arrive("m")
+    queue.arrive("c", otherwise="the request is counted before it joins, so its own place is missing")
+    queue.start()
+    queue.start()
+    queue = Queue(make, 2)
+    queue.arrive("m")
+    queue.arrive("c")
+    queue.arrive("x")
+    for _ in range(3):
+        queue.start()
+    one, two = Queue(make, 2), Queue(make, 1)
     one.arrive("a")
     two.arrive(
         "b",
         otherwise="two queues share their requests: create the list in __init__, otherwise the queue of another model "
         "sees them",
     )
-    queue = Queue(make, 2)
-    queue.start()
-    queue.arrive("m")
-    queue.start()
-    queue.start()
-    queue.arrive("m")
-    queue.arrive("c", otherwise="the request is counted before it joins, so its own place is missing")
-    queue.arrive("x")
-    queue.start(
-        otherwise="if 'm' is not in the queue any more, it is thrown away to make room for 'x'. A request that was "
-        "admitted keeps its place. Otherwise, the request that has waited longest starts first"
-    )
-    queue.start()
-    queue.start()
     queue = Queue(make, 2)
     queue.arrive("m")
     queue.arrive("c")

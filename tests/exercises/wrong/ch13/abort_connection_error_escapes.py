@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: raises ConnectionError
+# says: handler raises ConnectionError
 """The ConnectionError of send escapes."""
 
 import asyncio

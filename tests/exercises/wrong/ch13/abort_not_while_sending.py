@@ -1,5 +1,5 @@
 # exercise: 13.5
-# says: while a piece is being sent
+# says: while a piece is being sent, and nothing happens
 """The client is not watched while a piece is sent to it."""
 
 import asyncio
