@@ -450,7 +450,7 @@ def equal_sums(route: Answer) -> None:
     for _ in range(60):
         prompt = dice.randint(100, 400)
         total = prompt + dice.randint(0, 50)
-        caches = dice.sample(range(0, prompt), 3)
+        caches = dice.sample(range(prompt), 3)
         pairs = [(total - prompt + cached, cached) for cached in caches]
         choice = Choice(tuple(pairs), prompt)
         got = routed(route, choice)
@@ -500,7 +500,7 @@ def serve(route: Callable[[Sequence[Candidate], int], int], replicas: int = 3, s
         free_at[i] = max(now, free_at[i]) + missing
         waits.append(free_at[i] - now)
         computed, counts[i] = computed + missing, counts[i] + 1
-        caches[i] = [one for one in caches[i] if one != prefix][-(slots - 1) :] + [prefix]
+        caches[i] = [*[one for one in caches[i] if one != prefix][1 - slots :], prefix]
     return Outcome(sum(waits) / len(waits), computed, max(counts) / len(waits))
 
 

@@ -5,7 +5,7 @@ import inspect
 import selectors
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from minillm.course import expect
 from minillm.course.answer import Answer
@@ -215,7 +215,7 @@ def _happen(
 
 def _what_it_does(task: "asyncio.Task[Any]") -> str:
     """Return whether a task waits for the client's end, or does something else."""
-    frames, coroutine = [], task.get_coro()
+    frames, coroutine = list[str](), cast(Any, task.get_coro())
     while coroutine is not None:
         frames.append(getattr(getattr(coroutine, "cr_code", None), "co_name", ""))
         coroutine = getattr(coroutine, "cr_await", None)
@@ -337,11 +337,11 @@ def abort_on_disconnect(stream: Answer) -> None:
     require_abort(
         while_sending,
         4,
-        "the client leaves while a piece is being sent: send raises ConnectionError, and the handler returns without an "
-        "abort. Look at request.finished, not at the task that sends"
+        "the client leaves while a piece is being sent: send raises ConnectionError, and the handler returns without "
+        "an abort. Look at request.finished, not at the task that sends"
         if while_sending.ended[4]
-        else "the client leaves while a piece is being sent, and nothing happens. Wait for client.disconnected() at the "
-        "same time",
+        else "the client leaves while a piece is being sent, and nothing happens. Wait for client.disconnected() at "
+        "the same time",
     )
     expect.that(
         while_sending.ended[4], f"the handler does not return when the client has left. {while_sending}"

@@ -64,7 +64,10 @@ def fed(stream: Any, chunk: bytes) -> list[str]:
 PARSED = (
     "the data is parsed as JSON. Return it as it is: [DONE] is not JSON, and the stream may carry other texts"
 )
-HALF_CHARACTER = "{chunk!r:.60} cannot be decoded: a chunk may end in the middle of a character. Keep bytes, and decode whole lines"
+HALF_CHARACTER = (
+    "{chunk!r:.60} cannot be decoded: a chunk may end in the middle of a character. Keep bytes, and decode whole "
+    "lines"
+)
 
 
 def read(make: Answer, chunks: Iterable[bytes]) -> list[str]:

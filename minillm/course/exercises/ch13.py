@@ -17,9 +17,10 @@ EVENT_STREAM = Exercise(
         "yet. Decode a line when it is complete: then it has no half characters. A CR at the end of a chunk may be "
         "the first half of CRLF, so keep it for the next call.",
         "self.buffer += chunk; end = len(self.buffer) - self.buffer.endswith(b'\\r'); lines = "
-        "re.split(rb'\\r\\n|\\r|\\n', self.buffer[:end]); self.buffer = lines.pop() + self.buffer[end:]. For each line: "
-        "name, _, value = line.partition(b':'). If the name is b'data', append value.removeprefix(b' ').decode() to "
-        "self.data. If the line is empty and self.data is not, an event is complete: '\\n'.join(self.data).",
+        "re.split(rb'\\r\\n|\\r|\\n', self.buffer[:end]); self.buffer = lines.pop() + self.buffer[end:]. For each "
+        "line: name, _, value = line.partition(b':'). If the name is b'data', append value.removeprefix(b' "
+        "').decode() to self.data. If the line is empty and self.data is not, an event is complete: "
+        "'\\n'.join(self.data).",
     ),
 )
 
@@ -58,8 +59,8 @@ ADMISSION = Exercise(
         "places: a request that has started, or whose client has left, does not.",
         "retry_after: return None if num_waiting < max_num_waiting; return 1 if the rate is 0; otherwise return "
         "min(60, max(1, math.ceil((num_waiting - max_num_waiting + 1) / finished_per_second))). arrive: seconds = "
-        "self.retry_after(len(self.waiting), …); append the request if seconds is None. start: popleft() of a deque, or "
-        "None. leave: remove the request if it is in the deque.",
+        "self.retry_after(len(self.waiting), …); append the request if seconds is None. start: popleft() of a deque, "
+        "or None. leave: remove the request if it is in the deque.",
     ),
 )
 
@@ -92,8 +93,8 @@ ABORT = Exercise(
         "Two things can happen at any moment: the next piece comes, or the client leaves. Which function of asyncio "
         "waits for the first of two tasks? Which statement runs even if the handler is cancelled?",
         "Send the pieces in one task, and wait for client.disconnected() in another. asyncio.wait with "
-        "return_when=asyncio.FIRST_COMPLETED waits for the first of them. In `finally`, cancel both tasks, and abort the "
-        "request unless request.finished is True. The error of the sending task comes out of its result().",
+        "return_when=asyncio.FIRST_COMPLETED waits for the first of them. In `finally`, cancel both tasks, and abort "
+        "the request unless request.finished is True. The error of the sending task comes out of its result().",
         "request = engine.submit(prompt), then two tasks: `sending` for a coroutine with the loop `async for piece in "
         "request: await client.send(piece)`, and `gone` for client.disconnected(). try: await asyncio.wait({sending, "
         "gone}, return_when=asyncio.FIRST_COMPLETED); if not gone.done(): sending.result(). except ConnectionError: "
