@@ -18,7 +18,7 @@ def complete(url: str, **body: Any) -> Reply:
     """Send `body` to /v1/completions, and return the whole reply."""
     with closing(connect(url)) as connection:
         response = _post(connection, body)
-        return response.status, dict(response.headers), json.loads(response.read())
+        return response.status, response.headers, json.loads(response.read())
 
 
 def complete_all(url: str, bodies: Sequence[Mapping[str, Any]], num_clients: int) -> list[Reply]:
