@@ -13,7 +13,10 @@ from minillm.course.exercise import Wrong
 from minillm.course.exercises.ch13 import ABORT
 
 BLOCKS = 3  # that each request holds
-SETTLED = 10.0  # simulated seconds after each event, in which the handler may do its work
+SOON, LATER = (
+    0.2,
+    10.0,
+)  # simulated seconds after each event: an abort must come soon, everything else until later
 
 
 class Selector(selectors.DefaultSelector):
@@ -138,11 +141,12 @@ class FakeClient:
 
 @dataclass
 class Seen:
-    """What a handler did after each event of a scene."""
+    """The story of a handler: its events, and the state after each of them."""
 
     story: list[str] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)  # the request's state at each abort
-    num_aborted: list[int] = field(default_factory=list)  # after each event
+    num_aborted: list[int] = field(default_factory=list)  # soon after each event
+    num_later: list[int] = field(default_factory=list)  # later after each event
     sent: list[list[str]] = field(default_factory=list)  # after each event
     ended: list[bool] = field(default_factory=list)  # whether the handler had ended after each event
     error: BaseException | None = None  # what the handler ended with
@@ -170,14 +174,15 @@ async def _play(stream: Answer, events: list[str], refusal: BaseException | None
         )
     own = asyncio.current_task()
     handler = asyncio.ensure_future(answer)
-    await asyncio.sleep(SETTLED)
     for event in ["submit", *events]:
         request = engine.requests[0] if engine.requests else None
         if event != "submit":
             _happen(event, request, client, handler)
-            await asyncio.sleep(SETTLED)
+        await asyncio.sleep(SOON)
         seen.story.append(event)
         seen.num_aborted.append(len(engine.aborted))
+        await asyncio.sleep(LATER)
+        seen.num_later.append(len(engine.aborted))
         seen.sent.append(list(client.sent))
         seen.ended.append(handler.done())
     seen.aborted, seen.blocks, seen.most_sending = list(engine.aborted), engine.blocks, client.most_sending
@@ -304,6 +309,11 @@ def abort_streams(stream: Answer) -> None:
 
 def why_not_aborted(seen: Seen) -> str:
     """Return why the request was not aborted when its client left, which is event 2 of `seen`."""
+    if seen.num_later[2]:
+        return (
+            "the client's end is noticed late, because the handler looks for it only from time to time. Wait for "
+            "client.disconnected() in a task"
+        )
     both = "Wait for the next piece and for client.disconnected() at the same time"
     if not seen.ended[2] and seen.num_aborted[3]:
         return f"the client's end is noticed only when a piece comes. {both}"

@@ -374,7 +374,7 @@ class Right:
 
 @dataclass(frozen=True)
 class Run:
-    """What each push returned, and what `finish` returned; None after a stop string."""
+    """The results of all pushes, and that of `finish`, which is None after a stop string."""
 
     pushes: tuple[Push, ...]
     rest: str | None
