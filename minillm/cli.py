@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_train_eagle(commands)
     add_serve(commands)
+    _add_bench(commands)
     add_commands(commands)
     return parser
 
@@ -182,6 +183,43 @@ def _add_train_eagle(commands: "argparse._SubParsersAction[Any]") -> None:
     train.add_argument("--seed", type=int, default=0, help="seed of texts, weights and order (default: 0)")
 
 
+def _add_bench(commands: "argparse._SubParsersAction[Any]") -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure a running OpenAI server",
+        description="Send completion requests to a running OpenAI server, and report latency and throughput. Requests "
+        "arrive at random times (--rate), or a number of clients send them one after another (--concurrency).",
+        epilog="TTFT is the time to the first text, ITL the time between two pieces of text, and TPOT the time per "
+        "output token after the first. Goodput counts the requests per second with TTFT and TPOT within the --slo "
+        "limits. Answers are greedy; `ignore_eos` makes them --output-len tokens long.",
+    )
+    bench.set_defaults(run=_bench)
+    bench.add_argument("--url", default="http://127.0.0.1:8000", help="(default: %(default)s)")
+    bench.add_argument("--model", required=True, help="the name under which the server serves it")
+    bench.add_argument("--rate", type=float, help="arrivals per second; inf sends all requests at once")
+    bench.add_argument("--concurrency", type=int, metavar="N", help="clients")
+    bench.add_argument("--requests", type=int, default=100, metavar="N", help="(default: %(default)s)")
+    bench.add_argument(
+        "--input-len",
+        type=int,
+        default=128,
+        metavar="TOKENS",
+        help="of random prompts (default: %(default)s)",
+    )
+    bench.add_argument(
+        "--output-len", type=int, default=64, metavar="TOKENS", help="of each answer (default: %(default)s)"
+    )
+    bench.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a prompt per line, instead of random ones"
+    )
+    bench.add_argument("--slo-ttft", type=float, metavar="MS", help="the largest TTFT of a good request")
+    bench.add_argument("--slo-itl", type=float, metavar="MS", help="the largest TPOT of a good request")
+    bench.add_argument("--seed", type=int, default=0, help="seed of arrivals and prompts (default: 0)")
+    bench.add_argument("--api-key", default=None, help="(default: $MINILLM_API_KEY)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the report here too")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="draw TTFT and ITL into this picture")
+
+
 def _model(args: argparse.Namespace) -> str:
     return args.model or os.environ.get("MINILLM_MODEL") or "tinytales"
 
@@ -191,17 +229,19 @@ def _prompt(args: argparse.Namespace) -> str:
         raise RequestError('give a prompt or --file, for example: minillm generate "Once upon a time"')
     if args.prompt is not None and args.file is not None:
         raise RequestError("give a prompt or --file, and not both")
-    if args.file is None:
-        return str(args.prompt)
+    return str(args.prompt) if args.file is None else _read(args.file, "the prompt")
+
+
+def _read(file: Path, what: str) -> str:
     try:
-        return str(args.file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(
-            f"{args.file} is not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start}): "
+            f"{file} is not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start}): "
             "convert it, for example with iconv -t UTF-8"
         ) from error
     except OSError as error:
-        raise RequestError(f"cannot read the prompt from {args.file}: {error.strerror}") from error
+        raise RequestError(f"cannot read {what} from {file}: {error.strerror}") from error
 
 
 def _speculation(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -270,6 +310,39 @@ def _generate(args: argparse.Namespace) -> None:
         if speculation is not None:
             sys.stdout.flush()
             print(_drafts_in_words(llm.trace), file=sys.stderr)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    import asyncio
+    from itertools import cycle, islice
+
+    from minillm.serving import bench
+
+    if args.prompts is None:
+        prompts: Sequence[Any] = bench.random_prompts(args.requests, args.input_len, args.seed)
+    else:
+        lines = _read(args.prompts, "the prompts").splitlines()
+        prompts = list(islice(cycle(line for line in lines if line.strip()), max(0, args.requests)))
+    load = bench.Load(
+        url=args.url.rstrip("/").removesuffix("/v1"),
+        model=args.model,
+        prompts=prompts,
+        output_len=args.output_len,
+        rate=args.rate,
+        concurrency=args.concurrency,
+        api_key=args.api_key or os.environ.get("MINILLM_API_KEY"),
+        seed=args.seed,
+    )
+    limits = {"ttft": args.slo_ttft, "tpot": args.slo_itl}
+    given = {name: limit / 1e3 for name, limit in limits.items() if limit is not None}
+    slo = bench.Slo(**given) if given else None
+    answers, seconds = asyncio.run(bench.measure(load))
+    report = bench.Report.of(answers, seconds, slo)
+    print(report.table())
+    if args.json is not None:
+        bench.save(report, load, args.json)
+    if args.plot is not None:
+        bench.plot(answers, args.plot, slo)
 
 
 def _quantize(args: argparse.Namespace) -> None:
