@@ -22,6 +22,8 @@ INSTALLED := $(VENV)/.minillm-installed
 LABCONFIG := $(VENV)/etc/jupyter/labconfig
 VLLM := .peers/vllm-0.32.0
 COMPRESSOR := .peers/llm-compressor-0.14.0.1
+GUIDELLM := .peers/guidellm-0.8.1
+CLIENTS := .peers/clients
 REAL := .real/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # One thread per worker. Two workers with as many threads as cores would only wait for each other.
@@ -38,7 +40,7 @@ help:
 	@echo 'make test       check everything: lint, types, layers, all tests, the notebooks'
 	@echo 'make check      run the quick part of make test'
 	@echo 'make gpu        run the GPU tests and benchmarks with any Python that has torch; installs nothing'
-	@echo 'make peers      compare with vLLM (the same scripts) and llm-compressor, each in a separate environment'
+	@echo 'make peers      compare with vLLM and llm-compressor, and run public clients of the server; each has its own environment'
 	@echo 'make real       download SmolLM2-135M-Instruct (93 MB) once, and test the engine with it'
 	@echo 'make exercises  write exercises/ from solutions/'
 	@echo 'make notebooks  run the notebooks and solutions (NOTEBOOKS=...), and write them in their normal form'
@@ -112,7 +114,7 @@ gpu:
 	echo "Using $$python"; \
 	PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} "$$python" benchmarks/gpu.py $(GPU_ARGS)
 
-peers: $(INSTALLED) $(VLLM)/.installed $(COMPRESSOR)/.installed
+peers: $(INSTALLED) $(VLLM)/.installed $(COMPRESSOR)/.installed $(GUIDELLM)/.installed $(CLIENTS)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peer tests/peers
 
 # pip installs CUDA builds of these three torch libraries. vLLM imports them if it can, and they fail without CUDA.
@@ -127,6 +129,18 @@ $(COMPRESSOR)/.installed: tests/peers/llm-compressor-0.14.0.1.txt
 	$(BIN)/python -m venv --clear $(COMPRESSOR)
 	$(COMPRESSOR)/bin/python -m pip install -q --disable-pip-version-check -c $< \
 	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) llmcompressor==0.14.0.1
+	@touch $@
+
+$(GUIDELLM)/.installed: tests/peers/guidellm-0.8.1.txt
+	$(BIN)/python -m venv --clear $(GUIDELLM)
+	$(GUIDELLM)/bin/python -m pip install -q --disable-pip-version-check -c $< \
+	  $(if $(TORCH_INDEX),--extra-index-url https://download.pytorch.org/whl/$(TORCH_INDEX)) guidellm==0.8.1
+	@touch $@
+
+$(CLIENTS)/.installed: tests/peers/clients.txt
+	$(BIN)/python -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check -c $< 'lm-eval[api]==0.4.13' \
+	  langchain-openai schemathesis transformers
 	@touch $@
 
 real: $(INSTALLED) $(REAL)
