@@ -195,7 +195,7 @@ async def measure(load: Load) -> tuple[list[Answer], float]:
     """
     await _warm_up(load)
     start = time.perf_counter()
-    answers = await (_open_loop(load, start) if load.rate is not None else _closed_loop(load))
+    answers = await (_open_loop(load, start) if load.rate is not None else closed_loop(load))
     return answers, max(answer.ended for answer in answers) - start
 
 
@@ -219,7 +219,8 @@ async def _open_loop(load: Load, start: float) -> list[Answer]:
     return await asyncio.gather(*map(at, times, load.prompts))
 
 
-async def _closed_loop(load: Load) -> list[Answer]:
+async def closed_loop(load: Load) -> list[Answer]:
+    """Send the requests from `load.concurrency` clients, and return their answers in the order of the prompts."""
     assert load.concurrency is not None
     answers: dict[int, Answer] = {}
     numbered = iter(enumerate(load.prompts))
