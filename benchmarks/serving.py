@@ -36,6 +36,7 @@ CLIENTS, INPUT_LEN, OUTPUT_LEN = 32, 64, 32
 ROUNDS = 15
 NUM_WAITING = 64  # the queue limit under overload
 NUM_SEQS = 32
+SHORT = 8  # output tokens of a request of the overload
 Row = dict[str, Any]
 
 
@@ -162,7 +163,7 @@ def overload(folder: Path, count: int) -> list[Row]:
         "256",
     )
     with load.serving(folder, *arguments) as server:
-        _, alone = load.run_load(server.url, "tinytales", 400, concurrency=2 * NUM_SEQS, output_len=4)
+        _, alone = load.run_load(server.url, "tinytales", 400, concurrency=2 * NUM_SEQS, output_len=SHORT)
         capacity, before = alone.requests_per_second, server.memory()
         memory, stop = [before], threading.Event()
 
@@ -173,7 +174,7 @@ def overload(folder: Path, count: int) -> list[Row]:
         watcher = threading.Thread(target=watch)
         watcher.start()
         answers, report = load.run_load(
-            server.url, "tinytales", count, rate=2 * capacity, output_len=4, seed=1, timeout=300
+            server.url, "tinytales", count, rate=2 * capacity, output_len=SHORT, seed=1, timeout=300
         )
         stop.set()
         watcher.join()

@@ -81,6 +81,12 @@ class Replica:
             unfinished += max(0, num_tokens - generated - computed)
         return Candidate(unfinished, self.llm.engine.memory.count_cached_tokens(prompt_token_ids))
 
+    @property
+    def full(self) -> bool:
+        """Return whether the queue has no room for another request."""
+        limit = self.llm.config.max_num_waiting
+        return limit is not None and self.num_waiting >= limit
+
     def check_admission(self) -> None:
         """Raise `OverloadedError` if the queue is full, with the time after which it should have room."""
         limit = self.llm.config.max_num_waiting
@@ -192,15 +198,20 @@ class Registry:
         """
         return self.replicas[next(iter(self.replicas)) if name is None else name][0]
 
+    def check_admission(self, name: str) -> None:
+        """Raise `OverloadedError` if the queues of all replicas of a model are full."""
+        min(self.replicas[name], key=lambda replica: replica.num_waiting).check_admission()
+
     def choose(self, name: str, prompt_token_ids: Sequence[int]) -> Replica:
         """Return the replica of `name` that serves this prompt. Raises `UnavailableError` if none can."""
         alive = [replica for replica in self.replicas[name] if replica.llm.alive]
         if not alive:
             raise UnavailableError(f"the engine of {name!r} is not running ({self.replicas[name][0].health})")
-        if len(alive) == 1:
-            return alive[0]
-        candidates = [replica.candidate(prompt_token_ids) for replica in alive]
-        return alive[self.route(candidates, len(prompt_token_ids))]
+        able = [replica for replica in alive if not replica.full] or alive
+        if len(able) == 1:
+            return able[0]
+        candidates = [replica.candidate(prompt_token_ids) for replica in able]
+        return able[self.route(candidates, len(prompt_token_ids))]
 
     def close(self) -> None:
         """Stop all engines and give their memory back."""

@@ -65,6 +65,7 @@ class Service:
     async def _start(self, body: GenerationBody) -> tuple[Generation, Reply]:
         replica = self.replica(body.model)
         refuse_missing(body)
+        self.registry.check_admission(replica.name)  # under overload, a refusal must cost little
         with of_the_user(body):
             params = body.sampling_params(replica.llm.get_default_sampling_params())
         prompts = await self._encode(body, replica)
