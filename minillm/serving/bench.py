@@ -105,7 +105,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What one run found. Latencies are those of complete answers, in milliseconds; rates are per second.
+    """The figures of one run. Latencies are those of complete answers, in milliseconds; rates are per second.
 
     `errors` counts the other requests by what went wrong. `goodput` is None without an objective.
     """

@@ -100,7 +100,7 @@ REQUESTS = {
     "embeddings": ("/v1/embeddings", {"model": "tinytales", "input": "a"}),
 }
 
-# What differs, and why. A difference that is not listed fails the test, and so does one that has gone.
+# The differences, with their reasons. A difference that is not listed fails the test, and so does one that has gone.
 ABSENT = "null in vLLM, unless a feature is used that minillm does not have"
 OWN_FIELD = "a field of vLLM alone, which OpenAI's clients do not know"
 DIFFERENCES = {

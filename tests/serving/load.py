@@ -1,4 +1,4 @@
-"""What can go wrong while a server is busy: each function makes it happen, and returns what the server did.
+"""Trouble for a busy server: each function makes one kind of it, and returns how the server answered.
 
 test_load.py runs short versions, and benchmarks/serving.py the full ones. All loops end, and everything stays on
 127.0.0.1.

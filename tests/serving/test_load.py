@@ -58,12 +58,12 @@ def test_malformed_bodies(url):
     load.wait_until(lambda: load.idle(url))
 
 
-def test_a_slow_reader_holds_up_nobody(folder):
+def test_a_slow_reader_holds_up_no_other(folder):
     with LLM("tinytales", max_num_seqs=16, max_model_len=1024) as llm, Server(llm) as server:
         _, alone = load.run_load(server.url, "tinytales", 16, concurrency=2, output_len=16)
         socks = load.slow_readers(server.url, "tinytales", 4, max_tokens=500)
         load.wait_until(lambda: load.gauges(server.url)["running"] == 4)
-        # The engine finishes their requests although nobody reads: 4 x 500 reports of 20 tokens are megabytes.
+        # The engine finishes their requests without a reader: 4 x 500 reports of 20 tokens are megabytes.
         load.wait_until(lambda: load.idle(server.url), 60)
         _, report = load.run_load(server.url, "tinytales", 16, concurrency=2, output_len=16, seed=1)
         assert report.num_completed == 16
@@ -147,7 +147,7 @@ def test_an_engine_fault(fault, monkeypatch):
 
 
 def test_sigterm_and_sigkill_under_load(folder):
-    """After SIGTERM running requests finish and new ones are refused; after SIGKILL no client waits for ever."""
+    """After SIGTERM running requests finish and new ones are refused; after SIGKILL no client waits without an end."""
     process = load.Process(folder, "--max-num-seqs", "16", "--grace", "30")
     running = load.streams(process.url, "tinytales", 8, max_tokens=300)
     process.popen.send_signal(signal.SIGTERM)
