@@ -288,6 +288,14 @@ class LLM:
             raise RuntimeError("nothing was recorded: make the LLM with trace=True")
         return self.engine.trace
 
+    def watch(self, trace: Trace | None) -> None:
+        """Write the records of all later steps into `trace`, after a snapshot of the state. None stops them.
+
+        The caller reads the records and removes them from the list, so an engine can be watched for a long time.
+        After `rebuild` the new engine has to be watched again.
+        """
+        self._loop.watch(trace).result()
+
     def get_tokenizer(self) -> Any:
         """Return the tokenizer as a `transformers` tokenizer."""
         return self._tokenizer("get_tokenizer").wrapped

@@ -120,6 +120,10 @@ class KVCacheManager:
         """Return the numbers of blocks as the trace records them; None for a cache that keeps nothing."""
         return BlockCounts(self.num_blocks, self.num_free, self.num_cached)
 
+    def known(self) -> list[int]:
+        """Return the blocks whose prefix requests can find."""
+        return [] if self.prefix is None else list(self.prefix)
+
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 

@@ -14,7 +14,7 @@ Source: vLLM's automatic prefix caching; Zheng et al. 2024, "SGLang" (arXiv 2312
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 
@@ -44,6 +44,10 @@ class PrefixCache:
     def __contains__(self, block: int) -> bool:
         """Return whether the block's content is known, and so worth keeping when the block is freed."""
         return block in self._hash_of
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the blocks whose content is known."""
+        return iter(self._hash_of)
 
     def extend(self, hashes: list[bytes], token_ids: Sequence[int]) -> None:
         """Append to `hashes`, which names a sequence's first full blocks, until it names all its full blocks."""

@@ -38,7 +38,9 @@ from minillm.measure.trace import (
     Phases,
     RequestAdded,
     RequestFinished,
+    RequestState,
     ScheduledRequest,
+    Snapshot,
     StepRecord,
     TokenRecord,
     Trace,
@@ -212,6 +214,15 @@ class Engine:
         except BaseException:
             self.recover()
             raise
+
+    def watch(self, trace: Trace | None) -> None:
+        """Write the records of all later steps into `trace`, after a snapshot of the state. None stops them.
+
+        A second call with the same trace writes one more snapshot, from which a reader can begin.
+        """
+        self.trace = trace
+        if trace is not None:
+            trace.append(self._snapshot(trace.now()))
 
     def recover(self, error: BaseException | None = None) -> None:
         """Restore a consistent state if an exception has interrupted a change of the queues. Otherwise do nothing.
@@ -574,6 +585,28 @@ class Engine:
             self.memory.counts(),
             [request.request_id for request in self.scheduler.preempted],
             idle_tables={request.request_id: request.block_table.tolist() for request in idle},
+        )
+
+    def _snapshot(self, time: float) -> Snapshot:
+        requests = [request for samples in self._requests.values() for request in samples]
+        unfinished = [request for request in requests if request.status is not Status.FINISHED]
+        padding = [request for request in self.scheduler.running if request.status is Status.FINISHED]
+        return Snapshot(
+            time,
+            self._num_steps,
+            [
+                RequestState(
+                    request.request_id,
+                    request.num_prompt_tokens,
+                    list(request.token_ids),
+                    request.num_computed_tokens,
+                    request.block_table.tolist(),
+                    request.output.finish_reason,
+                )
+                for request in (*padding, *unfinished)
+            ],
+            self.memory.counts(),
+            self.memory.known(),
         )
 
     def _release(self, request: Request) -> None:

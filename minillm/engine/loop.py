@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from minillm.engine.engine import Engine, StepUnderWayError
 from minillm.engine.request import Delta, DeltaReader, RequestOutput
+from minillm.measure.trace import Trace
 from minillm.sampling import SamplingParams
 
 T = TypeVar("T")
@@ -153,6 +154,10 @@ class EngineLoop:
             self._engine = engine
 
         return self._call(replace)
+
+    def watch(self, trace: Trace | None) -> "Future[None]":
+        """Call `Engine.watch` before the next step."""
+        return self._call(lambda: self.engine.watch(trace))
 
     def wait(self, outputs: Sequence[RequestOutput], until: Callable[[], bool]) -> None:
         """Wait until `until()` is true; it is called after each step.

@@ -166,11 +166,48 @@ class DraftChoice:
     seconds_with: float | None
 
 
-Event = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset
+@dataclass(slots=True)
+class RequestState:
+    """A request when a snapshot was taken: its prompt and output tokens, and its block table.
+
+    `finish_reason` is set only for a finished request that a static batch still computes as padding.
+    """
+
+    request_id: str
+    num_prompt_tokens: int
+    token_ids: list[int]
+    num_computed_tokens: int
+    blocks: list[int]
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The engine's state between two steps: the records that follow need none of those before.
+
+    `step` is the number of the next step. `known` are the blocks whose prefix requests can find.
+    """
+
+    time: float
+    step: int
+    requests: list[RequestState]
+    blocks: BlockCounts | None = None
+    known: list[int] = field(default_factory=list)
+
+
+Event = RequestAdded | StepRecord | TokenRecord | RequestFinished | EngineReset | Snapshot
 Choice = LinearChoice | DraftChoice
 Record = Event | Choice
 R = TypeVar(
-    "R", RequestAdded, StepRecord, TokenRecord, RequestFinished, EngineReset, LinearChoice, DraftChoice
+    "R",
+    RequestAdded,
+    StepRecord,
+    TokenRecord,
+    RequestFinished,
+    EngineReset,
+    Snapshot,
+    LinearChoice,
+    DraftChoice,
 )
 
 
@@ -237,6 +274,8 @@ def _requests_of(record: Record) -> list[str]:
         return [part.request_id for part in record.scheduled] + record.preempted
     if isinstance(record, EngineReset | Choice):
         return []
+    if isinstance(record, Snapshot):
+        return [request.request_id for request in record.requests]
     return [record.request_id]
 
 
@@ -251,12 +290,22 @@ def _step(scheduled: list[Any], phases: Any, blocks: Any, **fields: Any) -> Step
     )
 
 
+def _snapshot(requests: list[Any], blocks: Any, **fields: Any) -> Snapshot:
+    """Return a Snapshot from JSON, with its nested records."""
+    return Snapshot(
+        requests=[RequestState(**request) for request in requests],
+        blocks=None if blocks is None else BlockCounts(**blocks),
+        **fields,
+    )
+
+
 _KINDS: dict[str, Callable[..., Record]] = {
     "RequestAdded": RequestAdded,
     "StepRecord": _step,
     "TokenRecord": TokenRecord,
     "RequestFinished": RequestFinished,
     "EngineReset": EngineReset,
+    "Snapshot": _snapshot,
     "LinearChoice": LinearChoice,
     "DraftChoice": DraftChoice,
 }

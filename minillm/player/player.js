@@ -56,11 +56,15 @@ export class Run {
     this.settings = {};
     this.requests = [];
     this.steps = [];
+    this.start = null; // the memory before the first step, if the recording begins with a snapshot
+    this.firstStep = 0; // the engine's steps before the first one here
     this.blocks = []; // for each block, who wrote it: [{step, request, index}]
     this.known = []; // for each block, whether its prefix can be found: [{step, known}]
     this.notes = []; // resets: [{step, text}]
     this.present = new Set(["prefill", "decode"]); // meanings that the legend explains
     this.live = false;
+    this._numbers = new Map(); // requests by their numbers in the recording; `number` is the place in `requests`
+    this._next = 0; // the next number
     this._output = []; // tokens of the step that is not known yet
     this._ends = []; // tokens of each request after its last step
     this._cached = { step: -2 };
@@ -69,8 +73,10 @@ export class Run {
   /** Add a piece. Return false if something before it is missing; then nothing is added. */
   append(piece) {
     if (piece.version !== VERSION) throw new Error(`recording version ${piece.version}: this player reads ${VERSION}`);
+    const begins = this.numEvents === 0;
+    if (begins && piece.events[0]?.[0] === "snapshot") this.numEvents = piece.start;
     if (piece.start > this.numEvents || piece.first_word > this.words.length) return false;
-    if (this.numEvents === 0) this.settings = piece.settings;
+    if (begins) this.settings = piece.settings;
     this.words.push(...piece.words.slice(this.words.length - piece.first_word).map(spell));
     for (const event of piece.events.slice(this.numEvents - piece.start)) {
       this[`_${event[0]}`](...event.slice(1));
@@ -79,19 +85,42 @@ export class Run {
     return true;
   }
 
-  _add(time, id, words) {
-    const number = this.requests.length;
-    const tokens = words.map((word, index) => ({ word, index, origin: "prompt", step: -1 }));
-    this.requests.push({
-      number, id, time, step: this.steps.length, prompt: words.length, color: REQUEST_COLORS[number % REQUEST_COLORS.length],
+  _add(time, id, words, prompt = words.length) {
+    const tokens = words.map((word, index) => ({ word, index, origin: index < prompt ? "prompt" : "sampled", step: -1 }));
+    const request = {
+      number: this.requests.length, id, time, step: this.steps.length, prompt, color: REQUEST_COLORS[this._next % REQUEST_COLORS.length],
       tokens, shown: [...tokens], // `shown` has rejected drafts too, each before the token in its place
       parts: [], tables: [], preempted: [], finish: null,
-    });
+    };
+    this._numbers.set(this._next++, request);
+    this.requests.push(request);
     this._ends.push(0);
+    return request;
+  }
+
+  /** The recording begins here, with the state that the steps before it have left. */
+  _snapshot(time, step, next, [total = 0, free = 0, cached = 0], known, requests) {
+    if (this.start) return; // it is for readers that begin with it
+    const blockSize = this.settings.block_size;
+    this.start = { total, free, cached, blockSize, copied: [], drafts: 0, accepted: 0 };
+    this.firstStep = step;
+    for (const [number, id, prompt, computed, blocks, words, reason] of requests) {
+      this._next = number;
+      const request = this._add(time, id, words, prompt);
+      this._ends[request.number] = computed;
+      if (reason) request.finish = { time, reason, step: -1 };
+      if (!blocks.length) continue;
+      // What it had computed is a part before the first step.
+      request.parts.push({ step: -1, kind: "running", computed, tokens: 0, hits: 0, drafts: [], accepted: 0, blockSize });
+      request.tables.push({ step: -1, blocks });
+      blocks.forEach((block, index) => (this.blocks[block] ??= []).push({ step: -1, request, index }));
+    }
+    this._next = next;
+    for (const block of known) this._know(block, -1, true);
   }
 
   _token(number, word, origin) {
-    const request = this.requests[number], index = request.tokens.length;
+    const request = this._numbers.get(number), index = request.tokens.length;
     const token = { word, index, origin: ORIGINS[origin], step: this.steps.length };
     request.tokens.push(token);
     this._output.push({ request, token });
@@ -99,7 +128,7 @@ export class Run {
   }
 
   _finish(time, number, reason) {
-    this.requests[number].finish = { time, reason, step: this.steps.length };
+    this._numbers.get(number).finish = { time, reason, step: this.steps.length };
   }
 
   _reset(time, reason, settings) {
@@ -123,25 +152,25 @@ export class Run {
       budget: this.settings.max_num_batched_tokens, blockSize: this.settings.block_size,
     };
     for (const number of preempted) {
-      this.requests[number].preempted.push({ step });
-      this.requests[number].tables.push({ step, blocks: [] });
+      this._numbers.get(number).preempted.push({ step });
+      this._numbers.get(number).tables.push({ step, blocks: [] });
       this.present.add("preempted");
     }
-    const all = decodes.map(number => [number, 1, this._ends[number], 1, 0]);
+    const all = decodes.map(number => [number, 1, this._ends[this._numbers.get(number).number], 1, 0]);
     for (const [number, kind, computed, tokens, hits] of all.concat(parts)) {
-      const request = this.requests[number], name = KINDS[kind];
+      const request = this._numbers.get(number), name = KINDS[kind];
       request.parts.push({ step, kind: name, computed, tokens, hits, drafts: [], accepted: 0, blockSize: record.blockSize });
-      this._ends[number] = computed + tokens;
+      this._ends[request.number] = computed + tokens;
       record.tokens[name] += tokens;
       record.batch++;
       this.present.add(name);
       if (hits) this.present.add("hit");
     }
-    for (const [number, ...words] of drafts) this.requests[number].parts.at(-1).drafts = words;
+    for (const [number, ...words] of drafts) this._numbers.get(number).parts.at(-1).drafts = words;
     this._show();
     record.drafts = this._sum("drafts", drafts, part => part.drafts.length);
     record.accepted = this._sum("accepted", drafts, part => part.accepted);
-    for (const [number, kept, ...added] of tables) this._table(record, this.requests[number], kept, added);
+    for (const [number, kept, ...added] of tables) this._table(record, this._numbers.get(number), kept, added);
     for (const block of published) this._know(block, step, true);
     this.steps.push(record);
     record.rate = this._rate(step);
@@ -165,7 +194,7 @@ export class Run {
 
   /** The sum over all steps so far, with this step's parts that have drafts. */
   _sum(name, drafts, count) {
-    return drafts.reduce((sum, [number]) => sum + count(this.requests[number].parts.at(-1)), this.steps.at(-1)?.[name] ?? 0);
+    return drafts.reduce((sum, [number]) => sum + count(this._numbers.get(number).parts.at(-1)), this.steps.at(-1)?.[name] ?? 0);
   }
 
   /** A request's table changed. Blocks that were given to it lose what they held; a prefix hit or a fork keeps it. */
@@ -185,7 +214,7 @@ export class Run {
   /** Whether another running request held the block before this step: then the request is its fork. */
   _forked(record, request, block) {
     return (this.blocks[block] ?? []).some(({ request: other }) =>
-      other !== request && !other.finish && !record.preempted.includes(other.number) &&
+      other !== request && !other.finish && upTo(other.preempted, record.step)?.step !== record.step &&
       this.table(other, record.step - 1).includes(block));
   }
 
@@ -261,9 +290,14 @@ export class Run {
     const holder = this.memory(step).holders.get(block)?.[0];
     const wrote = holder ?? upTo(this.blocks[block] ?? [], step);
     if (!wrote) return null;
-    const size = this.steps[Math.max(0, step)].blockSize, first = wrote.index * size;
+    const size = this.at(step).blockSize, first = wrote.index * size;
     const last = holder ? Math.min(this.length(wrote.request, step), first + size) : first + size;
     return { request: wrote.request, first, last: Math.max(first, last) };
+  }
+
+  /** The pool after a step: before the first one it is the snapshot's, or else the first one's. */
+  at(step) {
+    return this.steps[step] ?? this.start ?? this.steps[0] ?? { total: 0, blockSize: this.settings.block_size, copied: [] };
   }
 
   isKnown(block, step) {
@@ -316,6 +350,11 @@ class Panel {
   _point(event) {
     const x = event.offsetX, y = event.offsetY;
     this.player.point({ panel: this, x, y, ...(this.under(x, y) ?? {}) });
+  }
+
+  /** Draw everything again: the run is another one. */
+  forget() {
+    this.key = "";
   }
 
   /** Take a step of what moves by itself (rows that scroll); return whether it goes on. */
@@ -429,6 +468,11 @@ class Tape extends Panel {
 
   state(view) {
     return [view.position.toFixed(3), view.run.numEvents, view.axis, view.run.live, this.top.toFixed(2), view.focus?.number].join();
+  }
+
+  forget() {
+    super.forget();
+    this.backKey = "";
   }
 
   /** Bring the unfinished rows into view. */
@@ -601,6 +645,7 @@ class Tape extends Panel {
       const part = parts[i], from = part.step;
       let until = from + 1;
       i++;
+      if (from < 0) continue; // of a snapshot
       if (!gap && this._plain(part)) {
         while (i < parts.length && parts[i].step === until && parts[i].kind === part.kind && this._plain(parts[i])) {
           until++;
@@ -680,22 +725,41 @@ class Memory extends Panel {
   constructor(player) {
     super(player, "memory", "Memory");
     this.top = 0;
+    this.auto = true; // whether a pool that is too large for the panel shows the blocks that are held
   }
 
-  /** The step whose pool shows; before the first step it is the first one's. */
   record(view) {
-    return view.run.steps[Math.max(0, view.step)] ?? { total: 0, blockSize: 16, copied: [] };
+    return view.run.at(view.step);
   }
 
   /** The largest cells with which all blocks fit, at best; the words need room. */
   grid(view, width) {
     const { total, blockSize: size } = this.record(view), gap = 3;
     const shapes = [[Math.min(190, 40 + size * 9), 46], [Math.min(130, 30 + size * 7), 38], [88, 32], [54, 24], [34, 18], [22, 14], [14, 10]];
-    for (const [least, high] of shapes) {
+    for (const [least, high] of view.readable ? shapes.slice(0, 2) : shapes) {
       const columns = Math.max(1, Math.floor((width + gap) / (Math.min(least, width) + gap)));
       const rows = Math.ceil(total / columns), wide = (width + gap) / columns - gap;
       if (rows * (high + gap) <= MEMORY_HEIGHT || high === 10) return { total, columns, rows, wide, high, gap };
     }
+    // Only a part of the pool shows, next to a map of the whole.
+    const high = 38, room = width - MAP, columns = Math.max(1, Math.floor((room + gap) / (118 + gap)));
+    return { total, columns, rows: Math.ceil(total / columns), wide: (room + gap) / columns - gap, high, gap, map: true };
+  }
+
+  /** Bring the blocks that are held into view or, if they are too many, the newest one. */
+  move(view) {
+    const held = [...view.run.memory(view.step).holders.keys()];
+    if (!this.auto || !held.length || !this.width || !this.grid(view, this.width).map) return false;
+    const { columns, rows, high, gap } = this.grid(view, this.width), area = this.height - 50;
+    const place = block => Math.floor(block / columns) * (high + gap);
+    const since = block => upTo(view.run.blocks[block], view.step).step;
+    let first = place(Math.min(...held)), last = place(Math.max(...held)) + high + gap;
+    if (last - first > area) {
+      first = place(held.reduce((newest, block) => (since(block) >= since(newest) ? block : newest)));
+      last = first + high + gap;
+    }
+    const wish = Math.max(Math.min(this.top, first), last - area);
+    return slide(this, view, wish, rows * (high + gap) - area, 0.5);
   }
 
   wish(view, width) {
@@ -706,7 +770,7 @@ class Memory extends Panel {
 
   state(view) {
     const copying = view.run.steps[view.step]?.copied.length && !view.calm ? Math.min(1, view.sinceStep).toFixed(2) : "";
-    return [view.step, view.run.numEvents, view.focus?.number, view.block, copying, this.top].join();
+    return [view.step, view.run.numEvents, view.focus?.number, view.block, copying, this.top.toFixed(1)].join();
   }
 
   scroll(event) {
@@ -714,7 +778,7 @@ class Memory extends Panel {
     const next = Math.max(0, Math.min(most, this.top + event.deltaY));
     if (next === this.top) return;
     event.preventDefault();
-    this.top = next;
+    [this.top, this.auto] = [next, false];
     this.player.wake();
   }
 
@@ -739,7 +803,7 @@ class Memory extends Panel {
     const lines = [`block ${block}: ${holders.length ? plural(holders.length, "reference") : "free"}`];
     const names = holders.map(({ request, index }) => `entry ${index} of request ${request.id}`);
     lines.push(...names.slice(0, 4), ...(names.length > 4 ? [`and ${names.length - 4} more`] : []));
-    const content = step >= 0 ? run.content(block, step) : null;
+    const content = run.content(block, step);
     if (run.isKnown(block, step)) lines.push(holders.length ? "its prefix can be found" : "kept for a prefix hit");
     const drafts = run.rejectedIn(block, step);
     if (drafts.length) lines.push(`${plural(drafts.length, "rejected draft")}: never published, and written over`);
@@ -772,12 +836,27 @@ class Memory extends Panel {
     }
     if (step >= 0) this._copies(view, ink, grid, copied);
     ink.restore();
+    if (grid.map) this._map(view, ink, grid, holders, width, area);
     this._table(view, ink, width, height - 46);
-    const shared = [...holders.values()].filter(list => list.length > 1).length, kept = step < 0 ? 0 : cached;
+    const shared = [...holders.values()].filter(list => list.length > 1).length, kept = step < 0 && !run.start ? 0 : cached;
     this.note.textContent =
       `${holders.size} of ${total} blocks held` +
       (shared ? `, ${shared} shared` : "") + (kept ? `, ${kept} free but kept for hits` : "");
     this.canvas.setAttribute("aria-label", `Memory: ${this.note.textContent}`);
+  }
+
+  /** The whole pool as a strip: the blocks that are held, and a frame around those that show. */
+  _map(view, ink, { total, rows, high, gap }, holders, width, area) {
+    const left = width - MAP + 6, wide = MAP - 6, scale = area / total;
+    ink.fillStyle = view.theme.cell;
+    ink.fillRect(left, 0, wide, area);
+    for (const [block, [{ request }]] of holders) {
+      ink.fillStyle = request.color;
+      ink.fillRect(left, Math.min(block * scale, area - 2), wide, Math.max(1.5, scale));
+    }
+    const share = area / (rows * (high + gap));
+    ink.strokeStyle = view.theme.muted;
+    ink.strokeRect(left + 0.5, Math.min(this.top * share, area - 7) + 0.5, wide - 1, Math.max(6, area * share));
   }
 
   at({ columns, wide, high, gap }, block) {
@@ -788,8 +867,8 @@ class Memory extends Panel {
     const { run, theme, step } = view, known = run.isKnown(block, step);
     const focus = view.focus && held.find(one => one.request === view.focus);
     const dim = view.focus && run.table(view.focus, step).length > 0;
-    const content = step >= 0 && (held.length || (known && wide >= 50)) ? run.content(block, step) : null;
-    const size = run.steps[Math.max(0, step)].blockSize;
+    const content = held.length || (known && wide >= 50) ? run.content(block, step) : null;
+    const size = run.at(step).blockSize;
     ink.globalAlpha = dim && !focus ? 0.35 : 1;
     const filled = held.length ? Math.min(1, Math.max(0, (content.last - content.first) / size)) : 0;
     const drafts = held.length ? run.rejectedIn(block, step).length / size : 0;
@@ -935,6 +1014,7 @@ class Memory extends Panel {
 }
 
 const MEMORY_HEIGHT = 330;
+const MAP = 16; // the width of the map, with its margin
 
 /** Break `text` into at most `most` lines; the last one is clipped. */
 function wrap(ink, text, width, most) {
@@ -965,6 +1045,11 @@ class Text extends Panel {
     this.auto = true;
     this.layouts = new Map();
     this.boxes = []; // where the pieces of text are, for the pointer
+  }
+
+  forget() {
+    super.forget();
+    this.layouts.clear();
   }
 
   numLines(view) {
@@ -1217,7 +1302,7 @@ class Meters extends Panel {
     const step = view.run.steps[view.step], budget = step?.budget ?? view.run.settings.max_num_batched_tokens;
     const computed = one => one.tokens.prefill + one.tokens.decode + one.tokens.padding;
     const free = view.run.settings.scheduling_policy === "static";
-    const { total } = step ?? view.run.steps[0] ?? {};
+    const { total } = view.run.at(view.step);
     return [
       { label: "output tokens per second", value: step ? Math.round(step.rate).toLocaleString("en") : "–", of: s => s.rate, color: COLORS.accepted },
       { label: "requests in the batch", value: step ? String(step.batch) : "–", of: s => s.batch, color: COLORS.decode },
@@ -1298,9 +1383,10 @@ const MEANINGS = {
 };
 
 export class Player {
-  constructor(place, run, { panels = Object.keys(PANELS), axis = "steps", speed = 1, position = null } = {}) {
+  constructor(place, run, { panels = Object.keys(PANELS), axis = "steps", speed = 1, position = null, readable = false } = {}) {
     for (const name of panels) if (!PANELS[name]) throw new Error(`no panel ${name}: ${Object.keys(PANELS).join(", ")}`);
     this.run = run;
+    this.readable = readable; // whether a large pool shows in part, with words in each block
     this.axis = axis;
     this.speed = speed;
     this.position = position ?? run.steps.length; // in steps: after 2.5 of them, half of the third
@@ -1348,6 +1434,16 @@ export class Player {
     const whole = this.run.append(piece);
     if (whole) this.grown();
     return whole;
+  }
+
+  /** Show another run, which has lost its oldest steps: the playhead stays at its step. */
+  replace(run) {
+    const lost = run.firstStep - this.run.firstStep, pinned = this.pinned?.id;
+    this.position = Math.max(0, Math.min(run.steps.length, this.position - lost));
+    this.run = run;
+    this.pinned = this.focus = run.requests.find(request => request.id === pinned) ?? null;
+    for (const panel of this.panels) panel.forget();
+    this.grown();
   }
 
   /** Show what the run has gained. */
@@ -1559,10 +1655,11 @@ export class Player {
   /** Write the step into the controls. */
   _say() {
     const { run, step } = this, count = run.steps.length, moving = this.playing || this.following;
-    const time = step >= 0 && count ? ` · ${milliseconds(run.steps[step].end - run.steps[0].start)}` : "";
-    this._read.textContent = `step ${step + 1} of ${count}${time}`;
+    const time = step >= 0 && count && !run.start ? ` · ${milliseconds(run.steps[step].end - run.steps[0].start)}` : "";
+    const number = `step ${(run.firstStep + step + 1).toLocaleString("en")} of ${(run.firstStep + count).toLocaleString("en")}`;
+    this._read.textContent = number + time;
     this._range.value = step + 1;
-    this._range.setAttribute("aria-valuetext", `step ${step + 1} of ${count}`);
+    this._range.setAttribute("aria-valuetext", number);
     if (moving !== this._moving) {
       this._moving = moving;
       this._play.replaceChildren(icon(moving ? ICONS.pause : ICONS.play));
@@ -1644,7 +1741,7 @@ body[data-jp-theme-light="false"] .mp { color-scheme: dark; }
 .mp-tip div:first-child { font-weight: 600; }
 `;
 
-/** Show a recording in `place`. Options: panels, axis ("steps" or "time"), speed, position (in steps). */
+/** Show a recording in `place`. Options: panels, axis ("steps" or "time"), speed, position (in steps), readable. */
 export function mount(place, recording, options = {}) {
   const run = new Run();
   run.live = Boolean(options.live);
