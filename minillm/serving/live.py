@@ -1,0 +1,152 @@
+"""The live page: a chat with the models of this server, and the player that follows their engines.
+
+It shows the prompts of all users. So a server that other machines can reach has it only if it is asked for, and it
+answers only under the names of this machine, so that a page of another site cannot read it through the reader's browser.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from minillm.llm import LLM
+from minillm.player.page import FOLDER as PLAYER
+from minillm.serving.feed import Feed, TooManyPagesError
+from minillm.serving.sse import event
+
+PAGE = Path(__file__).parent / "page"
+FILES = {
+    "live.js": (PAGE / "live.js", "text/javascript"),
+    "live.css": (PAGE / "live.css", "text/css"),
+    "player.js": (PLAYER / "player.js", "text/javascript"),
+}
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+HEARTBEAT = 15.0  # seconds until a comment is sent, so that a connection that is gone is noticed
+# Nothing from elsewhere. A notebook on this machine may show the page in a frame.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+class LivePage:
+    """The routes of the page, for the engines of each model by its name.
+
+    The page answers requests for the host names `hosts`, or for all if that is None.
+    """
+
+    def __init__(
+        self, engines: Mapping[str, Sequence[LLM]], hosts: Collection[str] | None = LOCAL
+    ) -> None:
+        self._llms, self._hosts = engines, hosts
+        self._feeds = {name: [Feed(llm) for llm in several] for name, several in engines.items()}
+        self._closing = False
+        self._wakes: set[asyncio.Event] = set()
+        self.router = APIRouter(include_in_schema=False)
+        self.router.add_api_route("/", self._index)
+        self.router.add_api_route("/page/{name}", self._file)
+        self.router.add_api_route("/live", self._about)
+        self.router.add_api_route("/live/{model:path}", self._stream)
+
+    def close(self) -> None:
+        """End all streams, so that the server can stop. Call this from the event loop's thread."""
+        self._closing = True
+        for wake in self._wakes:
+            wake.set()
+        for feed in (feed for several in self._feeds.values() for feed in several):
+            feed.close()
+
+    async def _index(self, request: Request) -> FileResponse:
+        self._check(request)
+        return FileResponse(PAGE / "index.html", media_type="text/html", headers=HEADERS)
+
+    async def _file(self, name: str) -> FileResponse:
+        if name not in FILES:
+            raise HTTPException(404, f"the page has no file {name!r}")
+        path, media_type = FILES[name]
+        return FileResponse(path, media_type=media_type, headers=HEADERS)
+
+    async def _about(self, request: Request) -> JSONResponse:
+        """Return the models, and what the page says about itself."""
+        self._check(request)
+        why = "the server only answers this machine" if self._hosts is not None else "it was started with --live"
+        notice = f"This page shows the prompts and the answers of all users of this server. It is on because {why}."
+        models = [
+            {"name": name, "chat": _can_chat(several[0]), "num_engines": len(several)}
+            for name, several in self._llms.items()
+        ]
+        return JSONResponse({"models": models, "notice": notice}, headers=HEADERS)
+
+    async def _stream(self, request: Request, model: str, engine: int = 0) -> StreamingResponse:
+        """Return the recording of an engine as Server-Sent Events: the state so far, then what is new."""
+        self._check(request)
+        feeds = self._feeds.get(model, [])
+        if not 0 <= engine < len(feeds):
+            raise HTTPException(404, f"no engine {engine} of a model {model!r}")
+        pieces = self._pieces(feeds[engine])
+        try:
+            first = await anext(pieces)
+        except TooManyPagesError as error:
+            raise HTTPException(503, str(error)) from None
+        except StopAsyncIteration:
+            raise HTTPException(503, "the server is stopping") from None
+
+        async def stream() -> AsyncIterator[bytes]:
+            try:
+                yield first
+                async for piece in pieces:
+                    yield piece
+            finally:
+                await pieces.aclose()
+
+        return StreamingResponse(stream(), media_type="text/event-stream", headers=HEADERS)
+
+    async def _pieces(self, feed: Feed) -> AsyncIterator[bytes]:
+        events, wake = asyncio.get_running_loop(), asyncio.Event()
+
+        def on_news() -> None:
+            with suppress(RuntimeError):  # the event loop is closed
+                events.call_soon_threadsafe(wake.set)
+
+        cursor = None
+        with feed.watched(on_news):
+            self._wakes.add(wake)
+            try:
+                yield b": the recording of an engine\n\n"
+                while not self._closing:
+                    # Reading waits for the feed's thread, which may be at work.
+                    news = await asyncio.to_thread(feed.news, cursor)
+                    if news is not None:
+                        cursor, data = news
+                        yield event(data)
+                    try:
+                        await asyncio.wait_for(wake.wait(), HEARTBEAT)
+                    except TimeoutError:
+                        yield b":\n\n"
+                    wake.clear()
+            finally:
+                self._wakes.discard(wake)
+
+    def _check(self, request: Request) -> None:
+        """Raise HTTPException for a request that a page of another site may have sent."""
+        host = request.url.hostname or ""
+        if self._hosts is not None and host not in self._hosts:
+            raise HTTPException(
+                403, f"the live page answers under {', '.join(sorted(self._hosts))}, not {host!r}. Start with --live"
+            )
+        if request.headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
+            if request.headers.get("sec-fetch-dest") not in ("document", "iframe"):
+                raise HTTPException(403, "the live page is not for pages of other sites")
+
+
+def _can_chat(llm: LLM) -> bool:
+    return llm.tokenizer is not None and llm.tokenizer.wrapped.chat_template is not None
