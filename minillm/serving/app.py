@@ -6,6 +6,8 @@ service.py     tokens, a replica, and the reply; generation.py and registry.py b
 replies.py     the JSON of OpenAI
 streams.py     how it leaves, and what happens if the client leaves first
 failures.py    what it gets instead
+
+live.py        the page at /
 """
 
 from collections.abc import AsyncIterator
@@ -32,6 +34,7 @@ from minillm.serving.failures import (
     of_the_user,
 )
 from minillm.serving.guard import BoundedBody, LastAnswer, NeedsKey
+from minillm.serving.live import LivePage
 from minillm.serving.metrics import CONTENT_TYPE, exposition
 from minillm.serving.protocol import (
     ChatBody,
@@ -86,6 +89,8 @@ def create_app(registry: Registry, settings: Settings | None = None) -> FastAPI:
     _add_generation(app, service)
     _add_tokens(app, service)
     _add_information(app, service)
+    app.state.live = LivePage(registry, settings)
+    app.include_router(app.state.live.router)
     return app
 
 

@@ -43,7 +43,7 @@ class Feed:
     """Records the engine of `llm` while it is `watched`, in a thread of its own."""
 
     def __init__(self, llm: LLM, span: int = SPAN) -> None:
-        self._llm, self._span = llm, span
+        self.llm, self._span = llm, span
         self._lock = threading.Lock()  # held while the recording is read, and while pages come or go
         self._pages: dict[object, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
@@ -121,15 +121,15 @@ class Feed:
                 return False
             self._thread, self._recording = None, None
             source, self._source = self._source, None
-        if source is not None and not self._llm.config.trace:
-            self._llm.watch(None)
+        if source is not None and not self.llm.config.trace:
+            self.llm.watch(None)
         return True
 
     def _read(self) -> None:
         """Read the records that are new, and tell the pages."""
-        if self._source is None or self._llm.engine.trace is not self._source:
+        if self._source is None or self.llm.engine.trace is not self._source:
             self._begin()
-        source, own = self._source, self._llm.config.trace
+        source, own = self._source, self.llm.config.trace
         assert source is not None and self._recording is not None
         records = source[self._num_read :]
         if own:
@@ -146,11 +146,11 @@ class Feed:
         for on_news in pages:
             on_news()
         if self._recording.size > self._span:
-            self._llm.watch(source)  # one more snapshot
+            self.llm.watch(source)  # one more snapshot
 
     def _begin(self) -> None:
         """Begin a recording with a snapshot. An LLM that has a trace of its own keeps all of its records."""
-        llm = self._llm
+        llm = self.llm
         source = llm.engine.trace if llm.config.trace else Trace()
         assert source is not None
         self._num_read = len(source)

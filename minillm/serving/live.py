@@ -5,7 +5,7 @@ answers only under the names of this machine, so that a page of another site can
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from minillm.llm import LLM
 from minillm.player.page import FOLDER as PLAYER
 from minillm.serving.feed import Feed, TooManyPagesError
+from minillm.serving.registry import Registry
+from minillm.serving.settings import Settings
 from minillm.serving.sse import event
 
 PAGE = Path(__file__).parent / "page"
@@ -24,6 +26,7 @@ FILES = {
     "player.js": (PLAYER / "player.js", "text/javascript"),
 }
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+OFF = "shows the prompts of all users, so it is only for this machine. Start the server with --live to change that"
 HEARTBEAT = 15.0  # seconds until a comment is sent, so that a connection that is gone is noticed
 # Nothing from elsewhere. A notebook on this machine may show the page in a frame.
 POLICY = (
@@ -39,18 +42,15 @@ HEADERS = {
 
 
 class LivePage:
-    """The routes of the page, for the engines of each model by its name.
+    """The routes of the page for the models of `registry`. `feeds` has a feed for each engine of each model."""
 
-    The page answers requests for the host names `hosts`, or for all if that is None.
-    """
-
-    def __init__(
-        self, engines: Mapping[str, Sequence[LLM]], hosts: Collection[str] | None = LOCAL
-    ) -> None:
-        self._llms, self._hosts = engines, hosts
-        self._feeds = {name: [Feed(llm) for llm in several] for name, several in engines.items()}
+    def __init__(self, registry: Registry, settings: Settings) -> None:
+        self._settings = settings
+        self.feeds = {
+            name: [Feed(replica.llm) for replica in several] for name, several in registry.replicas.items()
+        }
         self._closing = False
-        self._wakes: set[asyncio.Event] = set()
+        self._wakes: set[Callable[[], None]] = set()
         self.router = APIRouter(include_in_schema=False)
         self.router.add_api_route("/", self._index)
         self.router.add_api_route("/page/{name}", self._file)
@@ -58,12 +58,13 @@ class LivePage:
         self.router.add_api_route("/live/{model:path}", self._stream)
 
     def close(self) -> None:
-        """End all streams, so that the server can stop. Call this from the event loop's thread."""
+        """End all streams, so that the server can stop. Any thread may call this."""
         self._closing = True
-        for wake in self._wakes:
-            wake.set()
-        for feed in (feed for several in self._feeds.values() for feed in several):
-            feed.close()
+        for wake in list(self._wakes):
+            wake()
+        for several in self.feeds.values():
+            for feed in several:
+                feed.close()
 
     async def _index(self, request: Request) -> FileResponse:
         self._check(request)
@@ -78,18 +79,18 @@ class LivePage:
     async def _about(self, request: Request) -> JSONResponse:
         """Return the models, and what the page says about itself."""
         self._check(request)
-        why = "the server only answers this machine" if self._hosts is not None else "it was started with --live"
+        why = "it was started with --live" if self._settings.live else "the server answers only this machine"
         notice = f"This page shows the prompts and the answers of all users of this server. It is on because {why}."
         models = [
-            {"name": name, "chat": _can_chat(several[0]), "num_engines": len(several)}
-            for name, several in self._llms.items()
+            {"name": name, "chat": _can_chat(several[0].llm), "num_engines": len(several)}
+            for name, several in self.feeds.items()
         ]
         return JSONResponse({"models": models, "notice": notice}, headers=HEADERS)
 
     async def _stream(self, request: Request, model: str, engine: int = 0) -> StreamingResponse:
         """Return the recording of an engine as Server-Sent Events: the state so far, then what is new."""
         self._check(request)
-        feeds = self._feeds.get(model, [])
+        feeds = self.feeds.get(model, [])
         if not 0 <= engine < len(feeds):
             raise HTTPException(404, f"no engine {engine} of a model {model!r}")
         pieces = self._pieces(feeds[engine])
@@ -119,7 +120,7 @@ class LivePage:
 
         cursor = None
         with feed.watched(on_news):
-            self._wakes.add(wake)
+            self._wakes.add(on_news)
             try:
                 yield b": the recording of an engine\n\n"
                 while not self._closing:
@@ -134,18 +135,18 @@ class LivePage:
                         yield b":\n\n"
                     wake.clear()
             finally:
-                self._wakes.discard(wake)
+                self._wakes.discard(on_news)
 
     def _check(self, request: Request) -> None:
-        """Raise HTTPException for a request that a page of another site may have sent."""
+        """Raise HTTPException if the page is off, or for a request that a page of another site may have sent."""
+        if self._settings.live is False:
+            raise HTTPException(404, f"the live page {OFF}")
         host = request.url.hostname or ""
-        if self._hosts is not None and host not in self._hosts:
-            raise HTTPException(
-                403, f"the live page answers under {', '.join(sorted(self._hosts))}, not {host!r}. Start with --live"
-            )
-        if request.headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
-            if request.headers.get("sec-fetch-dest") not in ("document", "iframe"):
-                raise HTTPException(403, "the live page is not for pages of other sites")
+        if self._settings.live is None and host not in LOCAL:
+            raise HTTPException(403, f"the live page does not answer under {host!r}: it {OFF}")
+        site, target = request.headers.get("sec-fetch-site", "none"), request.headers.get("sec-fetch-dest")
+        if site in ("cross-site", "same-site") and target not in ("document", "iframe"):
+            raise HTTPException(403, "the live page is not for the pages of other sites")
 
 
 def _can_chat(llm: LLM) -> bool:

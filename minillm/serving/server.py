@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from types import TracebackType
 
 import uvicorn
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 
 from minillm.llm import LLM
 from minillm.serving.app import create_app
+from minillm.serving.live import LOCAL
 from minillm.serving.registry import Registry
 from minillm.serving.service import Service
 from minillm.serving.settings import Settings
@@ -70,6 +72,7 @@ class Server:
     ) -> None:
         if isinstance(served, LLM):
             served = Registry({served.name: served})
+        settings = _with_live_page(settings or Settings(), host)
         self.app = create_app(served, settings) if isinstance(served, Registry) else served
         self._listener = _bound_socket(host, port)
         self.url = _url(self._listener)
@@ -96,6 +99,7 @@ class Server:
 
     def stop(self) -> None:
         """Close all connections, which aborts their requests, and end the thread."""
+        self.app.state.live.close()
         self._uvicorn.should_exit = True
         self._thread.join()
         self._listener.close()
@@ -119,17 +123,22 @@ def serve(
 
     Requests that have not finished by then are aborted. A second signal ends the process at once.
     """
-    app = create_app(registry, settings)
+    app = create_app(registry, _with_live_page(settings, host))
     listener = _bound_socket(host, port)
     print(f"minillm serves {', '.join(registry.replicas)} at {_url(listener)}", flush=True)
     try:
-        asyncio.run(_serve(uvicorn.Server(_configuration(app)), app.state.service, listener, grace))
+        asyncio.run(_serve(app, uvicorn.Server(_configuration(app)), listener, grace))
     finally:
         listener.close()
         registry.close()
 
 
-async def _serve(server: uvicorn.Server, service: Service, listener: socket.socket, grace: float) -> None:
+def _with_live_page(settings: Settings, host: str) -> Settings:
+    """Return the settings without a live page if other machines can reach `host` and nobody asked for the page."""
+    return replace(settings, live=False) if settings.live is None and host not in LOCAL else settings
+
+
+async def _serve(app: FastAPI, server: uvicorn.Server, listener: socket.socket, grace: float) -> None:
     asked = asyncio.Event()
 
     def on_signal() -> None:
@@ -144,7 +153,8 @@ async def _serve(server: uvicorn.Server, service: Service, listener: socket.sock
     stopping = asyncio.create_task(asked.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
-        await _drain(service, grace)
+        await _drain(app.state.service, grace)
+        app.state.live.close()
         server.should_exit = True
     await serving
 
