@@ -22,6 +22,7 @@ const state = {
   models: [], // [{name, chat, num_engines}]
   mode: "chat",
   turns: [], // of a chat: [{role, content}]; of a text: [{role, content}] whose contents follow one another
+  crowds: new Set(), // the AbortControllers of the requests whose answers are not shown
   asking: null, // the AbortController of the answer that is being streamed
   following: null, // the AbortController of the engine's feed
 };
@@ -101,25 +102,19 @@ function put(node) {
   return node;
 }
 
-/** The body of a request for the conversation so far. */
-function body(turns, mode) {
+/** Yield the parts of an answer to `asked`, {messages} or {prompt}: {text}, {reason} and {usage}. */
+async function* answer(asked, signal) {
+  const path = asked.messages ? "v1/chat/completions" : "v1/completions";
   const settings = { model: $("model").value, stream: true, stream_options: { include_usage: true } };
   const numbers = { max_tokens: Number($("max-tokens").value), temperature: Number($("temperature").value) };
-  if (mode === "chat") return { ...settings, ...numbers, messages: turns };
-  return { ...settings, ...numbers, prompt: turns.map(turn => turn.content).join("") };
-}
-
-/** Yield the parts of an answer: {text}, {reason} and {usage}. */
-async function* answer(turns, mode, signal) {
-  const response = await send(mode === "chat" ? "v1/chat/completions" : "v1/completions", {
-    method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body(turns, mode)),
-  });
+  const body = JSON.stringify({ ...settings, ...numbers, ...asked });
+  const response = await send(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body });
   let ended = false;
   for await (const data of events(response)) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data), choice = chunk.choices?.[0];
     if (chunk.error) throw new Refused(chunk.error.message ?? "The answer ended with an error.");
-    if (choice) yield { text: (mode === "chat" ? choice.delta?.content : choice.text) ?? "", reason: choice.finish_reason };
+    if (choice) yield { text: choice.delta?.content ?? choice.text ?? "", reason: choice.finish_reason };
     ended ||= Boolean(choice?.finish_reason);
     if (chunk.usage) yield { text: "", usage: chunk.usage };
   }
@@ -131,17 +126,17 @@ async function ask(text) {
   const { mode, turns } = state, began = performance.now();
   if (mode === "continue") turns.push({ role: "user", content: text });
   else turns.push({ role: "user", content: text.trim() });
-  const sent = turns.map(turn => ({ ...turn }));
+  const asked = mode === "chat" ? { messages: [...turns] } : { prompt: turns.map(turn => turn.content).join("") };
   $("log").querySelector(".hello")?.remove();
   const place = shown(mode, text);
   const reply = { role: "assistant", content: "" };
   turns.push(reply);
   const abort = (state.asking = new AbortController());
-  busy(true);
+  buttons();
   place.classList.add("busy");
   let first = 0, tokens = 0, reason = null;
   try {
-    for await (const part of answer(sent, mode, abort.signal)) {
+    for await (const part of answer(asked, abort.signal)) {
       if (part.text) first ||= performance.now();
       reply.content += part.text;
       grow(place, part.text);
@@ -155,7 +150,7 @@ async function ask(text) {
   } finally {
     place.classList.remove("busy");
     if (state.asking === abort) state.asking = null;
-    busy(Boolean(state.asking));
+    buttons();
   }
 }
 
@@ -188,12 +183,15 @@ function summary(tokens, reason, began, first, ended) {
   return parts.join(" · ") || "an empty answer";
 }
 
+function alarm(error) {
+  const node = made("p", "error", error instanceof Refused ? error.message : "The connection to the server was lost.");
+  node.setAttribute("role", "alert");
+  return node;
+}
+
 /** Say what went wrong. A prompt that got no answer goes back into the box. */
 function fail(error, turns, reply, place, text) {
-  const words = error instanceof Refused ? error.message : "The connection to the server was lost.";
-  const alert = made("p", "error", words);
-  alert.setAttribute("role", "alert");
-  put(alert);
+  put(alarm(error));
   if (reply.content) return;
   turns.splice(turns.indexOf(reply) - 1, 2);
   if (state.turns !== turns) return;
@@ -203,9 +201,9 @@ function fail(error, turns, reply, place, text) {
   if (!$("prompt").value) $("prompt").value = text;
 }
 
-function busy(yes) {
-  $("send").hidden = yes;
-  $("stop").hidden = !yes;
+function buttons() {
+  $("send").hidden = Boolean(state.asking);
+  $("stop").hidden = !state.asking && !state.crowds.size;
 }
 
 function clear() {
@@ -232,24 +230,19 @@ function choose(mode) {
   clear();
 }
 
-/** Send eight more requests. Their answers are seen in the player only; Stop ends them too. */
-function crowd() {
+/** Send eight more prompts in one request. Their texts are seen in the player only; Stop ends them too. */
+async function crowd() {
   const abort = new AbortController();
-  crowds.add(abort);
-  $("stop").hidden = false;
-  const all = CROWD.map(async opening => {
-    for await (const _ of answer([{ role: "user", content: opening }], "continue", abort.signal));
-  });
-  void Promise.allSettled(all).then(results => {
-    crowds.delete(abort);
-    busy(Boolean(state.asking));
-    $("stop").hidden = !state.asking && !crowds.size;
-    const refused = results.find(one => one.status === "rejected" && one.reason instanceof Refused);
-    if (refused) put(made("p", "error", refused.reason.message));
-  });
+  state.crowds.add(abort);
+  buttons();
+  try {
+    for await (const _ of answer({ prompt: CROWD }, abort.signal));
+  } catch (error) {
+    if (!abort.signal.aborted) put(alarm(error));
+  }
+  state.crowds.delete(abort);
+  buttons();
 }
-
-const crowds = new Set();
 
 // -------------------------------------------------------------------------------------------------------------- Engine
 
@@ -260,12 +253,11 @@ function status(words, kind) {
   $("status").className = `status ${kind}`;
 }
 
-/** Follow the chosen engine until another one is chosen; connect again whenever the connection ends. */
+/** Follow the chosen engine until `state.following` is aborted; connect again whenever the connection ends. */
 async function follow() {
   state.following?.abort();
   const abort = (state.following = new AbortController());
-  player?.destroy();
-  player = null;
+  if (document.hidden) return; // a browser has few connections for all of its tabs
   for (let failures = 0; !abort.signal.aborted; failures++) {
     try {
       const path = `live/${$("model").value.split("/").map(encodeURIComponent).join("/")}?engine=${$("replica").value || 0}`;
@@ -321,6 +313,8 @@ function pick() {
   const model = state.models.find(one => one.name === $("model").value), count = model?.num_engines ?? 1;
   $("replica").replaceChildren(...Array.from({ length: count }, (_, i) => new Option(`${i + 1} of ${count}`, i)));
   $("replicas").hidden = count < 2;
+  player?.destroy();
+  player = null;
   choose("chat");
   void follow();
 }
@@ -339,7 +333,7 @@ $("prompt").addEventListener("keydown", event => {
 });
 $("stop").addEventListener("click", () => {
   state.asking?.abort();
-  for (const abort of crowds) abort.abort();
+  for (const abort of state.crowds) abort.abort();
 });
 $("key").addEventListener("submit", event => {
   event.preventDefault();
@@ -350,9 +344,10 @@ $("key").addEventListener("submit", event => {
 $("chat").addEventListener("click", () => choose("chat"));
 $("continue").addEventListener("click", () => choose("continue"));
 $("clear").addEventListener("click", clear);
-$("crowd").addEventListener("click", crowd);
+$("crowd").addEventListener("click", () => void crowd());
 $("model").addEventListener("change", pick);
 $("replica").addEventListener("change", () => void follow());
+document.addEventListener("visibilitychange", () => state.models.length && void follow());
 $("theme").addEventListener("click", () => {
   const next = { "": "light", light: "dark", dark: "" }[document.documentElement.style.colorScheme];
   document.documentElement.style.colorScheme = next;
