@@ -143,10 +143,11 @@ class Recording:
 
     def _forget(self) -> None:
         """Drop what came before the last snapshot. The snapshot that comes now is the last one from here on."""
+        now = self.num_events
         if self.num_words > MAX_WORDS:
-            self._words, self._spelled, self._last_snapshot = {}, [], self.num_events
+            self._words, self._spelled, self._last_snapshot = {}, [], now
         del self._events[: self._last_snapshot - self.first]
-        self.first, self._last_snapshot, self.size = self._last_snapshot, self.num_events, 0
+        self.first, self._last_snapshot, self.size = self._last_snapshot, now, 0
 
     def _event(self, record: Event) -> list[Any]:
         if isinstance(record, StepRecord):

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm import SamplingParams
-from minillm.measure.trace import RequestAdded, RequestFinished, StepRecord, TokenRecord, Trace
+from minillm.measure.trace import (
+    RequestAdded,
+    RequestFinished,
+    Snapshot,
+    StepRecord,
+    TokenRecord,
+    Trace,
+)
 from minillm.player.recording import KINDS, ORIGINS, Recording
 from tests.engine import tiny
 from tests.engine.tiny import PROMPTS
@@ -141,6 +148,86 @@ def test_a_rebuilt_engine_is_said():
     replay, _ = replayed(trace, [], **given_settings)
     assert [(at, reason) for at, reason, _ in replay.resets] == [(3, "rebuilt"), (9, "rebuilt")]
     assert replay.resets[0][2]["block_size"] == 5
+
+
+@cache
+def watched(kind: str) -> tuple[Trace, list[int]]:
+    """The trace of a run with snapshots after some steps, and which records they are."""
+    drafting = {"method": "draft_model", "model": str(tiny.folder())} if kind == "draft model" else None
+    llm = tiny.llm(speculative_config=drafting, **{"num_gpu_blocks_override": 30, **RUNS[kind]})
+    if kind == "drafts":
+        llm.engine.proposer = tiny.Guess(lambda requests: [[*r.token_ids[-2:], 9] for r in requests])
+    trace = Trace()
+    for i, prompt in enumerate([*PROMPTS, PROMPTS[2]]):
+        llm.submit([list(prompt)], SamplingParams(max_tokens=6 + 3 * i, seed=i, n=1 + 2 * (i == 0)))
+    for number in range(1000):
+        if number % 7 == 2:
+            llm.watch(trace)
+        if not llm.engine.has_unfinished:
+            break
+        llm.engine.step()
+    return trace, [i for i, record in enumerate(trace) if isinstance(record, Snapshot)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind != "rebuilt"])
+def test_a_reader_that_begins_with_a_snapshot_sees_what_the_others_see(kind):
+    trace, snapshots = watched(kind)
+    size = {"block_size": RUNS[kind].get("block_size", 16)}
+    growing = Trace()
+    recording = Recording(growing, size, tokenizer().token_text, rolling=True)
+    early, num_late = Replay(), 0
+    for start, end in zip(snapshots, [*snapshots[1:], len(trace)], strict=True):
+        growing.extend(trace[start:end])
+        early.append(json.loads(json.dumps(recording.extend())))
+        assert growing == []
+        late = Replay()
+        late.append(json.loads(json.dumps(recording.whole())))
+        num_steps, now = len(late.steps), {name: i for i, name in enumerate(early.ids)}
+        assert late.steps and all(
+            (a.parts, a.tables, a.drafts, a.rest) == (b.parts, b.tables, b.drafts, b.rest)
+            for a, b in zip(late.steps, early.steps[-num_steps:], strict=True)
+        )
+        for i, name in enumerate(late.ids):
+            row = now[name]
+            assert (late.texts[i], late.tables[i]) == (early.texts[row], early.tables[row]), name
+            assert late.finished.get(name) == early.finished.get(name)
+        num_late += recording.first > 0
+    assert num_late > 1 and len(late.ids) < len(early.ids), "old requests are forgotten"
+
+
+def test_a_snapshot_is_the_engines_state():
+    llm = tiny.llm(block_size=4, num_gpu_blocks_override=40, max_num_seqs=2)
+    outputs = llm.submit([list(prompt) for prompt in PROMPTS[:4]], SamplingParams(max_tokens=9, seed=1))
+    for _ in range(5):
+        llm.engine.step()
+    trace = Trace()
+    llm.watch(trace)
+    replay = Replay()
+    replay.append(Recording(trace, {"block_size": 4}).extend())
+    requests = {r.request_id: r for r in (*llm.engine.scheduler.running, *llm.engine.scheduler.waiting)}
+    assert set(replay.ids) == set(requests) and len(requests) > 2
+    for name, table, end, words in zip(replay.ids, replay.tables, replay.ends, replay.texts, strict=True):
+        assert (table, end) == (requests[name].block_table.tolist(), requests[name].num_computed_tokens)
+        assert words == [str(token_id) for token_id in requests[name].token_ids]
+    assert replay.known == set(llm.engine.memory.known()) != set()
+    assert any(output.finished for output in outputs) is False
+    llm.watch(None)
+    num_records = len(trace)
+    llm.engine.step()
+    assert len(trace) == num_records
+
+
+def test_a_rolling_recording_forgets_words_too(monkeypatch):
+    monkeypatch.setattr("minillm.player.recording.MAX_WORDS", 3)
+    trace = Trace()
+    recording = Recording(trace, {"block_size": 4}, rolling=True)
+    for i in range(4):
+        trace += [Snapshot(0.0, i, []), RequestAdded(0.0, str(i), 2, [2 * i, 2 * i + 1])]
+        trace.append(RequestFinished(0.0, str(i), "abort"))
+        recording.extend()
+    whole = recording.whole()
+    assert whole["start"] == recording.first == 6 and whole["events"][0][0] == "snapshot"
+    assert whole["words"] == ["4", "5", "6", "7"] and whole["first_word"] == 0
 
 
 def test_a_trace_without_prompts_has_their_length():
