@@ -92,6 +92,12 @@ def add_serve(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="N",
         help="longest body (default: %(default)s)",
     )
+    serve.add_argument(
+        "--live",
+        action="store_true",
+        help="show the live page at / on every host. It shows the prompts and answers of all users, so by default it is "
+        "on only if the server listens on 127.0.0.1 or localhost; with --api-key it asks for the key",
+    )
     serve.add_argument("--log-requests", action="store_true", help="log each request, with its prompt")
 
 
@@ -155,6 +161,7 @@ def _serve(args: argparse.Namespace) -> None:
         cors=tuple(args.cors),
         max_body_bytes=args.max_body_bytes,
         log_requests=args.log_requests,
+        live=args.live or None,
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "asyncio", "uvicorn.error"):
