@@ -95,8 +95,8 @@ def add_serve(commands: "argparse._SubParsersAction[Any]") -> None:
     serve.add_argument(
         "--live",
         action="store_true",
-        help="show the live page at / on every host. It shows the prompts and answers of all users, so by default it is "
-        "on only if the server listens on 127.0.0.1 or localhost; with --api-key it asks for the key",
+        help="show the live page at / on every host. It shows the prompts and answers of all users, so by default it "
+        "is on only if the server listens on 127.0.0.1 or localhost; with --api-key it asks for the key",
     )
     serve.add_argument("--log-requests", action="store_true", help="log each request, with its prompt")
 

@@ -1,11 +1,11 @@
 """The live page: a chat with the models of this server, and the player that follows their engines.
 
-It shows the prompts of all users. So a server that other machines can reach has it only if it is asked for, and it
-answers only under the names of this machine, so that a page of another site cannot read it through the reader's browser.
+It shows the prompts of all users. So a server that other machines can reach has it only with --live. Otherwise it
+answers only under the names of this machine, so that a page of another site cannot read it through a user's browser.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from minillm.llm import LLM
 from minillm.player.page import FOLDER as PLAYER
-from minillm.serving.feed import Feed, TooManyPagesError
+from minillm.serving.feed import Feed, TooManyPagesError, feed_of
 from minillm.serving.registry import Registry
 from minillm.serving.settings import Settings
 from minillm.serving.sse import event
@@ -45,9 +45,9 @@ class LivePage:
     """The routes of the page for the models of `registry`. `feeds` has a feed for each engine of each model."""
 
     def __init__(self, registry: Registry, settings: Settings) -> None:
-        self._settings = settings
+        self._registry, self._settings = registry, settings
         self.feeds = {
-            name: [Feed(replica.llm) for replica in several] for name, several in registry.replicas.items()
+            name: [feed_of(replica.llm) for replica in several] for name, several in registry.replicas.items()
         }
         self._closing = False
         self._wakes: set[Callable[[], None]] = set()
@@ -62,9 +62,6 @@ class LivePage:
         self._closing = True
         for wake in list(self._wakes):
             wake()
-        for several in self.feeds.values():
-            for feed in several:
-                feed.close()
 
     async def _index(self, request: Request) -> FileResponse:
         self._check(request)
@@ -83,7 +80,7 @@ class LivePage:
         notice = f"This page shows the prompts and the answers of all users of this server. It is on because {why}."
         models = [
             {"name": name, "chat": _can_chat(several[0].llm), "num_engines": len(several)}
-            for name, several in self.feeds.items()
+            for name, several in self._registry.replicas.items()
         ]
         return JSONResponse({"models": models, "notice": notice}, headers=HEADERS)
 
@@ -101,7 +98,7 @@ class LivePage:
         except StopAsyncIteration:
             raise HTTPException(503, "the server is stopping") from None
 
-        async def stream() -> AsyncIterator[bytes]:
+        async def stream() -> AsyncGenerator[bytes, None]:
             try:
                 yield first
                 async for piece in pieces:
@@ -111,7 +108,7 @@ class LivePage:
 
         return StreamingResponse(stream(), media_type="text/event-stream", headers=HEADERS)
 
-    async def _pieces(self, feed: Feed) -> AsyncIterator[bytes]:
+    async def _pieces(self, feed: Feed) -> AsyncGenerator[bytes, None]:
         events, wake = asyncio.get_running_loop(), asyncio.Event()
 
         def on_news() -> None:

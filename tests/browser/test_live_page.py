@@ -1,6 +1,6 @@
-"""The live page in a headless Chromium: three users at once, stop, a phone, markup in prompts, a server that restarts."""
+"""The live page in a headless Chromium: three users, stop, a phone, markup in prompts, a restart."""
 
-import time
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +12,14 @@ pytest.importorskip("fastapi", reason="the server is not installed: pip install 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from minillm import LLM
-from minillm.measure.trace import Snapshot
+from minillm.measure.trace import Trace
 from minillm.player.page import FOLDER
 from minillm.player.recording import Recording
 from minillm.serving.registry import Registry
 from minillm.serving.server import Server
 from minillm.serving.settings import Settings
-from tests.browser.lab import BROWSER_ARGS, PATIENCE, chromium
+from tests.browser.lab import BROWSER_ARGS, PATIENCE, OpenNotebook, chromium, jupyterlab
+from tests.browser.test_player import notebook
 from tests.engine import tiny
 from tests.player.test_recording import RUNS, tokenizer, watched
 
@@ -88,6 +89,14 @@ def ask(page: Page, text: str, max_tokens: int = 40) -> None:
     page.press("#prompt", "Enter")
 
 
+def never_end(page: Page) -> None:
+    """Let the requests of a page run until their limit of tokens."""
+    added = '"ignore_eos":true,'
+    page.route(
+        "**/v1/**", lambda route: route.continue_(post_data="{" + added + (route.request.post_data or "")[1:])
+    )
+
+
 def answered(page: Page) -> str:
     page.wait_for_selector(".meta")
     return page.locator(".assistant").last.inner_text()
@@ -107,14 +116,16 @@ def test_three_users_at_once_get_their_own_texts_and_see_each_other(open_page: O
         page.type("#prompt", question)
     for page in users:
         page.press("#prompt", "Enter")
-    answers = [answered(page) for page in users]
+    for page in users:
+        page.wait_for_selector(".meta")
+    answers = [(page.locator(".assistant").text_content() or "").replace("\n", "⏎") for page in users]
     for page, question, answer in zip(users, questions, answers, strict=True):
         assert page.locator(".user").all_inner_texts() == [question]
         page.wait_for_function(f"() => {PLAYER}.run.requests.slice(-3).every(request => request.finish)")
         state = page.evaluate(STATE)
         new = [text for name, text in zip(state["ids"], state["texts"], strict=True) if name not in before]
         assert len(new) == 3, "the player shows all three"
-        assert sum(question in text and answer.strip() in text for text in new) == 1
+        assert sum(question in text and answer in text for text in new) == 1
         assert page.locator(".mp-title").filter(has_text="Requests over time").is_visible()
     overlap = users[0].evaluate(f"() => Math.max(...{PLAYER}.run.steps.map(step => step.batch))")
     assert overlap > 1, "they shared steps"
@@ -152,6 +163,7 @@ def test_a_text_is_continued(open_page: Opener) -> None:
 
 def test_stop_ends_the_request_and_its_blocks_return(open_page: Opener, llm: LLM) -> None:
     page = open_page()
+    never_end(page)
     ask(page, "Tell me a very long story.", 480)
     page.wait_for_function("() => document.querySelector('.assistant').textContent.length > 20")
     page.click("#stop")
@@ -163,6 +175,7 @@ def test_stop_ends_the_request_and_its_blocks_return(open_page: Opener, llm: LLM
 
 def test_eight_more_requests_fill_the_batch_and_stop_ends_them_too(open_page: Opener, llm: LLM) -> None:
     page = open_page()
+    never_end(page)
     page.fill("#max-tokens", "400")
     page.click("#crowd")
     page.wait_for_function(f"() => {PLAYER}.run.steps.at(-1)?.batch === 8")
@@ -265,16 +278,18 @@ def test_words_have_contrast_in_both_schemes(open_page: Opener, scheme: str) -> 
         assert ratio >= 4.5, (selector, ratio)
     page.click("#theme")
     page.click("#theme")
-    assert page.evaluate(f"{PLAYER}.box.classList.contains('mp-dark')")
+    page.wait_for_function(f"{PLAYER}.box.classList.contains('mp-dark')")
 
 
 CONTRAST = """node => {
   const numbers = color => color.match(/[\\d.]+/g).map(Number);
-  const light = color => numbers(color).slice(0, 3).map(c => (c /= 255) <= 0.04 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const linear = c => c <= 0.04 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const light = color => numbers(color).slice(0, 3)
+    .reduce((sum, c, i) => sum + linear(c / 255) * [0.2126, 0.7152, 0.0722][i], 0);
   let behind = node;
   while (numbers(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
-  const [a, b] = [light(getComputedStyle(node).color), light(getComputedStyle(behind).backgroundColor)].sort((x, y) => y - x);
+  const both = [light(getComputedStyle(node).color), light(getComputedStyle(behind).backgroundColor)];
+  const [a, b] = both.sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);
 }"""
 
@@ -330,6 +345,7 @@ def test_a_long_run_keeps_the_playhead_where_the_reader_has_put_it(open_page: Op
         feed = server.app.state.live.feeds["tinytales"][0]
         feed._span = 700
         page = open_page(server.url)
+        never_end(page)
         ask(page, "Tell me a story.", 400)
         page.wait_for_selector(".meta")
         page.wait_for_function(f"() => {PLAYER}.run.firstStep > 100")
@@ -339,7 +355,8 @@ def test_a_long_run_keeps_the_playhead_where_the_reader_has_put_it(open_page: Op
         first = page.evaluate(f"{PLAYER}.run.firstStep")
         ask(page, "And then?", 60)
         page.wait_for_function(f"first => {PLAYER}.run.firstStep > first", arg=first)
-        assert page.evaluate(f"{PLAYER}.run.firstStep + {PLAYER}.position") == seen
+        first, now = page.evaluate(f"[{PLAYER}.run.firstStep, {PLAYER}.run.firstStep + {PLAYER}.position]")
+        assert now == max(first, seen)
         assert not page.evaluate(f"{PLAYER}.following")
 
 
@@ -348,16 +365,17 @@ SAME = """async ([source, whole, late]) => {
   const { Run } = await import(url), [early, from] = [new Run(), new Run()];
   early.append(whole);
   from.append(late);
-  const lost = from.firstStep, different = [];
+  const lost = from.firstStep - early.firstStep, different = [];
   for (let step = -1; step < from.steps.length; step++) {
     for (const request of from.requests) {
       const other = early.requests.findLast(one => one.id === request.id);
       const state = (run, one, at) => JSON.stringify([run.table(one, at), run.numTokens(one, at), one.color,
-        step < 0 ? 0 : run.doing(one, at), step < 0 ? 0 : run.length(one, at)]);
+        step < 0 ? 0 : run.doing(one, at).replace("preempted", "waiting"),
+        run.table(one, at).length ? run.length(one, at) : 0]);
       const [a, b] = [state(from, request, step), state(early, other, step + lost)];
       if (request.step <= step && a !== b) different.push([step, request.id, a, b]);
     }
-    for (let block = 0; block < early.at(0).total; block++) {
+    for (let block = 0; step >= 0 && block < early.at(0).total; block++) {
       if (from.isKnown(block, step) !== early.isKnown(block, step + lost)) different.push([step, block]);
     }
   }
@@ -373,17 +391,50 @@ def test_the_players_state_after_a_snapshot_is_that_of_the_whole_run(browser: Br
     page = browser.new_page()
     source = Path(FOLDER / "player.js").read_text()
     for middle in snapshots[1:-1]:
-        late = Recording(trace, size, tokenizer().token_text, rolling=False)
-        late.trace = type(trace)()
-        rolling = Recording(late.trace, size, tokenizer().token_text, rolling=True)
-        early = trace[:middle]
-        rolling.trace += early
-        rolling.extend()
-        rolling.trace += trace[middle:]
-        # Two snapshots later, the recording begins with the one in the middle.
+        growing = Trace()
+        rolling = Recording(growing, size, tokenizer().token_text, rolling=True)
+        # The recording begins with the last snapshot but one.
+        growing += trace[: next(i for i in snapshots if i > middle) + 12]
         rolling.extend()
         piece = rolling.whole()
+        assert piece["events"][0][2] == trace[middle].step
         result = page.evaluate(SAME, [source, whole, piece])
         assert result["different"] == [] and result["steps"] > 0
-    assert isinstance(trace[snapshots[0]], Snapshot) and result["lost"] > 0
+    assert result["lost"] > 0
     page.close()
+
+
+NOTEBOOK = """
+from minillm import LLM, SamplingParams
+from minillm.serving.server import Server
+from minillm.viz.server import show
+
+llm = LLM("tinytales", trace=True, max_model_len=512)
+server = Server(llm).start()
+with show(server, height=500) as page:
+    llm.generate(["Once upon a time"] * 3, SamplingParams(max_tokens=20, ignore_eos=True), use_tqdm=False)
+"""
+
+
+def test_a_notebook_shows_the_page_while_the_server_runs_and_then_a_picture(
+    browser: Browser, tmp_path: Path
+) -> None:
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed: pip install -e '.[course]'")
+    path = tmp_path / "live.ipynb"
+    path.write_text(json.dumps(notebook(NOTEBOOK)))
+    with jupyterlab(tmp_path, tmp_path / "state") as (url, token):
+        lab = OpenNotebook(browser, url, token, path.name)
+        lab.run_all()
+        frame = lab.page.frame_locator("iframe[title='The live page of the server']")
+        ask_in_frame = frame.locator("#prompt")
+        ask_in_frame.fill("Who is there?")
+        ask_in_frame.press("Enter")
+        frame.locator(".meta").wait_for()
+        frame.locator(".mp-memory canvas").wait_for()
+        assert lab.page.locator(".jp-OutputArea img:visible").count() == 0 and lab.complaints() == []
+        lab.page.keyboard.press("Control+s")
+        lab.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
+        lab.page.wait_for_timeout(1000)
+        lab.page.close()
+    outputs = json.loads(path.read_text())["cells"][0]["outputs"]
+    assert "image/png" in outputs[-1]["data"] and "iframe" in "".join(outputs[0]["data"]["text/html"])

@@ -1,5 +1,6 @@
 """The feed of the live page: late pages, slow pages, pages that go; its memory; and who may read it."""
 
+import gc
 import http.client
 import json
 import socket
@@ -9,10 +10,11 @@ import tracemalloc
 from contextlib import contextmanager
 from types import SimpleNamespace
 from urllib.parse import urlsplit
+from weakref import ref
 
 import pytest
 
-from minillm import SamplingParams
+from minillm import LLM, SamplingParams
 from minillm.measure.trace import (
     BlockCounts,
     Phases,
@@ -27,7 +29,7 @@ from minillm.measure.trace import (
 )
 from minillm.player.recording import Recording
 from minillm.serving import feed as feed_module
-from minillm.serving.feed import Feed, TooManyPagesError
+from minillm.serving.feed import Feed, TooManyPagesError, feed_of
 from minillm.serving.registry import Registry
 from minillm.serving.server import Server
 from minillm.serving.settings import Settings
@@ -90,6 +92,28 @@ def llm():
     with tiny.llm(block_size=4) as llm:
         llm.start()
         yield llm
+
+
+def test_an_llm_has_one_feed_for_all_of_its_servers(llm):
+    with Server(llm) as one, Server(llm) as two:
+        (name,) = one.app.state.live.feeds
+        with stream(one, name) as first, stream(two, name) as second:
+            for replay, pieces in ((Replay(), first), (Replay(), second)):
+                piece = next(pieces)
+                replay.append(piece)
+                say(llm)
+                while not replay.finished:
+                    replay.append(next(pieces))
+
+
+def test_a_feed_does_not_keep_its_llm_alive():
+    llm = tiny.llm()
+    feed = feed_of(llm)
+    assert feed_of(llm) is feed
+    weak = ref(llm)
+    del llm
+    gc.collect()
+    assert weak() is None
 
 
 @pytest.fixture
@@ -178,7 +202,7 @@ def test_a_slow_page_gets_one_piece_of_bounded_size(llm, monkeypatch):
         for _ in range(12):
             say(llm, 4, 40)
             prompt.read()
-        prompt.read_until(lambda replay: len(replay.steps) and not feed.llm.engine.has_unfinished)
+        prompt.read_until(lambda replay: len(replay.steps) and not llm.engine.has_unfinished)
         num_characters = slow.read()
         assert 0 < num_characters < 12 * 2 * 2000 and slow.num_whole == 2 and slow.same
         prompt.read()
@@ -196,6 +220,27 @@ def test_a_page_of_an_engine_with_a_trace_of_its_own_leaves_the_trace_as_it_is()
             page.read_until(lambda replay: len(replay.finished) == 1)
         feed.close()
         assert llm.trace is trace and len(trace.of(TokenRecord)) == 8 and len(trace.of(RequestAdded)) == 1
+
+
+def test_a_page_of_such_an_engine_begins_with_the_snapshot(monkeypatch):
+    with tiny.llm(trace=True) as llm:
+        llm.start()
+        watch = LLM.watch
+
+        def late(self, trace):
+            num_records = len(trace)
+            while len(trace) < num_records + 5:
+                time.sleep(0.001)
+            watch(self, trace)
+
+        monkeypatch.setattr(LLM, "watch", late)
+        feed = Feed(llm)
+        output = llm.submit([[20, 21, 22]], SamplingParams(max_tokens=80, ignore_eos=True))[0]
+        with watching(feed) as page:
+            page.read_until(lambda replay: replay.finished)
+            assert page.num_whole == 1 and len(page.replay.texts[0]) == 83
+        assert output.finished
+        feed.close()
 
 
 def test_a_rebuilt_engine_is_watched_again(llm, feed):
@@ -216,15 +261,16 @@ def test_the_feed_of_a_closed_llm_waits_and_ends(llm):
         llm.close()
         time.sleep(0.2)
         assert feed._thread.is_alive()
+    thread = feed._thread
     feed.close()
-    assert not feed._thread.is_alive()
+    assert not thread.is_alive()
 
 
 def test_more_pages_than_the_limit_are_refused(llm, feed, monkeypatch):
     monkeypatch.setattr(feed_module, "MAX_PAGES", 2)
-    with watching(feed), watching(feed):
-        with pytest.raises(TooManyPagesError, match="2 pages watch"), feed.watched(lambda: None):
-            pass
+    refused = pytest.raises(TooManyPagesError, match="2 pages watch")
+    with watching(feed), watching(feed), refused, feed.watched(lambda: None):
+        pass
     with watching(feed):
         pass
 

@@ -19,6 +19,7 @@ const HELLO = {
 };
 
 const state = {
+  key: "", // the API key, if the server asks for one
   models: [], // [{name, chat, num_engines}]
   mode: "chat",
   turns: [], // of a chat: [{role, content}]; of a text: [{role, content}] whose contents follow one another
@@ -38,8 +39,7 @@ class Refused extends Error {
 }
 
 function headers(more = {}) {
-  const key = sessionStorage.getItem("minillm-key");
-  return key ? { ...more, Authorization: `Bearer ${key}` } : more;
+  return state.key ? { ...more, Authorization: `Bearer ${state.key}` } : more;
 }
 
 /** Send a request to this server. Raise Refused, with what the server said, for any status but 200. */
@@ -337,7 +337,7 @@ $("stop").addEventListener("click", () => {
 });
 $("key").addEventListener("submit", event => {
   event.preventDefault();
-  sessionStorage.setItem("minillm-key", $("key-value").value);
+  state.key = $("key-value").value.trim();
   $("key").hidden = true;
   void start();
 });
