@@ -134,7 +134,7 @@ def serve(
 
 
 def _with_live_page(settings: Settings, host: str) -> Settings:
-    """Return the settings without a live page if other machines can reach `host` and nobody asked for the page."""
+    """Return the settings without a live page if other machines can reach `host`, unless `live` is set."""
     return replace(settings, live=False) if settings.live is None and host not in LOCAL else settings
 
 

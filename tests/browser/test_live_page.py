@@ -432,7 +432,7 @@ def test_a_notebook_shows_the_page_while_the_server_runs_and_then_a_picture(
         frame.locator(".meta").wait_for()
         frame.locator(".mp-memory canvas").wait_for()
         assert lab.page.locator(".jp-OutputArea img:visible").count() == 0 and lab.complaints() == []
-        lab.page.keyboard.press("Control+s")
+        lab.page.locator(".jp-NotebookPanel-toolbar [data-command='docmanager:save']").click()
         lab.page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
         lab.page.wait_for_timeout(1000)
         lab.page.close()
