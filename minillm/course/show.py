@@ -41,7 +41,7 @@ def extract(path: Path, qualified_name: str) -> str:
         if not found:
             raise LookupError(f"{path} has no {qualified_name}")
         scope = found[0]
-    assert isinstance(scope, ast.FunctionDef | ast.ClassDef)
+    assert isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     first = min([scope.lineno, *(decorator.lineno for decorator in scope.decorator_list)])
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : scope.end_lineno]))
 

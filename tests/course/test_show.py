@@ -20,6 +20,8 @@ def test_decorators_are_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "a.py"
     file.write_text("class A:\n    @property\n    def x(self):\n        return 1\n    y = 2\n")
     assert show.extract(file, "A.x") == "@property\ndef x(self):\n    return 1"
+    file.write_text("class A:\n    async def x(self):\n        return 1\n")
+    assert show.extract(file, "A.x") == "async def x(self):\n    return 1"
     with pytest.raises(LookupError, match=r"a.py has no A.z"):
         show.extract(file, "A.z")
 

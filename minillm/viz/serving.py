@@ -1,0 +1,223 @@
+"""Chapter 13's pictures: text per user, held-back characters, a slow reader, latency against load, routing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+
+from minillm.viz.style import (
+    ACCEPTED,
+    DECODE,
+    FAINT,
+    INK,
+    KV,
+    PREFILL,
+    REJECTED,
+    WASTE,
+    Picture,
+    end_labels,
+    quiet,
+    style,
+)
+from minillm.viz.widget import Explorer
+
+Line = Sequence[tuple[float, float]]  # (seconds, value)
+
+
+def users_figure(panels: Mapping[str, Sequence[Sequence[float]]]) -> Picture:
+    """Draw when each user sees text: a grey bar up to the first piece, and a tick per piece.
+
+    `panels` maps a title to a list of times in seconds for each user.
+    """
+    with style():
+        most = max(len(users) for users in panels.values())
+        figure = Picture(figsize=(9.2, 0.7 + len(panels) * (0.75 + 0.22 * most)))
+        rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, users) in zip(rows, panels.items(), strict=True):
+            for number, times in enumerate(users):
+                axes.barh(number, min(times), color=WASTE, height=0.5)
+                axes.plot(times, [number] * len(times), "|", color=DECODE, ms=9, mew=1.6)
+            axes.set_yticks(range(len(users)), [f"user {n + 1}" for n in range(len(users))])
+            axes.invert_yaxis()
+            axes.set_title(title)
+        rows[-1].set_xlabel("seconds since all users sent their prompts")
+        rows[-1].set_xlim(0, None)
+        return figure
+
+
+def held_figure(steps: Sequence[tuple[int, int]], stop: str) -> Picture:
+    """Draw the characters that were generated and shown after each token; the gap between them was held back."""
+    with style():
+        figure = Picture(figsize=(9.2, 3.0))
+        axes = figure.subplots()
+        tokens = range(1, len(steps) + 1)
+        made, shown = [made for made, _ in steps], [shown for _, shown in steps]
+        axes.fill_between(tokens, shown, made, step="mid", color=REJECTED, lw=0, label="held back")
+        axes.step(tokens, made, where="mid", color=INK, lw=1.2, label="generated")
+        axes.step(tokens, shown, where="mid", color=DECODE, lw=1.8, label="shown")
+        axes.set_xlabel("tokens generated")
+        axes.set_ylabel("characters")
+        axes.legend(loc="upper left")
+        axes.set_title(f"Stop string {stop!r}")
+        return figure
+
+
+def slow_reader_figure(made: Line, queue: Line, mailbox: Line) -> Picture:
+    """Draw the characters that the engine has made, and those that a slow reader has, by time."""
+    with style():
+        figure = Picture(figsize=(9.2, 3.0))
+        axes = figure.subplots()
+        lines = (("the engine", made, INK), ("with a queue", queue, REJECTED), ("with a mailbox", mailbox, ACCEPTED))
+        end = max(line[-1][0] for _, line, _ in lines)
+        for name, line, color in lines:
+            times, values = zip(*[(0.0, 0.0), *line, (end, line[-1][1])], strict=True)
+            axes.step(times, values, where="post", color=color, lw=1.8, label=name)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel("characters")
+        axes.set_xlim(0, end)
+        axes.set_ylim(0, None)
+        axes.legend(loc="lower right")
+        axes.set_title("What a slow reader has, by time")
+        return figure
+
+
+# --- latency against load ---
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run at `load` times the capacity. For each request its TTFT and TPOT in seconds; `gaps` are of all of them."""
+
+    load: float
+    ttft: Sequence[float]
+    tpot: Sequence[float]
+    gaps: Sequence[float]
+
+
+def share(values: Sequence[float], part: float) -> float:
+    """Return the smallest value that at least this part of the values does not exceed."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, max(0, -int(-len(ranked) * part // 1) - 1))]
+
+
+def load_figure(points: Sequence[Point]) -> Picture:
+    """Draw the median and the 99th percentile of TTFT and of the time between tokens, by load."""
+    with style():
+        figure = Picture(figsize=(9.2, 3.1))
+        left, right = figure.subplots(1, 2)
+        loads = [point.load for point in points]
+        for axes, title, values in (
+            (left, "Time to first token (ms)", [point.ttft for point in points]),
+            (right, "Time between two tokens (ms)", [point.gaps for point in points]),
+        ):
+            for part, name, color in ((0.5, "median", DECODE), (0.99, "99 %", REJECTED)):
+                axes.plot(loads, [1e3 * share(one, part) for one in values], "o-", color=color, lw=1.8, label=name)
+            axes.axvline(1, color=FAINT, lw=1, ls=":")
+            axes.set_ylim(0, None)
+            axes.set_xlabel("load (1: all that the engine can do)")
+            axes.set_title(title)
+        left.legend(loc="upper left")
+        return figure
+
+
+def goodput_figure(points: Sequence[Point], ttft_ms: float, tpot_ms: float) -> Picture:
+    """Draw the part of the requests within both limits, by load."""
+    with style():
+        figure = Picture(figsize=(7.2, 2.7))
+        axes = figure.subplots()
+        good = [_within(point, ttft_ms / 1e3, tpot_ms / 1e3) for point in points]
+        bars = axes.bar(range(len(points)), good, color=[ACCEPTED if part >= 0.9 else WASTE for part in good], width=0.6)
+        for bar, part in zip(bars, good, strict=True):
+            axes.text(bar.get_x() + bar.get_width() / 2, part + 0.02, f"{part:.0%}", ha="center", fontsize=9)
+        axes.set_xticks(range(len(points)), [f"{point.load:g}" for point in points])
+        axes.set_xlabel("load")
+        axes.set_ylim(0, 1.15)
+        axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+        axes.set_title(f"Requests with TTFT ≤ {ttft_ms:g} ms and TPOT ≤ {tpot_ms:g} ms (green: 90 % or more)")
+        return figure
+
+
+def _within(point: Point, ttft: float, tpot: float) -> float:
+    both = zip(point.ttft, point.tpot, strict=True)
+    return sum(first <= ttft and each <= tpot for first, each in both) / len(point.ttft)
+
+
+def goodput_explorer(points: Sequence[Point]) -> Explorer:
+    """Return `goodput_figure` with a slider for each limit, in ms. They begin at twice the medians of the lowest load."""
+    ttft, tpot = (2e3 * share(values, 0.5) for values in (points[0].ttft, points[0].tpot))
+    highest = 1e3 * share(points[-1].ttft, 0.9)
+    return Explorer(
+        lambda ttft_limit_ms, tpot_limit_ms: goodput_figure(points, ttft_limit_ms, tpot_limit_ms),
+        ttft_limit_ms=(1, max(2, round(highest)), max(1, round(ttft))),
+        tpot_limit_ms=(1, max(2, round(5 * tpot)), max(1, round(tpot))),
+    )
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Requests of one run: (arrival, TTFT) in seconds of those that were answered, and the arrivals of the others."""
+
+    answered: Sequence[tuple[float, float]]
+    refused: Sequence[float] = ()
+
+
+def admission_figure(runs: Mapping[str, Arrivals]) -> Picture:
+    """Draw each request's TTFT by its arrival, and a cross at 0 for each one that was refused."""
+    with style():
+        figure = Picture(figsize=(9.2, 2.9))
+        panels = figure.subplots(1, len(runs), sharey=True, sharex=True, squeeze=False)[0]
+        for axes, (title, run) in zip(panels, runs.items(), strict=True):
+            axes.plot(*zip(*run.answered, strict=True), "o", color=DECODE, ms=4, label="answered")
+            if run.refused:
+                axes.plot(run.refused, [0] * len(run.refused), "x", color=REJECTED, ms=6, label="429")
+            axes.set_xlabel("arrival (s)")
+            axes.set_title(title)
+            axes.legend(loc="upper left")
+        panels[0].set_ylabel("TTFT (s)")
+        panels[0].set_ylim(-0.04 * panels[0].get_ylim()[1], 1.25 * panels[0].get_ylim()[1])
+        return figure
+
+
+def metrics_figure(samples: Sequence[tuple[float, Mapping[str, float]]]) -> Picture:
+    """Draw running and waiting requests and the used part of the cache, by time. `samples` are (seconds, metrics)."""
+    with style():
+        figure = Picture(figsize=(9.2, 2.9))
+        left, right = figure.subplots(1, 2)
+        times = [at for at, _ in samples]
+        for name, color in (("num_requests_running", DECODE), ("num_requests_waiting", WASTE)):
+            left.plot(times, [sample[name] for _, sample in samples], color=color, lw=1.8)
+        left.set_xlim(0, 1.28 * times[-1])
+        left.set_ylim(0, None)
+        last = samples[-1][1]
+        end_labels(left, times[-1], {n: last[f"num_requests_{n}"] for n in ("running", "waiting")})
+        left.set_title("Requests")
+        right.plot(times, [100 * sample["kv_cache_usage_perc"] for _, sample in samples], color=KV, lw=1.8)
+        right.set_ylim(0, None)
+        right.set_title("KV cache used (%)")
+        for axes in (left, right):
+            axes.set_xlabel("seconds")
+        return figure
+
+
+def routing_figure(rows: Mapping[str, tuple[float, float]]) -> Picture:
+    """Draw (part of the prompt tokens found in a cache, median TTFT in seconds) for each policy."""
+    with style():
+        figure = Picture(figsize=(8.2, 0.9 + 0.45 * len(rows)))
+        left, right = figure.subplots(1, 2, sharey=True)
+        places = range(len(rows))
+        _bars(left, [hits for hits, _ in rows.values()], KV, [f"{hits:.0%}" for hits, _ in rows.values()])
+        _bars(right, [ttft for _, ttft in rows.values()], PREFILL, [f"{1e3 * ttft:.0f} ms" for _, ttft in rows.values()])
+        left.set_yticks(places, list(rows))
+        left.invert_yaxis()
+        right.tick_params(axis="y", length=0)
+        left.set_title("Prompt tokens found in the cache")
+        right.set_title("Median TTFT")
+        return figure
+
+
+def _bars(axes: Axes, values: Sequence[float], color: str, texts: Sequence[str]) -> None:
+    axes.barh(range(len(values)), values, color=color, height=0.6)
+    for place, (value, text) in enumerate(zip(values, texts, strict=True)):
+        axes.text(value, place, f" {text}", va="center", fontsize=9)
+    quiet(axes)
+    axes.set_xlim(0, 1.25 * max(values))
