@@ -119,7 +119,9 @@ def metrics(url: str, model: str) -> dict[str, float]:
     return dict(found)
 
 
-async def poll(read: Callable[[], Mapping[str, float]], every: float, samples: list[tuple[float, Any]]) -> None:
+async def poll(
+    read: Callable[[], Mapping[str, float]], every: float, samples: list[tuple[float, Any]]
+) -> None:
     """Append (seconds since the start, `read()`) to `samples` until cancelled; `read` runs in another thread."""
     events = asyncio.get_running_loop()
     start = events.time()

@@ -67,7 +67,11 @@ def slow_reader_figure(made: Line, queue: Line, mailbox: Line) -> Picture:
     with style():
         figure = Picture(figsize=(9.2, 3.0))
         axes = figure.subplots()
-        lines = (("the engine", made, INK), ("with a queue", queue, REJECTED), ("with a mailbox", mailbox, ACCEPTED))
+        lines = (
+            ("the engine", made, INK),
+            ("with a queue", queue, REJECTED),
+            ("with a mailbox", mailbox, ACCEPTED),
+        )
         end = max(line[-1][0] for _, line, _ in lines)
         for name, line, color in lines:
             times, values = zip(*[(0.0, 0.0), *line, (end, line[-1][1])], strict=True)
@@ -111,7 +115,9 @@ def load_figure(points: Sequence[Point]) -> Picture:
             (right, "Time between two tokens (ms)", [point.gaps for point in points]),
         ):
             for part, name, color in ((0.5, "median", DECODE), (0.99, "99 %", REJECTED)):
-                axes.plot(loads, [1e3 * share(one, part) for one in values], "o-", color=color, lw=1.8, label=name)
+                axes.plot(
+                    loads, [1e3 * share(one, part) for one in values], "o-", color=color, lw=1.8, label=name
+                )
             axes.axvline(1, color=FAINT, lw=1, ls=":")
             axes.set_ylim(0, None)
             axes.set_xlabel("load (1: all that the engine can do)")
@@ -126,7 +132,9 @@ def goodput_figure(points: Sequence[Point], ttft_ms: float, tpot_ms: float) -> P
         figure = Picture(figsize=(7.2, 2.7))
         axes = figure.subplots()
         good = [_within(point, ttft_ms / 1e3, tpot_ms / 1e3) for point in points]
-        bars = axes.bar(range(len(points)), good, color=[ACCEPTED if part >= 0.9 else WASTE for part in good], width=0.6)
+        bars = axes.bar(
+            range(len(points)), good, color=[ACCEPTED if part >= 0.9 else WASTE for part in good], width=0.6
+        )
         for bar, part in zip(bars, good, strict=True):
             axes.text(bar.get_x() + bar.get_width() / 2, part + 0.02, f"{part:.0%}", ha="center", fontsize=9)
         axes.set_xticks(range(len(points)), [f"{point.load:g}" for point in points])
@@ -206,7 +214,12 @@ def routing_figure(rows: Mapping[str, tuple[float, float]]) -> Picture:
         left, right = figure.subplots(1, 2, sharey=True)
         places = range(len(rows))
         _bars(left, [hits for hits, _ in rows.values()], KV, [f"{hits:.0%}" for hits, _ in rows.values()])
-        _bars(right, [ttft for _, ttft in rows.values()], PREFILL, [f"{1e3 * ttft:.0f} ms" for _, ttft in rows.values()])
+        _bars(
+            right,
+            [ttft for _, ttft in rows.values()],
+            PREFILL,
+            [f"{1e3 * ttft:.0f} ms" for _, ttft in rows.values()],
+        )
         left.set_yticks(places, list(rows))
         left.invert_yaxis()
         right.tick_params(axis="y", length=0)
