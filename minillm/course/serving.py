@@ -6,7 +6,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,8 +69,8 @@ def address(url: str) -> tuple[str, int]:
 def post_bytes(path: str, body: Mapping[str, Any]) -> bytes:
     """Return the bytes of a POST request.
 
-    It is HTTP/1.0, so the server closes the connection at the end. In HTTP/1.1, the answer would have the lengths of its
-    pieces between the events ("chunked").
+    It is HTTP/1.0, so the server closes the connection at the end. In HTTP/1.1 the body would also have the lengths of
+    its pieces between the events ("chunked").
     """
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -101,18 +101,17 @@ def stop_string(text: str, longer: int = 8) -> str:
 
     All earlier places of the word are beginnings of this string, so they are held back for a while.
     """
-    words = re.findall(r" \w+ ", text[:-longer])
-    word = Counter(words).most_common(1)[0][0] if words else text[:1]
+    words = re.findall(r" \w+(?= )", text[:-longer])
+    word = Counter(words).most_common(1)[0][0] + " " if words else text[:1]
     start = text.rfind(word, 0, len(text) - longer)
     return text[start : start + len(word) + longer]
 
 
 def metrics(url: str, model: str) -> dict[str, float]:
-    """Return the numbers of a model from `url`/metrics, by their names without "vllm:"; labels other than its name are
-    summed over."""
+    """Return a model's numbers from `url`/metrics by their names without "vllm:", summed over all other labels."""
     with urllib.request.urlopen(f"{url}/metrics") as answer:
         text = answer.read().decode()
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     for name, labels, value in SAMPLE.findall(text):
         if f'model_name="{model}"' in labels and not name.endswith("_bucket"):
             found[name.removeprefix("vllm:")] += float(value)

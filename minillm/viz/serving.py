@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 
@@ -15,7 +16,7 @@ from minillm.viz.style import (
     REJECTED,
     WASTE,
     Picture,
-    end_labels,
+    printable,
     quiet,
     style,
 )
@@ -45,20 +46,23 @@ def users_figure(panels: Mapping[str, Sequence[Sequence[float]]]) -> Picture:
         return figure
 
 
-def held_figure(steps: Sequence[tuple[int, int]], stop: str) -> Picture:
-    """Draw the characters that were generated and shown after each token; the gap between them was held back."""
+def held_figure(held: Sequence[str], stop: str) -> Picture:
+    """Draw how many characters were held back after each token, with the text of each one that is longer than the last."""
     with style():
-        figure = Picture(figsize=(9.2, 3.0))
+        figure = Picture(figsize=(9.2, 2.6))
         axes = figure.subplots()
-        tokens = range(1, len(steps) + 1)
-        made, shown = [made for made, _ in steps], [shown for _, shown in steps]
-        axes.fill_between(tokens, shown, made, step="mid", color=REJECTED, lw=0, label="held back")
-        axes.step(tokens, made, where="mid", color=INK, lw=1.2, label="generated")
-        axes.step(tokens, shown, where="mid", color=DECODE, lw=1.8, label="shown")
+        axes.bar(range(1, len(held) + 1), [len(text) for text in held], color=REJECTED, width=0.9)
+        for number, (text, after) in enumerate(pairwise([*held, ""]), start=1):
+            if len(text) > len(after) or (text and number == len(held)):
+                side = "right" if number > 0.8 * len(held) else "center"
+                axes.text(
+                    number, len(text) + 0.4, repr(printable(text) or text), ha=side, va="bottom", fontsize=9
+                )
         axes.set_xlabel("tokens generated")
         axes.set_ylabel("characters")
-        axes.legend(loc="upper left")
-        axes.set_title(f"Stop string {stop!r}")
+        axes.set_xlim(0, len(held) + 1)
+        axes.set_ylim(0, 1.25 * max(4, *map(len, held)))
+        axes.set_title(f"Held back for the stop string {stop!r}")
         return figure
 
 
@@ -90,7 +94,7 @@ def slow_reader_figure(made: Line, queue: Line, mailbox: Line) -> Picture:
 
 @dataclass(frozen=True)
 class Point:
-    """One run at `load` times the capacity. For each request its TTFT and TPOT in seconds; `gaps` are of all of them."""
+    """One run at `load` times the capacity: TTFT and TPOT of each request, and all times between tokens (seconds)."""
 
     load: float
     ttft: Sequence[float]
@@ -137,7 +141,7 @@ def goodput_figure(points: Sequence[Point], ttft_ms: float, tpot_ms: float) -> P
         )
         for bar, part in zip(bars, good, strict=True):
             axes.text(bar.get_x() + bar.get_width() / 2, part + 0.02, f"{part:.0%}", ha="center", fontsize=9)
-        axes.set_xticks(range(len(points)), [f"{point.load:g}" for point in points])
+        axes.set_xticks(range(len(points)), [f"{point.load:.2f}" for point in points])
         axes.set_xlabel("load")
         axes.set_ylim(0, 1.15)
         axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
@@ -151,7 +155,7 @@ def _within(point: Point, ttft: float, tpot: float) -> float:
 
 
 def goodput_explorer(points: Sequence[Point]) -> Explorer:
-    """Return `goodput_figure` with a slider for each limit, in ms. They begin at twice the medians of the lowest load."""
+    """Return `goodput_figure` with a slider for each limit. They begin at twice the medians of the lowest load."""
     ttft, tpot = (2e3 * share(values, 0.5) for values in (points[0].ttft, points[0].tpot))
     highest = 1e3 * share(points[-1].ttft, 0.9)
     return Explorer(
@@ -192,12 +196,11 @@ def metrics_figure(samples: Sequence[tuple[float, Mapping[str, float]]]) -> Pict
         figure = Picture(figsize=(9.2, 2.9))
         left, right = figure.subplots(1, 2)
         times = [at for at, _ in samples]
-        for name, color in (("num_requests_running", DECODE), ("num_requests_waiting", WASTE)):
-            left.plot(times, [sample[name] for _, sample in samples], color=color, lw=1.8)
-        left.set_xlim(0, 1.28 * times[-1])
+        for name, color in (("running", DECODE), ("waiting", WASTE)):
+            values = [sample[f"num_requests_{name}"] for _, sample in samples]
+            left.plot(times, values, color=color, lw=1.8, label=name)
         left.set_ylim(0, None)
-        last = samples[-1][1]
-        end_labels(left, times[-1], {n: last[f"num_requests_{n}"] for n in ("running", "waiting")})
+        left.legend()
         left.set_title("Requests")
         right.plot(times, [100 * sample["kv_cache_usage_perc"] for _, sample in samples], color=KV, lw=1.8)
         right.set_ylim(0, None)

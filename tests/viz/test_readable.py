@@ -35,6 +35,7 @@ from tests.viz import test_int4_gptq_awq as four_data
 from tests.viz import test_kv_cache as kv_data
 from tests.viz import test_paged_attention as paged_data
 from tests.viz import test_prefix_caching as prefix_data
+from tests.viz import test_serving as serving_data
 from tests.viz import test_speculative_decoding as speculative_data
 from tests.viz.readable import faults
 from tests.viz.test_two_phases import runs
@@ -180,6 +181,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         [10, 160], {"in turn": [0, 0.9], "a few talk most": [0.2, 0.9]}, 128, 240
     ),
     **{f"10 {name}": make for name, make in speculative_data.PICTURES.items()},
+    **{f"10 {name}": make for name, make in serving_data.PICTURES.items()},
     "11 launches": lambda: graphs.timeline_figure({"written out": [graphs_data.STEP]}, 1, 1, 0),
     "11 fusion": lambda: graphs.fusion_figure(
         {way: [Call("matmul", False), Call("add", False)] for way in ("written out", "torch's", "kernels")},
