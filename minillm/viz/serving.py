@@ -47,7 +47,7 @@ def users_figure(panels: Mapping[str, Sequence[Sequence[float]]]) -> Picture:
 
 
 def held_figure(held: Sequence[str], stop: str) -> Picture:
-    """Draw how many characters were held back after each token, with the text of each one that is longer than the last."""
+    """Draw how many characters were held back after each token, and the text before it is shown."""
     with style():
         figure = Picture(figsize=(9.2, 2.6))
         axes = figure.subplots()

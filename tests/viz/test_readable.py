@@ -181,7 +181,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
         [10, 160], {"in turn": [0, 0.9], "a few talk most": [0.2, 0.9]}, 128, 240
     ),
     **{f"10 {name}": make for name, make in speculative_data.PICTURES.items()},
-    **{f"10 {name}": make for name, make in serving_data.PICTURES.items()},
+    **{f"13 {name}": make for name, make in serving_data.PICTURES.items()},
     "11 launches": lambda: graphs.timeline_figure({"written out": [graphs_data.STEP]}, 1, 1, 0),
     "11 fusion": lambda: graphs.fusion_figure(
         {way: [Call("matmul", False), Call("add", False)] for way in ("written out", "torch's", "kernels")},

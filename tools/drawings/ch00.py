@@ -45,7 +45,7 @@ MAP = (
     ("less overhead", ("11 Fusion and graphs",)),
     ("more hardware", ("12 Many GPUs", "13 Serving")),
 )
-TO_COME = ("12", "13", "14", "15")
+TO_COME = ("12", "14", "15")
 
 
 def course() -> Canvas:
