@@ -6,7 +6,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,15 +96,22 @@ def post(url: str, **body: Any) -> Reply:
         return Reply(error.code, error.headers["Retry-After"], json.load(error))
 
 
-def stop_string(text: str, longer: int = 8) -> str:
-    """Return the last place of the text's most frequent word, and `longer` characters after it.
+def stop_string(text: str, length: int = 12) -> str:
+    """Return `length` characters of the second half of a text, those whose beginning occurs most often before.
 
-    All earlier places of the word are beginnings of this string, so they are held back for a while.
+    A beginning counts with its length, from three characters on.
     """
-    words = re.findall(r" \w+(?= )", text[:-longer])
-    word = Counter(words).most_common(1)[0][0] + " " if words else text[:1]
-    start = text.rfind(word, 0, len(text) - longer)
-    return text[start : start + len(word) + longer]
+
+    def score(start: int) -> int:
+        stop = text[start : start + length]
+        lengths = range(length - 1, 2, -1)
+        return sum(
+            next((n for n in lengths if text.startswith(stop[:n], at)), 0) for at in range(start - length)
+        )
+
+    half = len(text) // 2
+    best = max(range(half, max(half + 1, len(text) - length)), key=score)
+    return text[best : best + length]
 
 
 def metrics(url: str, model: str) -> dict[str, float]:

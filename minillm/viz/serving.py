@@ -16,7 +16,6 @@ from minillm.viz.style import (
     REJECTED,
     WASTE,
     Picture,
-    printable,
     quiet,
     style,
 )
@@ -55,15 +54,18 @@ def held_figure(held: Sequence[str], stop: str) -> Picture:
         for number, (text, after) in enumerate(pairwise([*held, ""]), start=1):
             if len(text) > len(after) or (text and number == len(held)):
                 side = "right" if number > 0.8 * len(held) else "center"
-                axes.text(
-                    number, len(text) + 0.4, repr(printable(text) or text), ha=side, va="bottom", fontsize=9
-                )
+                axes.text(number, len(text) + 0.4, _shown(text), ha=side, va="bottom", fontsize=9)
         axes.set_xlabel("tokens generated")
         axes.set_ylabel("characters")
         axes.set_xlim(0, len(held) + 1)
         axes.set_ylim(0, 1.25 * max(4, *map(len, held)))
-        axes.set_title(f"Held back for the stop string {stop!r}")
+        axes.set_title(f"Held back for the stop string {_shown(stop)}")
         return figure
+
+
+def _shown(text: str) -> str:
+    """Return the text in quotation marks, with a dot for each character that the pictures' font lacks."""
+    return repr("".join(c if c < "\u0250" else "·" for c in text))
 
 
 def slow_reader_figure(made: Line, queue: Line, mailbox: Line) -> Picture:
@@ -85,7 +87,7 @@ def slow_reader_figure(made: Line, queue: Line, mailbox: Line) -> Picture:
         axes.set_xlim(0, end)
         axes.set_ylim(0, None)
         axes.legend(loc="lower right")
-        axes.set_title("What a slow reader has, by time")
+        axes.set_title("The text of a slow reader, by time")
         return figure
 
 

@@ -55,7 +55,7 @@ def test_bars_are_the_text_that_waits() -> None:
     [axes] = PICTURES["held"]().axes
     assert [bar.get_height() for bar in axes.patches] == [0, 2, 0, 2, 5, 8, 0]
     assert {to_hex(bar.get_facecolor()) for bar in axes.patches} == {REJECTED.lower()}
-    assert [text.get_text() for text in axes.texts] == ["'a'", "'a large'"]
+    assert [text.get_text() for text in axes.texts] == ["' a'", "' a large'"]
 
 
 def test_a_slow_reader_is_a_line_of_steps() -> None:
