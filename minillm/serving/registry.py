@@ -46,8 +46,9 @@ class Replica:
         self.counters = llm.engine.counters
         self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._rates: deque[tuple[float, int]] = deque(maxlen=64)
-        self._adding: set[int] = set()  # requests that the engine's thread has not taken yet
-        self._unfinished: dict[int, tuple[RequestOutput, int]] = {}  # with their largest numbers of tokens
+        # The largest numbers of tokens of requests: those that the engine's thread has not taken yet, and the others.
+        self._adding: dict[int, int] = {}
+        self._unfinished: dict[int, tuple[RequestOutput, int]] = {}
         llm.supervise(turns, self._restart)
         llm.start()
 
@@ -74,7 +75,7 @@ class Replica:
         return 1 - memory.num_free / memory.num_blocks
 
     def candidate(self, prompt_token_ids: Sequence[int]) -> Candidate:
-        unfinished = 0
+        unfinished = sum(list(self._adding.values()))
         for output, num_tokens in list(self._unfinished.values()):
             generated = sum(len(sample.token_ids) for sample in output.outputs)
             computed = len(output.prompt_token_ids) if generated else 0
@@ -111,18 +112,18 @@ class Replica:
     ) -> Future[RequestOutput]:
         """Queue a prompt; the future is that of `LLM.enqueue`."""
         room = self.llm.engine.max_model_len - len(prompt_token_ids)
-        most = params.n * min(room, params.max_tokens or room)
+        num_tokens = len(prompt_token_ids) + params.n * min(room, params.max_tokens or room)
 
         def added(future: Future[RequestOutput]) -> None:
-            self._adding.discard(id(future))
             if not future.cancelled() and future.exception() is None:
                 output = future.result()
-                self._unfinished[id(output)] = output, len(prompt_token_ids) + most
+                self._unfinished[id(output)] = output, num_tokens
+            self._adding.pop(id(future), None)
 
         adding = self.llm.enqueue(
             prompt_token_ids, params, prompt=prompt, priority=priority, listener=listener
         )
-        self._adding.add(id(adding))
+        self._adding[id(adding)] = num_tokens
         adding.add_done_callback(added)
         return adding
 

@@ -125,6 +125,23 @@ def test_routing(monkeypatch, routing, engines):
     assert first.candidate([]).num_unfinished_tokens == second.candidate([]).num_unfinished_tokens == 0
 
 
+def test_a_request_is_load_before_the_engine_takes_it():
+    registry = Registry({"m": [tiny.llm(), tiny.llm()]}, "load")
+    first, second = registry.replicas["m"]
+    goes_on = threading.Event()
+    first.llm._loop._call(goes_on.wait)  # the engine's thread is busy, as in a long step
+    try:
+        params = SamplingParams(max_tokens=7)
+        adding = first.enqueue([5, 6, 7], params, prompt=None, priority=0, listener=lambda deltas: None)
+        assert first.candidate([]).num_unfinished_tokens == 10
+        assert registry.choose("m", [5, 6, 7]) is second
+    finally:
+        goes_on.set()
+    first.release([adding.result()])
+    assert first.candidate([]).num_unfinished_tokens == 0
+    registry.close()
+
+
 def test_two_models_answer_with_their_own_texts():
     greedy = {"prompt": "the quick", "max_tokens": 8, "temperature": 0}
     with Server(Registry({"a": tiny.llm(), "b": tiny.llm(quantization="int4")})) as server:
