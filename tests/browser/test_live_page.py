@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="the server is not installed: pip install 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from minillm import LLM
-from minillm.measure.trace import Trace
+from minillm.measure.trace import RequestAdded, RequestFinished, RequestState, Snapshot, TokenRecord, Trace
 from minillm.player.page import FOLDER
 from minillm.player.recording import Recording
 from minillm.serving.registry import Registry
@@ -438,3 +438,27 @@ def test_a_notebook_shows_the_page_while_the_server_runs_and_then_a_picture(
         lab.page.close()
     outputs = json.loads(path.read_text())["cells"][0]["outputs"]
     assert "image/png" in outputs[-1]["data"] and "iframe" in "".join(outputs[0]["data"]["text/html"])
+
+
+def test_a_request_after_a_snapshot_has_the_number_that_the_recording_says(browser: Browser) -> None:
+    trace = Trace()
+    recording = Recording(trace, {"block_size": 4}, rolling=True)
+    trace += [
+        Snapshot(0.0, 0, []),
+        *(RequestAdded(0.0, name, 1, [number]) for number, name in enumerate("abc")),
+    ]
+    recording.extend()
+    trace += [RequestFinished(0.0, "b", "length"), RequestFinished(0.0, "c", "length")]
+    trace += [Snapshot(0.0, 1, [RequestState("a", 1, [0], 0, [])]), RequestAdded(0.0, "d", 1, [5])]
+    trace += [TokenRecord(0.0, "d", 0, 6), Snapshot(0.0, 2, [])]
+    recording.extend()
+    page = browser.new_page()
+    source = Path(FOLDER / "player.js").read_text()
+    texts = """async ([source, piece]) => {
+      const { Run } = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+      const run = new Run();
+      run.append(piece);
+      return run.requests.map(request => [request.id, run.text(request.tokens)]);
+    }"""
+    assert page.evaluate(texts, [source, recording.whole()]) == [["a", "0"], ["d", "56"]]
+    page.close()
