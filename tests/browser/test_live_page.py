@@ -243,7 +243,7 @@ def test_an_error_is_said_and_the_prompt_goes_back_into_the_box(
 def test_a_conversation_that_does_not_fit_is_refused_in_words(open_page: Opener) -> None:
     page = open_page()
     ask(page, "a story " * 600, 100)
-    assert "max_model_len" in page.wait_for_selector(".error").inner_text()
+    assert "prompt tokens and max_tokens=100" in page.wait_for_selector(".error").inner_text()
 
 
 def test_a_phone_shows_one_column_and_never_scrolls_sideways(open_page: Opener) -> None:
