@@ -325,11 +325,11 @@ def test_a_server_with_a_key_asks_for_it(open_page: Opener, llm: LLM) -> None:
 
 
 def test_a_model_without_a_chat_template_only_continues_and_another_can_be_chosen(
-    open_page: Opener, llm: LLM
+    open_page: Opener, llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with tiny.llm() as plain, Server(Registry({"plain": plain, "own/tales": [llm, llm.variant()]})) as server:
         assert plain.tokenizer is not None
-        plain.tokenizer.wrapped.chat_template = None
+        monkeypatch.setattr(plain.tokenizer.wrapped, "chat_template", None)  # tests share this tokenizer
         page = open_page(server.url)
         assert not page.locator("#chat").is_visible() and page.locator("#send").inner_text() == "Continue"
         page.select_option("#model", "own/tales")
