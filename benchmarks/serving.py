@@ -291,8 +291,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.only.split(","):
-            rows += PARTS[name](Path(folder), args.scale)
-    report(rows, argparse.Namespace(json=None))
+            found = PARTS[name](Path(folder), args.scale)
+            report(found, argparse.Namespace(json=None))
+            rows += found
     if args.json:
         record = {"machine": machine_record(), "rows": rows}
         args.json.write_text(json.dumps(record, indent=2) + "\n")
