@@ -3,7 +3,9 @@
 import pytest
 
 from minillm.serving.registry import OverloadedError, Registry, Replica
+from minillm.serving.server import Server
 from tests.engine import tiny
+from tests.serving.client import request
 
 
 @pytest.fixture(scope="module", params=["prefix", "load"])
@@ -31,3 +33,13 @@ def test_a_request_is_refused_if_all_are_full(registry, monkeypatch):
         registry.check_admission("tiny")
     with pytest.raises(OverloadedError):
         registry.choose("tiny", [7]).check_admission()
+
+
+def test_a_refusal_costs_no_tokenisation(registry, monkeypatch):
+    """Under twice the load that a server can serve, it refuses as often as it serves."""
+    waiting(monkeypatch, 2, 2)
+    encoded = []
+    monkeypatch.setattr("minillm.llm.LLM.encode", lambda *arguments: encoded.append(arguments))
+    with Server(registry) as server:
+        status, headers, _ = request(server, "POST", "/v1/completions", {"model": "tiny", "prompt": "a"})
+    assert status == 429 and int(headers["Retry-After"]) >= 1 and not encoded
