@@ -1,7 +1,8 @@
-"""Run minillm's server or vLLM's, one at a time, and ask both the same."""
+"""Run minillm's server or vLLM's, and ask both the same. A server that is paused uses no CPU time."""
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,32 +48,47 @@ def free_port():
         return one.getsockname()[1]
 
 
-@contextmanager
-def running(engine, folder, *arguments, **environment):
-    """Yield the address of a server, and stop it."""
-    port = free_port()
-    own = {**os.environ, **ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1", **environment}
-    own["PYTHONPATH"] = str(ROOT) if engine == "minillm" else ""
-    log = folder / f"{engine}-server.log"
-    with log.open("a") as stream:
-        process = subprocess.Popen(
-            [*COMMANDS[engine], "--port", str(port), *arguments],
-            env=own,
-            cwd=folder,
-            stdout=stream,
-            stderr=stream,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(url, process, log)
-        yield url
-    finally:
-        process.terminate()
+class Server:
+    """A server in a process group of its own, with the address `url`."""
+
+    def __init__(self, engine, folder, *arguments):
+        port = free_port()
+        own = {**os.environ, **ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
+        own["PYTHONPATH"] = str(ROOT) if engine == "minillm" else ""
+        self.url, self.log = f"http://127.0.0.1:{port}", folder / f"{engine}-server.log"
+        with self.log.open("a") as stream:
+            self.process = subprocess.Popen(
+                [*COMMANDS[engine], "--port", str(port), *arguments],
+                env=own,
+                cwd=folder,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def signal(self, number):
+        """Send a signal to all processes of the server: SIGSTOP pauses them, SIGCONT continues."""
+        os.killpg(self.process.pid, number)
+
+    def end(self):
+        self.signal(signal.SIGCONT)
+        self.process.terminate()
         try:
-            process.wait(30)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(30)
+            self.signal(signal.SIGKILL)
+            self.process.wait(30)
+
+
+@contextmanager
+def running(engine, folder, *arguments):
+    """Yield a server that answers, and stop it."""
+    server = Server(engine, folder, *arguments)
+    try:
+        wait_until_healthy(server.url, server.process, server.log)
+        yield server
+    finally:
+        server.end()
 
 
 def wait_until_healthy(url, process, log):

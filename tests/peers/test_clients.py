@@ -42,8 +42,8 @@ def url(tmp_path_factory):
     for python in (GUIDELLM, CLIENTS / "python"):
         if not python.exists():
             pytest.skip(f"{python.parents[1].name} is not installed: run `make peers`")
-    with running("minillm", tmp_path_factory.mktemp("server")) as url:
-        yield url
+    with running("minillm", tmp_path_factory.mktemp("server")) as server:
+        yield server.url
 
 
 def run(*command, cwd, timeout=240):

@@ -1,13 +1,15 @@
 """minillm's server and vLLM's answer the same requests with the same texts, in the same JSON, and as fast.
 
-One server runs at a time. vLLM runs eager: on a CPU it could compile the model, which takes minutes at each start.
+One server runs at a time; the other one is paused. vLLM runs eager: on a CPU it could compile the model, which takes minutes at each start.
 `make peers` installs vLLM and runs these tests.
 """
 
 import asyncio
 import platform
 import random
+import signal
 import statistics
+from contextlib import ExitStack
 
 import pytest
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.peer
 
 TOLERANCE = 1e-3  # of a log-probability, in float32
 CLIENTS = {1: 6, 8: 24, 32: 64}  # and requests of one round
-SESSIONS, ROUNDS = 2, 6  # each server is started so often, and measured so often each time
+ROUNDS = 16  # the servers are measured alternately
 INPUT_LEN, OUTPUT_LEN = 64, 32
 RESAMPLES = 4000
 
@@ -205,16 +207,20 @@ def found(folder):
     """Return the answers of both servers, and each round's figures: {engine: {clients: [(throughput, TTFT)]}}."""
     answers = {"minillm": {}, "vllm": {}}
     rounds = {engine: {clients: [] for clients in CLIENTS} for engine in answers}
-    for session in range(SESSIONS):
+    with ExitStack() as stack:
+        servers = {}
         for engine in answers:
-            with running(engine, folder) as url:
-                if not session:
-                    for name, (path, body) in REQUESTS.items():
-                        given = {"raw": body} if isinstance(body, bytes) else {"body": body}
-                        answers[engine][name] = ask(url, path, **given)
-                for number in range(ROUNDS):
-                    for clients, measured in rounds[engine].items():
-                        measured.append(one_round(url, clients, session * ROUNDS + number))
+            servers[engine] = stack.enter_context(running(engine, folder))
+            for name, (path, body) in REQUESTS.items():
+                given = {"raw": body} if isinstance(body, bytes) else {"body": body}
+                answers[engine][name] = ask(servers[engine].url, path, **given)
+            servers[engine].signal(signal.SIGSTOP)
+        for number in range(ROUNDS):
+            for engine in sorted(answers, reverse=number % 2 == 0):
+                servers[engine].signal(signal.SIGCONT)
+                for clients, measured in rounds[engine].items():
+                    measured.append(one_round(servers[engine].url, clients, number))
+                servers[engine].signal(signal.SIGSTOP)
     return answers, rounds
 
 
@@ -271,15 +277,11 @@ def test_each_listed_difference_exists(found):
 
 
 def ratio(ours, theirs):
-    """Return the ratio of the medians, and its 95 % interval by a bootstrap over rounds."""
+    """Return the median of the rounds' ratios, and its 95 % interval by a bootstrap over rounds."""
     draw = random.Random(0)
-
-    def median(values):
-        return statistics.median(draw.choices(values, k=len(values)))
-
-    drawn = sorted(median(ours) / median(theirs) for _ in range(RESAMPLES))
-    ends = drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
-    return statistics.median(ours) / statistics.median(theirs), *ends
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    drawn = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    return statistics.median(ratios), drawn[int(0.025 * RESAMPLES)], drawn[int(0.975 * RESAMPLES)]
 
 
 @pytest.fixture(scope="module")
