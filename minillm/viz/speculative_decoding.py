@@ -67,13 +67,20 @@ def split(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return kept, q - kept, p - kept
 
 
-def accept_figure(p: Tensor, q: Tensor, word: Callable[[int], str]) -> Picture:
-    """Draw p and q [V] of the likeliest tokens, the accepted and rejected drafts, and the tokens that come out.
+def likeliest(p: Tensor, q: Tensor) -> list[int]:
+    """Return the tokens with the largest probabilities in p or q [V]."""
+    return torch.maximum(p, q).topk(min(8, len(p))).indices.tolist()
 
-    `word(t)` is the text of token t.
+
+def accept_figure(
+    p: Tensor, q: Tensor, word: Callable[[int], str], tokens: Sequence[int] | None = None
+) -> Picture:
+    """Draw p and q [V] of some tokens, the accepted and rejected drafts, and the tokens that come out.
+
+    `word(t)` is the text of token t. `tokens` are the likeliest ones if none are given.
     """
     kept, rejected, added = split(p, q)
-    top = torch.maximum(p, q).topk(min(8, len(p))).indices.tolist()
+    top = likeliest(p, q) if tokens is None else list(tokens)
     names = [_name(word(t)) for t in top]
     with style():
         figure = Picture(figsize=(9.4, 5.2))
@@ -108,9 +115,10 @@ def accept_figure(p: Tensor, q: Tensor, word: Callable[[int], str]) -> Picture:
 def accept_explorer(logits: Tensor, draft_logits: Tensor, word: Callable[[int], str]) -> Explorer:
     """Return `accept_figure` of two rows of logits [V] with a slider for each temperature; 0 is greedy."""
     target, own = (row.float().cpu() for row in (logits, draft_logits))
+    tokens = likeliest(target.softmax(-1), own.softmax(-1))  # so that no bar changes its place
     return Explorer(
         lambda temperature, draft_temperature: accept_figure(
-            _softmax(target, temperature), _softmax(own, draft_temperature), word
+            _softmax(target, temperature), _softmax(own, draft_temperature), word, tokens
         ),
         temperature=(0.0, 2.0, 1.0),
         draft_temperature=(0.0, 2.0, 1.0),

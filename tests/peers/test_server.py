@@ -1,7 +1,7 @@
 """minillm's server and vLLM's answer the same requests with the same texts, in the same JSON, and as fast.
 
-One server runs at a time; the other one is paused. vLLM runs eager: on a CPU it could compile the model, which takes minutes at each start.
-`make peers` installs vLLM and runs these tests.
+One server runs at a time; the other one is paused. vLLM runs eager: on a CPU it could compile the model, which takes
+minutes at each start. `make peers` installs vLLM and runs these tests.
 """
 
 import asyncio

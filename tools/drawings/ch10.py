@@ -155,7 +155,7 @@ def eagle_head() -> Canvas:
     canvas.text(500, 272, "of the newest token,", size=11.5, ink="faint")
     canvas.text(500, 287, "then of each draft", size=11.5, ink="faint")
     canvas.arrow((564, 146), (564, 110))
-    canvas.box(500, 68, 128, 40, ("draft 1, 2, …", "from its own words"), colour="request_b", size=11.5)
+    canvas.box(500, 68, 128, 40, ("draft 1, 2, …", "of its vocabulary"), colour="request_b", size=11.5)
     canvas.arrow((628, 88), (716, 88), (716, 241), (629, 241), dashed=True)
     canvas.arrow((628, 176), (690, 176), (690, 212), (484, 212), (484, 178), dashed=True)
     canvas.text(500, 316, "Dashed: draft 2 has draft 1 and the", size=11.5, ink="faint")

@@ -75,7 +75,8 @@ def check_residual(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     kept = p.clone(), q.clone()
     difference = p - q
     mistakes = {
-        "It returns p. Tokens that drafts bring often enough would then come out too often.": p,
+        "It returns p, and tokens that drafts bring often enough would come out too often. (The sum of p - q is 0, so "
+        "p - q gives p too. Set its negative numbers to 0.)": p,
         "It returns p - q with its negative numbers. Set them to 0.": difference,
         "It divides p - q by its sum, which is 0. First set the negative numbers to 0.": difference
         / difference.sum(),
