@@ -44,6 +44,7 @@ class Replica:
         self.name, self.index, self.llm = name, index, llm
         self.failure: BaseException | None = None  # why the engine is not restarted any more
         self.counters = llm.engine.counters
+        self.default_params = llm.get_default_sampling_params()
         self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._rates: deque[tuple[float, int]] = deque(maxlen=64)
         # The largest numbers of tokens of requests: those that the engine's thread has not taken yet, and the others.

@@ -33,7 +33,13 @@ def _configuration(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=LAST_SECONDS,
+        http="h11",  # it bounds the size of a request's headers; httptools does not
     )
+
+
+def _runner(server: uvicorn.Server) -> asyncio.Runner:
+    """Return a runner with uvloop's event loop, if it is installed: it takes less CPU time."""
+    return asyncio.Runner(loop_factory=server.config.get_loop_factory())
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:
@@ -105,7 +111,8 @@ class Server:
         self._listener.close()
 
     def _run(self) -> None:
-        asyncio.run(self._uvicorn.serve([self._listener]))
+        with _runner(self._uvicorn) as runner:
+            runner.run(self._uvicorn.serve([self._listener]))
 
     def __enter__(self) -> "Server":
         return self.start()
@@ -127,7 +134,9 @@ def serve(
     listener = _bound_socket(host, port)
     print(f"minillm serves {', '.join(registry.replicas)} at {_url(listener)}", flush=True)
     try:
-        asyncio.run(_serve(app, uvicorn.Server(_configuration(app)), listener, grace))
+        server = uvicorn.Server(_configuration(app))
+        with _runner(server) as runner:
+            runner.run(_serve(app, server, listener, grace))
     finally:
         listener.close()
         registry.close()

@@ -67,7 +67,7 @@ class Service:
         refuse_missing(body)
         self.registry.check_admission(replica.name)  # under overload, a refusal must cost little
         with of_the_user(body):
-            params = body.sampling_params(replica.llm.get_default_sampling_params())
+            params = body.sampling_params(replica.default_params)
         prompts = await self._encode(body, replica)
         if len(prompts) * params.n > self.settings.max_num_samples:
             raise FieldError(

@@ -54,7 +54,8 @@ class Server:
     def __init__(self, engine, folder, *arguments):
         port = free_port()
         own = {**os.environ, **ENVIRONMENT, "VLLM_NO_USAGE_STATS": "1"}
-        own["PYTHONPATH"] = str(ROOT) if engine == "minillm" else ""
+        inherited = os.environ.get("PYTHONPATH", "")
+        own["PYTHONPATH"] = f"{ROOT}{os.pathsep}{inherited}" if engine == "minillm" else ""
         self.url, self.log = f"http://127.0.0.1:{port}", folder / f"{engine}-server.log"
         with self.log.open("a") as stream:
             self.process = subprocess.Popen(

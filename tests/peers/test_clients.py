@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -166,18 +167,13 @@ def test_schemathesis_finds_no_error_of_the_server(url, tmp_path):
     shown = run(
         *(CLIENTS / "python", "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
         *("--checks", "not_a_server_error", "--max-examples", "60", "--seed", "1", "--workers", "2"),
-        *(
-            "--phases",
-            "examples,fuzzing,stateful",
-            "--request-timeout",
-            "30",
-            "--generation-database",
-            "none",
-        ),
+        *("--phases", "examples,fuzzing,stateful"),
+        *("--request-timeout", "30", "--generation-database", "none"),
         cwd=tmp_path,
         timeout=400,
     )
-    assert "No issues found" in shown
+    generated, passed = map(int, re.search(r"(\d+) generated, (\d+) passed", shown).groups())
+    assert generated == passed > 100
     with_traceback = [
         line for line in (tmp_path.parent).rglob("minillm-server.log") if "Traceback" in line.read_text()
     ]

@@ -73,7 +73,6 @@ def test_a_slow_reader_holds_up_no_other(folder):
                 *chunks, last = load.read_all(sock)
             tokens = [json.loads(chunk)["choices"][0]["logprobs"]["tokens"] for chunk in chunks]
             assert last == load.DONE and sum(map(len, tokens)) == 500
-            assert len(tokens) < 500  # what was not read in time came in fewer and longer parts
 
 
 def test_two_models_at_once(folder):
