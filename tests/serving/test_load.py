@@ -45,8 +45,11 @@ def test_twice_the_capacity(url):
 
 
 def test_disconnects_at_random_moments(url):
-    begun = load.disconnects(url, "tiny", 80, at_once=8, longest=0.03)
-    assert 5 <= begun <= 75  # some before their first byte, some after it
+    begun = sum(
+        load.disconnects(url, "tiny", 40, at_once=8, longest=longest, seed=seed)
+        for seed, longest in ((0, 0.002), (1000, 0.1))
+    )
+    assert 0 < begun < 80  # some connections ended after their first byte, and some before it
     load.wait_until(lambda: load.idle(url), 5)
     assert load.fetch(url, load.COMPLETIONS, {"model": "tiny", "prompt": "a"})[0] == 200
 
@@ -145,17 +148,23 @@ def test_an_engine_fault(fault, monkeypatch):
     llm.close()
 
 
-def test_sigterm_and_sigkill_under_load(folder):
-    """After SIGTERM running requests finish and new ones are refused; after SIGKILL no client waits without an end."""
-    process = load.Process(folder, "--max-num-seqs", "16", "--grace", "30")
+def test_sigkill_and_sigterm_under_load(folder):
+    """After SIGKILL every client learns it at once. After SIGTERM running requests finish and new ones are refused."""
+    process = load.Process(folder, "--max-num-seqs", "16")
+    running = load.streams(process.url, "tinytales", 8, max_tokens=900)
+    began = time.monotonic()
+    process.end(signal.SIGKILL)
+    assert not any(load.rest_of(*one) for one in running)
+    assert time.monotonic() - began < 5
+
+    process = load.Process(folder, "--max-num-seqs", "16", "--grace", "30", port=process.port)
     running = load.streams(process.url, "tinytales", 8, max_tokens=300)
     process.popen.send_signal(signal.SIGTERM)
     refused = 0
     while process.popen.poll() is None and refused < 3:
         try:
-            status, headers, _ = load.fetch(
-                process.url, load.COMPLETIONS, {"model": "tinytales", "prompt": "a"}
-            )
+            body = {"model": "tinytales", "prompt": "a"}
+            status, headers, _ = load.fetch(process.url, load.COMPLETIONS, body)
             refused += status == 503 and "Retry-After" in headers
         except OSError:
             refused += 1
@@ -163,15 +172,6 @@ def test_sigterm_and_sigkill_under_load(folder):
     assert all(load.rest_of(*one) for one in running)
     assert process.popen.wait(30) == 0
     assert "Traceback" not in process.log.read_text()
-
-    with load.serving(folder, "--max-num-seqs", "16", port=process.port) as again:
-        running = load.streams(again.url, "tinytales", 8, max_tokens=900)
-        began = time.monotonic()
-        again.popen.kill()
-        assert not any(load.rest_of(*one) for one in running)
-        assert time.monotonic() - began < 5
-    with load.serving(folder, port=process.port) as third:
-        assert text_of(third.url, "tinytales")
 
 
 def test_sigterm_aborts_what_the_grace_does_not_cover(folder):
