@@ -6,6 +6,7 @@ An option that takes `[NAME=]VALUE` concerns one model, or every model if it nam
 import argparse
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,6 +150,7 @@ def _serve(args: argparse.Namespace) -> None:
             raise
         raise RequestError(_INSTALL) from error
 
+    _check_limits(args)
     models = named_models(args.models)
     names = list(models)
     engine = {
@@ -166,22 +168,39 @@ def _serve(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "asyncio", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    llms = load(
-        models,
-        device=args.device,
-        dtype=args.dtype,
-        drafts=by_name("--draft", args.draft, names),
-        quantization=by_name("--quantization", args.quantization, names),
-        replicas=_integers("--replicas", by_name("--replicas", args.replicas, names)),
-        cache_bytes=_integers(
-            "--kv-cache-memory-bytes",
-            by_name("--kv-cache-memory-bytes", args.kv_cache_memory_bytes, names),
-        ),
-        **engine,
-    )
+    with _bound(args.host, args.port) as listener:  # before the models are loaded, which may take minutes
+        llms = load(
+            models,
+            device=args.device,
+            dtype=args.dtype,
+            drafts=by_name("--draft", args.draft, names),
+            quantization=by_name("--quantization", args.quantization, names),
+            replicas=_integers("--replicas", by_name("--replicas", args.replicas, names)),
+            cache_bytes=_integers(
+                "--kv-cache-memory-bytes",
+                by_name("--kv-cache-memory-bytes", args.kv_cache_memory_bytes, names),
+            ),
+            **engine,
+        )
+        serve(Registry(llms, args.routing), settings, listener, grace=args.grace)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    from minillm.serving.server import bound_socket
+
     try:
-        serve(Registry(llms, args.routing), settings, host=args.host, port=args.port, grace=args.grace)
+        return bound_socket(host, port)
     except OSError as error:
         raise RequestError(
-            f"cannot listen on {args.host}, port {args.port}: {error.strerror}. Choose another with --port"
+            f"cannot listen on {host}, port {port}: {error.strerror}. Choose another --host or --port"
         ) from error
+
+
+def _check_limits(args: argparse.Namespace) -> None:
+    for option, value, least, most in (
+        ("--port", args.port, 0, 65535),
+        ("--grace", args.grace, 0, 86400),
+        ("--max-body-bytes", args.max_body_bytes, 1, 2**40),
+    ):
+        if not least <= value <= most:  # true for nan too
+            raise RequestError(f"{option} {value}: give a number from {least} to {most}")

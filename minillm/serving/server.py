@@ -42,14 +42,16 @@ def _runner(server: uvicorn.Server) -> asyncio.Runner:
     return asyncio.Runner(loop_factory=server.config.get_loop_factory())
 
 
-def _bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises `OSError` with the address if it is in use or not this machine's."""
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket with this address. Raises `OSError` if it is in use or not this machine's.
+
+    Clients are refused until the server listens.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -80,7 +82,8 @@ class Server:
             served = Registry({served.name: served})
         settings = _with_live_page(settings or Settings(), host)
         self.app = create_app(served, settings) if isinstance(served, Registry) else served
-        self._listener = _bound_socket(host, port)
+        self._listener = bound_socket(host, port)
+        self._listener.listen(BACKLOG)
         self.url = _url(self._listener)
         self._uvicorn = uvicorn.Server(_configuration(self.app))
         self._thread = threading.Thread(target=self._run, name="minillm-server", daemon=True)
@@ -123,15 +126,14 @@ class Server:
         self.stop()
 
 
-def serve(
-    registry: Registry, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000, grace: float = 30.0
-) -> None:
-    """Serve until SIGTERM or SIGINT, then refuse new requests and finish the running ones for `grace` seconds.
+def serve(registry: Registry, settings: Settings, listener: socket.socket, *, grace: float = 30.0) -> None:
+    """Serve at `bound_socket` until SIGTERM or SIGINT, then finish the running requests for `grace` seconds.
 
-    Requests that have not finished by then are aborted. A second signal ends the process at once.
+    New requests are refused then, and those that have not finished by the end are aborted. A second signal ends the
+    process at once.
     """
-    app = create_app(registry, _with_live_page(settings, host))
-    listener = _bound_socket(host, port)
+    app = create_app(registry, _with_live_page(settings, listener.getsockname()[0]))
+    listener.listen(BACKLOG)
     print(f"minillm serves {', '.join(registry.replicas)} at {_url(listener)}", flush=True)
     try:
         server = uvicorn.Server(_configuration(app))

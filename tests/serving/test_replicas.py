@@ -273,3 +273,23 @@ def test_a_port_in_use_is_a_message(server, capsys):
     port = server.url.rpartition(":")[2]
     assert cli.main(["serve", str(tiny.folder()), "--port", port]) == 2
     assert f"port {port}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--port", "99999"), ("--port", "-1"), ("--grace", "-1"), ("--grace", "nan"), ("--max-body-bytes", "0")],
+)
+def test_a_number_out_of_its_limits_is_a_message(option, value, capsys):
+    assert cli.main(["serve", str(tiny.folder()), f"{option}={value}"]) == 2
+    assert (
+        f"{option} {float(value) if option == '--grace' else value}: give a number from"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_port_is_taken_before_models_are_loaded(server, capsys):
+    port = server.url.rpartition(":")[2]
+    assert cli.main(["serve", "no-such-model", "--port", port]) == 2
+    assert "cannot listen" in capsys.readouterr().err
+    assert cli.main(["serve", "no-such-model", "--port", "0"]) == 2
+    assert "no-such-model" in capsys.readouterr().err
