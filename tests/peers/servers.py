@@ -64,7 +64,7 @@ class Server:
                 cwd=folder,
                 stdout=stream,
                 stderr=stream,
-                start_new_session=True,
+                process_group=0,
             )
 
     def signal(self, number):
