@@ -75,6 +75,8 @@ class Mailbox:
 
 def merge(parts: Sequence[Part]) -> list[Part]:
     """Join the parts of each sample into one, in order of their samples' first parts."""
+    if len(parts) == 1:
+        return list(parts)
     of_sample: dict[tuple[int, int], list[Delta]] = {}
     for prompt, delta in parts:
         of_sample.setdefault((prompt, delta.index), []).append(delta)

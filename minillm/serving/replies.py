@@ -36,6 +36,7 @@ class Reply:
             "created": int(time.time()),
             "model": model,
         }
+        self.chunk_head = {**self.head, "object": self.chunk_object}
         self._num_completion_tokens = 0
         self._begun: set[int] = set()  # the choices of which something was sent
         options = body.stream_options
@@ -78,7 +79,7 @@ class Reply:
         """Return the chunk with the usage, whose choices are empty, if the body asks for it."""
         if not self._with_usage:
             return None
-        return {**self.head, "object": self.chunk_object, "choices": [], "usage": self.usage()}
+        return {**self.chunk_head, "choices": [], "usage": self.usage()}
 
     def usage(self) -> JSON:
         num_prompt = sum(len(output.prompt_token_ids) for output in self.outputs)
@@ -91,7 +92,7 @@ class Reply:
         }
 
     def _chunk(self, choices: list[JSON]) -> JSON:
-        chunk = {**self.head, "object": self.chunk_object, "choices": choices}
+        chunk = {**self.chunk_head, "choices": choices}
         if self._with_usage or self._continuous:
             chunk["usage"] = self.usage() if self._continuous else None
         return chunk

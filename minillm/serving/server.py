@@ -1,6 +1,7 @@
 """Run the application: in a thread for tests and notebooks (`Server`), or as the command (`serve`)."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -137,6 +138,8 @@ def serve(registry: Registry, settings: Settings, listener: socket.socket, *, gr
     print(f"minillm serves {', '.join(registry.replicas)} at {_url(listener)}", flush=True)
     try:
         server = uvicorn.Server(_configuration(app))
+        gc.collect()
+        gc.freeze()  # the models stay until the end, so no later collection has to look at them
         with _runner(server) as runner:
             runner.run(_serve(app, server, listener, grace))
     finally:

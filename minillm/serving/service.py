@@ -110,7 +110,8 @@ class Service:
         """Yield the events of a stream. An error becomes the last event, and then there is no `[DONE]`."""
         try:
             async for parts in generation.parts():
-                self._check_not_aborted(generation)
+                if any(delta.finish_reason == "abort" for _, delta in parts):
+                    self._check_not_aborted(generation)
                 chunks = [chunk for prompt, delta in parts for chunk in reply.chunks(prompt, delta)]
                 if chunks:
                     yield b"".join(event(json.dumps(chunk)) for chunk in chunks)
