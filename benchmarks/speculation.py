@@ -51,16 +51,12 @@ TEXTS = {"stories": OPENINGS[:4], "repetitive": (2 * TALE, 3 * TALE), "chat": TA
 FLOOR, GOAL = 0.8, 0.9  # of measured / predicted
 
 
-def methods() -> dict[str, dict[str, Any]]:
-    """The configurations that run without a download: a bundled head of EAGLE-3 is one if there is one."""
-    found: dict[str, dict[str, Any]] = {
-        "ngram": {"method": "ngram"},
-        "suffix": {"method": "suffix"},
-        "draft_model": {"method": "draft_model", "model": "tinytales-draft"},
-    }
-    if (model_folder("tinytales").parent / "tinytales-eagle").is_dir():
-        found["eagle3"] = {"method": "eagle3", "model": "tinytales-eagle"}
-    return found
+METHODS: dict[str, dict[str, Any]] = {
+    "ngram": {"method": "ngram"},
+    "suffix": {"method": "suffix"},
+    "draft_model": {"method": "draft_model", "model": "tinytales-draft"},
+    "eagle3": {"method": "eagle3", "model": "tinytales-eagle3"},
+}
 
 
 @dataclass
@@ -169,9 +165,9 @@ def by_method(sides: Sides) -> Iterator[dict[str, Any]]:
     """Every method on every text, with 4 drafts at batch 1."""
     traced = sides.plain.variant(trace=True)
     for text, prompts in TEXTS.items():
-        engines = {"plain": traced} | {name: sides.drafting(**config) for name, config in methods().items()}
+        engines = {"plain": traced} | {name: sides.drafting(**config) for name, config in METHODS.items()}
         times = sides.times(engines, prompts)
-        for name in methods():
+        for name in METHODS:
             what, found = f"{text}, {name}", prediction(traced, engines[name], 4)
             limits = {"floor": 1.4, "goal": 1.55} if (text, name) == ("stories", "draft_model") else {}
             yield speedup(f"{what}: speed-up", times["plain"], times[name], **limits)
@@ -193,9 +189,9 @@ def by_batch(sides: Sides) -> Iterator[dict[str, Any]]:
     """Every method on stories at batch 1, 8 and 32, with `adaptive`; and the draft model without it."""
     for batch in (1, 8, 32):
         prompts = [f"{OPENINGS[i % 16]}{' very' * (i // 16)}" for i in range(max(4, batch))]
-        engines = {"plain": sides.plain, "draft_model": sides.drafting(**methods()["draft_model"])}
+        engines = {"plain": sides.plain, "draft_model": sides.drafting(**METHODS["draft_model"])}
         engines |= {
-            f"{name}, adaptive": sides.drafting(**config, adaptive=True) for name, config in methods().items()
+            f"{name}, adaptive": sides.drafting(**config, adaptive=True) for name, config in METHODS.items()
         }
         times = sides.times(engines, prompts[:batch] if batch > 1 else prompts)
         for name in engines:
@@ -207,7 +203,7 @@ def by_batch(sides: Sides) -> Iterator[dict[str, Any]]:
 
 def by_drafts(sides: Sides) -> Iterator[dict[str, Any]]:
     """The draft model on stories with 1 to 12 drafts."""
-    config = methods()["draft_model"]
+    config = METHODS["draft_model"]
     engines = {"plain": sides.plain}
     engines |= {
         f"k = {k}": sides.drafting(**config, num_speculative_tokens=k) for k in (1, 2, 3, 4, 5, 8, 12)
@@ -220,7 +216,7 @@ def by_drafts(sides: Sides) -> Iterator[dict[str, Any]]:
 
 def losing(sides: Sides, folder: Path) -> Iterator[dict[str, Any]]:
     """Sampled stories at temperatures, with sampled drafts too; and a draft with noise in its weights."""
-    config, rounds = methods()["draft_model"], max(3, sides.rounds // 3)
+    config, rounds = METHODS["draft_model"], max(3, sides.rounds // 3)
     warm = {"greedy drafts": {}, "sampled drafts": {"draft_sample_method": "probabilistic"}}
     for temperature in (1.0, 2.0):
         engines = {"plain": sides.plain}
