@@ -10,9 +10,11 @@ import threading
 import time
 from dataclasses import replace
 from types import TracebackType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from minillm.llm import LLM
 from minillm.serving.app import create_app
@@ -26,7 +28,7 @@ BACKLOG = 2048  # connections that may wait to be accepted
 LAST_SECONDS = 2  # for responses to leave after the last request has ended
 
 
-def _configuration(app: FastAPI) -> uvicorn.Config:
+def _configuration(app: ASGIApp) -> uvicorn.Config:
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # its lines have paths and queries
     return uvicorn.Config(
         app,
@@ -67,13 +69,13 @@ def _url(listener: socket.socket) -> str:
 class Server:
     """A server in a thread of this process: `with Server(llm) as server: … server.url`.
 
-    `served` is an LLM, a registry, or the application of `create_app`. The server closes the engines only of an LLM's
-    registry that it made itself, and leaves the LLM open. Port 0 means any free port.
+    `served` is an LLM, a registry, the application of `create_app`, or any other ASGI application. The engines go on
+    running when the server stops. Port 0 means any free port.
     """
 
     def __init__(
         self,
-        served: LLM | Registry | FastAPI,
+        served: LLM | Registry | ASGIApp,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -82,7 +84,7 @@ class Server:
         if isinstance(served, LLM):
             served = Registry({served.name: served})
         settings = _with_live_page(settings or Settings(), host)
-        self.app = create_app(served, settings) if isinstance(served, Registry) else served
+        self.app: Any = create_app(served, settings) if isinstance(served, Registry) else served
         self._listener = bound_socket(host, port)
         self._listener.listen(BACKLOG)
         self.url = _url(self._listener)
@@ -109,7 +111,8 @@ class Server:
 
     def stop(self) -> None:
         """Close all connections, which aborts their requests, and end the thread."""
-        self.app.state.live.close()
+        if isinstance(self.app, FastAPI):
+            self.app.state.live.close()  # its streams have no end of their own
         self._uvicorn.should_exit = True
         self._thread.join()
         self._listener.close()
