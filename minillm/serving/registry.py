@@ -38,18 +38,22 @@ class OverloadedError(UnavailableError):
 
 
 class Replica:
-    """An LLM with its thread, its load and its health. `index` counts the replicas of one name."""
+    """An LLM with its thread, its load and its health. `index` counts the replicas of one name.
 
-    def __init__(self, name: str, index: int, llm: LLM, turns: Turns) -> None:
-        self.name, self.index, self.llm = name, index, llm
+    `counts_load` is false for the only replica of a name, which nobody compares with another one.
+    """
+
+    def __init__(self, name: str, index: int, llm: LLM, turns: Turns, counts_load: bool) -> None:
+        self.name, self.index, self.llm, self.counts_load = name, index, llm, counts_load
         self.failure: BaseException | None = None  # why the engine is not restarted any more
         self.counters = llm.engine.counters
         self.default_params = llm.get_default_sampling_params()
         self._restarts: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._rates: deque[tuple[float, int]] = deque(maxlen=64)
-        # The largest numbers of tokens of requests: those that the engine's thread has not taken yet, and the others.
+        # The tokens that requests may still need: of those that the engine's thread has not taken yet, and of the
+        # others, for which the prompt's part is apart.
         self._adding: dict[int, int] = {}
-        self._unfinished: dict[int, tuple[RequestOutput, int]] = {}
+        self._unfinished: dict[int, tuple[RequestOutput, int, int]] = {}
         llm.supervise(turns, self._restart)
         llm.start()
 
@@ -77,10 +81,9 @@ class Replica:
 
     def candidate(self, prompt_token_ids: Sequence[int]) -> Candidate:
         unfinished = sum(list(self._adding.values()))
-        for output, num_tokens in list(self._unfinished.values()):
+        for output, num_prompt, num_tokens in list(self._unfinished.values()):
             generated = sum(len(sample.token_ids) for sample in output.outputs)
-            computed = len(output.prompt_token_ids) if generated else 0
-            unfinished += max(0, num_tokens - generated - computed)
+            unfinished += max(0, num_tokens - generated - (num_prompt if generated else 0))
         return Candidate(unfinished, self.llm.engine.memory.count_cached_tokens(prompt_token_ids))
 
     @property
@@ -113,12 +116,15 @@ class Replica:
     ) -> Future[RequestOutput]:
         """Queue a prompt; the future is that of `LLM.enqueue`."""
         room = self.llm.engine.max_model_len - len(prompt_token_ids)
-        num_tokens = len(prompt_token_ids) + params.n * min(room, params.max_tokens or room)
+        num_prompt = len(prompt_token_ids)
+        if self.counts_load:
+            num_prompt -= self.llm.engine.memory.count_cached_tokens(prompt_token_ids)
+        num_tokens = num_prompt + params.n * min(room, params.max_tokens or room)
 
         def added(future: Future[RequestOutput]) -> None:
             if not future.cancelled() and future.exception() is None:
                 output = future.result()
-                self._unfinished[id(output)] = output, num_tokens
+                self._unfinished[id(output)] = output, num_prompt, num_tokens
             self._adding.pop(id(future), None)
 
         adding = self.llm.enqueue(
@@ -137,7 +143,7 @@ class Replica:
 
     def abort_all(self) -> None:
         """End all requests of this replica."""
-        self.release([output for output, _ in list(self._unfinished.values())])
+        self.release([output for output, _, _ in list(self._unfinished.values())])
 
     def explain(self, error: BaseException) -> BaseException:
         """Return what to tell the user of a request that ended with `error`: its own error, or the engine's."""
@@ -186,7 +192,7 @@ class Registry:
         for name, llms in models.items():
             several = [llms] if isinstance(llms, LLM) else list(llms)
             self.replicas[name] = [
-                Replica(name, i, llm, turns if llm.model.device.type == "cpu" else Turns())
+                Replica(name, i, llm, turns if llm.model.device.type == "cpu" else Turns(), len(several) > 1)
                 for i, llm in enumerate(several)
             ]
 

@@ -142,6 +142,23 @@ def test_a_request_is_load_before_the_engine_takes_it():
     registry.close()
 
 
+def test_tokens_in_the_cache_are_no_load():
+    registry = Registry({"m": [tiny.llm(block_size=4), tiny.llm(block_size=4)]})
+    first = registry.replicas["m"][0]
+    prompt = list(range(10, 31))
+    first.llm.generate([prompt], SamplingParams(max_tokens=1))
+    goes_on = threading.Event()
+    first.llm._loop._call(goes_on.wait)
+    try:
+        params = SamplingParams(max_tokens=7)
+        adding = first.enqueue(prompt, params, prompt=None, priority=0, listener=lambda deltas: None)
+        assert first.candidate([]).num_unfinished_tokens == 1 + 7  # 20 of 21 tokens are cached
+    finally:
+        goes_on.set()
+    first.release([adding.result()])
+    registry.close()
+
+
 def test_two_models_answer_with_their_own_texts():
     greedy = {"prompt": "the quick", "max_tokens": 8, "temperature": 0}
     with Server(Registry({"a": tiny.llm(), "b": tiny.llm(quantization="int4")})) as server:
