@@ -40,6 +40,7 @@ def test_the_server_has_one_thread_when_it_forks() -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_the_server_and_its_worker_die_with_their_owner(tmp_path: Path) -> None:
     """The worker is in an endless loop when the notebook's kernel is killed."""
     note = tmp_path / "pids"
@@ -89,6 +90,7 @@ def test_without_a_fork_the_results_are_the_same() -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_a_server_that_stops_answering_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the learner's code, and while it waits for a job."""
     server = Server(fork=True)
@@ -106,6 +108,7 @@ def test_a_server_that_stops_answering_is_replaced(monkeypatch: pytest.MonkeyPat
         server.close()
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_next_check_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(fork=CAN_FORK)
     try:

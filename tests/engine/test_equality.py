@@ -79,7 +79,7 @@ def test_a_second_round_over_known_prefixes_gets_the_same_tokens(changes):
 
 
 @pytest.mark.parametrize("blocks", [None, 12, 9])
-@pytest.mark.parametrize("budget", [2048, 5])
+@pytest.mark.parametrize("budget", [pytest.param(2048, marks=pytest.mark.slow), 5])
 def test_samples_of_one_prompt_are_those_of_lone_runs(blocks, budget):
     """n = 4 shares the prompt's blocks, copies what it writes, and is preempted where blocks are few."""
     alone = tiny.llm()

@@ -34,7 +34,8 @@ def test_a_process_that_ends_or_hangs_is_said_to_have() -> None:
         worker.call(cases_vector.hang)
 
 
-@pytest.mark.parametrize("architecture", [pytest.param(80, marks=pytest.mark.slow), 90])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90])
 def test_the_compiler_tells_a_good_launch_from_one_that_spills(
     compiled: Callable[..., list[Compiled]], architecture: int
 ) -> None:

@@ -81,6 +81,7 @@ def measured(code: str) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_gone_again_is_in_the_peak() -> None:
     assert measured(AS_IT_IS) == pytest.approx({"4": 4, "16": 16, "64": 64}, abs=0.5)
 

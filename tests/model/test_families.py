@@ -417,6 +417,7 @@ def damaged_configs(draw):
 @pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")
 @settings(max_examples=400)
 @given(damaged_configs())
+@pytest.mark.slow
 def test_any_damage_is_refused_or_means_what_it_means_to_transformers(raw):
     try:
         config = config_from_dict(raw)

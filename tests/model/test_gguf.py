@@ -355,6 +355,7 @@ def test_a_truncated_file(llama: Path, tmp_path: Path) -> None:
 
 @settings(max_examples=100)
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_damaged_header_is_an_error_or_another_model(data: st.DataObject, llama: Path) -> None:
     content = bytearray(llama.read_bytes())
     end = content.index(b"output_norm.weight") + 60
