@@ -1,5 +1,6 @@
 """Chapter 10's tools: a verifier from two functions of a reader, and runs with drafts that are counted and timed."""
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -154,6 +155,7 @@ def compare(
             engine.generate(groups[0], short, use_tqdm=False)  # the first steps of an engine are slow
             for group in groups[:warm_up]:
                 engine.generate(group, params, use_tqdm=False)
+        gc.collect()  # engines of earlier runs, which would be collected in the middle of this one
         runs = {name: Run(seconds=[[] for _ in groups]) for name in methods}
         order = list(engines)
         for _ in range(rounds):
