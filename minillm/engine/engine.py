@@ -444,7 +444,8 @@ class Engine:
         start, now = 0, time.monotonic()
         for request in requests:
             drafts, request.drafts = request.drafts, []
-            before = replace(request.result.metrics)
+            metrics = request.result.metrics
+            before = metrics.num_generation_tokens, metrics.num_accepted_tokens, metrics.last_token_ts
             try:
                 self._take(request, drafts, sampled, start, now)
             except Exception as error:
@@ -481,22 +482,23 @@ class Engine:
             if token_id != draft or request.status is Status.FINISHED:
                 return
 
-    def _count(self, request: Request, before: RequestMetrics, num_drafts: int) -> None:
-        """Count what a step gave to a request, whose metrics were `before`."""
+    def _count(self, request: Request, before: tuple[int, int, float], num_drafts: int) -> None:
+        """Count what a step gave to a request. `before` it had so many tokens, accepted drafts, and its last token."""
         counters, now = self.counters, request.result.metrics
-        num_tokens = now.num_generation_tokens - before.num_generation_tokens
+        num_before, num_accepted, last_token_ts = before
+        num_tokens = now.num_generation_tokens - num_before
         counters.generation_tokens += num_tokens
         if num_drafts:
             counters.num_drafts += 1
             counters.num_draft_tokens += num_drafts
-            counters.num_accepted_tokens += now.num_accepted_tokens - before.num_accepted_tokens
+            counters.num_accepted_tokens += now.num_accepted_tokens - num_accepted
         if not num_tokens:
             return
-        if not before.first_token_ts:
+        if not last_token_ts:
             counters.prompt_tokens += request.num_prompt_tokens
             counters.time_to_first_token.observe(now.first_token_ts - now.queued_ts)
-        elif now.last_token_ts > before.last_token_ts:
-            counters.inter_token_latency.observe(now.last_token_ts - before.last_token_ts)
+        elif now.last_token_ts > last_token_ts:
+            counters.inter_token_latency.observe(now.last_token_ts - last_token_ts)
 
     def _discard_rejected(self, scheduled: Scheduled) -> None:
         """Stop counting the keys and values of rejected drafts. The newest token has none yet."""
